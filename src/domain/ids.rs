@@ -1,0 +1,123 @@
+//! Identifiers that we mint: exchange ids (ULID) and W3C trace and span ids.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+/// A ULID: 48 bits of Unix milliseconds, then 80 random bits; sorts by time.
+/// Format: <https://github.com/ulid/spec>.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExchangeId(u128);
+
+impl ExchangeId {
+    /// A fresh id for an exchange that began at `now`.
+    pub fn new(now: Timestamp) -> Self {
+        let millis = u128::try_from(now.as_millisecond()).unwrap_or(0) & ((1 << 48) - 1);
+        let random = rand::random::<u128>() >> 48;
+        Self((millis << 80) | random)
+    }
+
+    /// The same 128 bits in the form of a UUID, for headers whose readers expect one.
+    pub fn as_uuid(&self) -> String {
+        let hex = format!("{:032x}", self.0);
+        format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    }
+}
+
+const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
+impl fmt::Display for ExchangeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text: String =
+            (0..26).rev().map(|i| CROCKFORD[((self.0 >> (5 * i)) & 31) as usize] as char).collect();
+        f.write_str(&text)
+    }
+}
+
+impl fmt::Debug for ExchangeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for ExchangeId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+macro_rules! hex_id {
+    ($name:ident, $int:ty, $digits:literal, $what:literal) => {
+        #[doc = $what]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+        pub struct $name($int);
+
+        impl $name {
+            /// A fresh id; never zero, which the specification calls invalid.
+            pub fn random() -> Self {
+                Self(rand::random::<$int>().max(1))
+            }
+
+            /// Reads lower-case hex of the exact length; `None` for anything else and for zero.
+            pub fn parse(text: &str) -> Option<Self> {
+                let lower = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+                let value = (text.len() == $digits && lower)
+                    .then(|| <$int>::from_str_radix(text, 16).ok())
+                    .flatten()?;
+                (value != 0).then_some(Self(value))
+            }
+
+            /// The id as big-endian bytes.
+            pub fn to_bytes(self) -> [u8; $digits / 2] {
+                self.0.to_be_bytes()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!("{:0", $digits, "x}"), self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+    };
+}
+
+hex_id!(TraceId, u128, 32, "A W3C trace id: 16 bytes, shown as 32 lower-case hex digits.");
+hex_id!(SpanId, u64, 16, "A W3C span id: 8 bytes, shown as 16 lower-case hex digits.");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exchange_id_is_a_ulid_that_sorts_by_time() {
+        let early = ExchangeId::new(Timestamp::UNIX_EPOCH);
+        let late = ExchangeId::new(Timestamp::from_millisecond(1_700_000_000_000).expect("valid"));
+        assert!(late > early && late.to_string() > early.to_string());
+        assert_eq!(early.to_string().len(), 26);
+        assert!(early.to_string().starts_with("0000000000"));
+        assert_eq!(late.as_uuid().len(), 36);
+    }
+
+    #[test]
+    fn hex_ids_read_only_what_the_specification_allows() {
+        let text = "0af7651916cd43dd8448eb211c80319c";
+        assert_eq!(TraceId::parse(text).map(|id| id.to_string()).as_deref(), Some(text));
+        assert_eq!(TraceId::parse(&"0".repeat(32)), None);
+        assert_eq!(TraceId::parse(&text.to_uppercase()), None);
+        assert_eq!(SpanId::parse("+0f067aa0ba902b"), None);
+        assert_eq!(SpanId::parse("00f067aa0ba902b7").map(|id| id.to_bytes()[0]), Some(0));
+    }
+}

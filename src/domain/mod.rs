@@ -1,0 +1,19 @@
+//! The nouns: what an exchange, a record and a sample are. No I/O; imports nothing of ours.
+//!
+//! One word, one meaning: the vocabulary of docs/ARCHITECTURE.md is spelled here and used everywhere.
+
+mod budget;
+mod exchange;
+mod ids;
+mod outcome;
+mod reading;
+mod sample;
+mod usage;
+
+pub use budget::{MemoryBudget, Reservation};
+pub use exchange::{CapturedBody, Exchange, Mark, Timing, TraceContext};
+pub use ids::{ExchangeId, SpanId, TraceId};
+pub use outcome::{DropReason, DropStage, Outcome, status_class};
+pub use reading::{ChatTurn, Countable, Dialect, ModelNames, Operation, Reading};
+pub use sample::{Call, Dataset, Message, Record, Row, Sample, SampleReason, Sampling, Summary};
+pub use usage::{Usage, UsageSource};

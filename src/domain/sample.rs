@@ -1,0 +1,191 @@
+//! What is kept: the summary of every exchange, and the record of a sampled one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::outcome::labelled;
+use super::{
+    Dialect, ExchangeId, ModelNames, Operation, Outcome, SpanId, TraceId, Usage, UsageSource,
+};
+
+/// What is known of every exchange, sampled or not: no text of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// Our own id.
+    pub id: ExchangeId,
+    /// When the request's head had been read.
+    pub time: Timestamp,
+    /// The tap's name.
+    pub tap: Arc<str>,
+    /// The endpoint's deployment; safe as a label and as a folder's name.
+    pub deployment: Arc<str>,
+    /// The flowtap process that saw it.
+    pub instance: Arc<str>,
+    /// The wire format.
+    pub dialect: Dialect,
+    /// What was asked.
+    pub operation: Operation,
+    /// The request's method.
+    pub method: String,
+    /// The request's path, without the query.
+    pub path: String,
+    /// The status sent to the client.
+    pub status: Option<u16>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The model's names.
+    pub model: ModelNames,
+    /// The answer came as a stream.
+    pub stream: bool,
+    /// Milliseconds to the last byte.
+    pub latency_ms: f64,
+    /// Milliseconds to the first byte of the body.
+    pub first_byte_ms: Option<f64>,
+    /// Milliseconds to the first content of a stream.
+    pub first_token_ms: Option<f64>,
+    /// Microseconds of our own.
+    pub overhead_us: u64,
+    /// Tokens.
+    pub usage: Usage,
+    /// The provider, for metrics and spans.
+    #[serde(skip)]
+    pub provider: Option<&'static str>,
+    /// Why generation ended, for spans.
+    #[serde(skip)]
+    pub finish_reason: Option<String>,
+    /// The upstream's id of the response, for spans.
+    #[serde(skip)]
+    pub response_id: Option<String>,
+}
+
+/// One call that the flow made to a model.
+#[derive(Clone, Debug, Serialize)]
+pub struct Call {
+    /// The model's name.
+    pub model: Option<String>,
+    /// The model's deployment.
+    pub deployment: Option<String>,
+    /// Prompt tokens.
+    pub input: Option<u64>,
+    /// Completion tokens.
+    pub output: Option<u64>,
+    /// Who says so.
+    pub source: Option<UsageSource>,
+    /// Milliseconds to the last byte.
+    pub latency_ms: f64,
+    /// The status of the call.
+    pub status: Option<u16>,
+}
+
+/// One side of an exchange, redacted.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Message {
+    /// The headers on the allow-list.
+    pub headers: BTreeMap<String, String>,
+    /// The body: JSON, text, or base64 under `base64`; `null` where no content is kept.
+    pub body: Option<Value>,
+    /// Bytes on the wire.
+    pub bytes: u64,
+    /// Bytes are missing from the middle.
+    pub truncated: bool,
+}
+
+/// An exchange understood and redacted: the only form that leaves the pipeline.
+/// Fields stand in the order of the contract (docs/RECORD.md).
+#[derive(Clone, Debug, Serialize)]
+pub struct Record {
+    /// What is known of every exchange.
+    #[serde(flatten)]
+    pub summary: Summary,
+    /// The calls that the flow made.
+    pub calls: Vec<Call>,
+    /// See [`super::Reading::question`].
+    pub question: Option<Value>,
+    /// See `question`.
+    pub answer: Option<Value>,
+    /// See `question`.
+    pub context: Option<Value>,
+    /// See `question`.
+    pub ground_truth: Option<Value>,
+    /// The turns before the question.
+    pub chat_history: Option<Value>,
+    /// The request.
+    pub request: Message,
+    /// The response.
+    pub response: Message,
+    /// The trace.
+    pub trace_id: Option<TraceId>,
+    /// Our span.
+    pub span_id: Option<SpanId>,
+    /// The caller's name for the request.
+    pub request_id: Option<String>,
+    /// How many of each kind were redacted.
+    pub redactions: BTreeMap<String, u64>,
+}
+
+labelled! {
+    /// Why a record was kept.
+    SampleReason {
+        /// The general rate.
+        Rate = "rate",
+        /// The rate for errors.
+        Error = "error",
+        /// The rate for slow requests.
+        Slow = "slow",
+    }
+}
+
+/// Why and with what probability a record was kept, so that averages can be unbiased.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Sampling {
+    /// The rule that decided.
+    pub reason: SampleReason,
+    /// The inclusion probability, above 0 and at most 1.
+    pub probability: f64,
+}
+
+/// A record that was kept.
+#[derive(Clone, Debug, Serialize)]
+pub struct Sample {
+    /// `flowtap.exchange.v1`.
+    pub schema: &'static str,
+    /// The record.
+    #[serde(flatten)]
+    pub record: Record,
+    /// Why it was kept.
+    pub sample: Sampling,
+}
+
+impl Sample {
+    /// The schema that [`Sample`] is written in.
+    pub const SCHEMA: &'static str = "flowtap.exchange.v1";
+}
+
+labelled! {
+    /// A top folder of the bucket.
+    Dataset {
+        /// Sampled exchanges.
+        Exchanges = "exchanges",
+        /// Per-minute rollups of all requests.
+        Usage = "usage",
+        /// The loss ledger.
+        Ledger = "ledger",
+    }
+}
+
+/// One line on its way to the bucket.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// The top folder.
+    pub dataset: Dataset,
+    /// The partition's deployment; letters, digits, `-`, `_` and `.` only.
+    pub deployment: Arc<str>,
+    /// The time that names the partition's date and hour.
+    pub time: Timestamp,
+    /// One JSON object without a line feed.
+    pub json: Vec<u8>,
+}

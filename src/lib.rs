@@ -1,0 +1,32 @@
+//! flowtap: an inference-proxy sidecar. It sees every LLM request, counts tokens, keeps an honest
+//! sample, and never touches traffic.
+//!
+//! The modules stand in paragraphs, bottom up: a module may `use crate::x` only if `x` stands in an
+//! earlier paragraph (`tests/tidy.rs` holds us to it). docs/ARCHITECTURE.md tells what each room is for.
+
+pub mod domain;
+
+pub mod config;
+
+pub mod drain;
+pub mod metrics;
+pub mod trace;
+
+pub mod capture;
+pub mod dialect;
+pub mod redact;
+pub mod tokens;
+
+pub mod bucket;
+pub mod ledger;
+pub mod rollup;
+pub mod sample;
+pub mod spool;
+
+pub mod archive;
+pub mod pipeline;
+
+pub mod console;
+pub mod proxy;
+
+pub mod app;

@@ -1,0 +1,1 @@
+//! What the tests share: scripted peers, raw clients, processes that end with the test.
