@@ -1,0 +1,275 @@
+//! The bounded tee: records the head and the tail of a body while it passes.
+//!
+//! Recording copies. A clone of a small chunk would keep the whole read buffer behind it alive
+//! (measured: 865 KiB a stream, against 69 KiB copied). Past its limits, or where the process-wide
+//! budget is spent, it stops recording and goes on counting; it can neither fail nor wait.
+//! Cost: one copy of what is recorded, no allocation once the buffer has grown.
+
+use std::collections::VecDeque;
+
+use http::header::{HeaderMap, HeaderName};
+
+use crate::domain::{CapturedBody, Mark, MemoryBudget, Reservation};
+
+#[cfg(feature = "failpoints")]
+pub mod failpoint;
+
+/// How much of one body is recorded.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimits {
+    /// Bytes of the head.
+    pub head_bytes_max: usize,
+    /// Bytes of the tail; a stream reports its usage there.
+    pub tail_bytes_max: usize,
+    /// Arrival times noted.
+    pub marks_max: usize,
+}
+
+impl BodyLimits {
+    /// Divides `bytes_max` between head and tail: up to 64 KiB, at most a quarter, for the tail.
+    pub fn of(bytes_max: usize) -> Self {
+        let tail_bytes_max = (bytes_max / 4).min(64 * 1024);
+        Self { head_bytes_max: bytes_max - tail_bytes_max, tail_bytes_max, marks_max: 256 }
+    }
+}
+
+/// Records one body.
+#[derive(Debug)]
+pub struct Recorder {
+    limits: BodyLimits,
+    head: Vec<u8>,
+    tail: VecDeque<u8>,
+    bytes: u64,
+    complete: bool,
+    marks: Vec<Mark>,
+    reservation: Reservation,
+    /// False once the budget refused or a panic was contained: bytes are counted only.
+    recording: bool,
+}
+
+impl Recorder {
+    /// A recorder that takes its memory from `budget`.
+    pub fn new(limits: BodyLimits, budget: &MemoryBudget) -> Self {
+        Self {
+            limits,
+            head: Vec::new(),
+            tail: VecDeque::new(),
+            bytes: 0,
+            complete: false,
+            marks: Vec::new(),
+            reservation: budget.reservation(),
+            recording: limits.head_bytes_max > 0,
+        }
+    }
+
+    /// Takes note of `chunk`, which arrived `at_us` microseconds after the exchange began.
+    pub fn record(&mut self, chunk: &[u8], at_us: u64) {
+        self.bytes += chunk.len() as u64;
+        if self.marks.len() < self.limits.marks_max {
+            self.marks.push(Mark { bytes: self.bytes, at_us });
+        }
+        if self.recording {
+            let room = self.limits.head_bytes_max - self.head.len();
+            let (head, rest) = chunk.split_at(room.min(chunk.len()));
+            self.recording = self.keep_head(head) && self.keep_tail(rest);
+        }
+    }
+
+    /// Records nothing further; bytes are still counted.
+    pub fn stop(&mut self) {
+        self.recording = false;
+    }
+
+    /// The body's proper end was seen.
+    pub fn complete(&mut self) {
+        self.complete = true;
+    }
+
+    /// True once the proper end was seen.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Bytes that passed so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// When the first byte arrived.
+    pub fn first_byte_us(&self) -> Option<u64> {
+        self.marks.first().map(|mark| mark.at_us)
+    }
+
+    /// What was recorded.
+    pub fn finish(self) -> CapturedBody {
+        CapturedBody {
+            head: self.head,
+            tail: self.tail.into(),
+            bytes: self.bytes,
+            complete: self.complete,
+            marks: self.marks,
+            reservation: Some(self.reservation),
+        }
+    }
+
+    fn keep_head(&mut self, bytes: &[u8]) -> bool {
+        let needed = self.head.len() + bytes.len();
+        if needed > self.head.capacity() {
+            let capacity = grown(self.head.capacity(), needed, self.limits.head_bytes_max);
+            if !self.reservation.try_grow((capacity - self.head.capacity()) as u64) {
+                return false;
+            }
+            self.head.reserve_exact(capacity - self.head.len());
+        }
+        self.head.extend_from_slice(bytes);
+        true
+    }
+
+    fn keep_tail(&mut self, bytes: &[u8]) -> bool {
+        let max = self.limits.tail_bytes_max;
+        if bytes.is_empty() || max == 0 {
+            return bytes.is_empty();
+        }
+        if self.tail.capacity() == 0 {
+            if !self.reservation.try_grow(max as u64) {
+                return false;
+            }
+            self.tail.reserve_exact(max);
+        }
+        let bytes = &bytes[bytes.len().saturating_sub(max)..];
+        let surplus = (self.tail.len() + bytes.len()).saturating_sub(max);
+        self.tail.drain(..surplus);
+        self.tail.extend(bytes);
+        true
+    }
+}
+
+/// Doubles, so that a long stream costs few growths, and never past `max`.
+fn grown(capacity: usize, needed: usize, max: usize) -> usize {
+    needed.max(capacity * 2).max(1024).min(max.max(needed))
+}
+
+/// Which headers of an exchange are looked at by anything that observes. Credentials never are:
+/// they stay in the forwarded request alone.
+#[derive(Clone, Debug)]
+pub struct HeaderSelection {
+    request: Vec<HeaderName>,
+    response: Vec<HeaderName>,
+}
+
+const REQUEST_HEADERS: &[&str] = &[
+    "content-type",
+    "content-encoding",
+    "x-request-id",
+    "x-ms-client-request-id",
+    "azureml-model-deployment",
+    "anthropic-version",
+    "x-session-id",
+    "session-id",
+    "ms-azure-ai-promptflow",
+];
+
+const RESPONSE_HEADERS: &[&str] = &[
+    "content-type",
+    "content-encoding",
+    "x-request-id",
+    "azureml-model-deployment",
+    "ms-azureml-model-error-statuscode",
+    "ms-azureml-model-error-reason",
+];
+
+impl HeaderSelection {
+    /// What the dialects need, and the user's `allowed` names.
+    pub fn new(allowed: &[String]) -> Self {
+        Self { request: selected(REQUEST_HEADERS, allowed), response: selected(RESPONSE_HEADERS, allowed) }
+    }
+
+    /// The selected headers of a request.
+    pub fn of_request(&self, headers: &HeaderMap) -> HeaderMap {
+        pick(&self.request, headers)
+    }
+
+    /// The selected headers of a response.
+    pub fn of_response(&self, headers: &HeaderMap) -> HeaderMap {
+        pick(&self.response, headers)
+    }
+}
+
+fn selected(needed: &[&str], allowed: &[String]) -> Vec<HeaderName> {
+    let allowed = allowed.iter().map(String::as_str);
+    let mut names: Vec<HeaderName> =
+        needed.iter().copied().chain(allowed).filter_map(|name| name.parse().ok()).collect();
+    names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    names.dedup();
+    names
+}
+
+fn pick(names: &[HeaderName], headers: &HeaderMap) -> HeaderMap {
+    let mut picked = HeaderMap::new();
+    for name in names {
+        for value in headers.get_all(name) {
+            picked.append(name.clone(), value.clone());
+        }
+    }
+    picked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn recorder(bytes_max: usize) -> Recorder {
+        Recorder::new(BodyLimits::of(bytes_max), &MemoryBudget::new(1 << 20))
+    }
+
+    #[test]
+    fn a_body_over_the_limit_keeps_its_head_and_its_tail() {
+        let mut recorder = recorder(16);
+        for (at, chunk) in [b"0123456789".as_slice(), b"abcdefghij", b"XYZ"].iter().enumerate() {
+            recorder.record(chunk, at as u64);
+        }
+        let body = recorder.finish();
+        assert_eq!((body.head.as_slice(), body.tail.as_slice()), (&b"0123456789ab"[..], &b"jXYZ"[..]));
+        assert_eq!((body.bytes, body.truncated(), body.marks.len()), (23, true, 3));
+    }
+
+    #[test]
+    fn a_spent_budget_stops_recording_and_goes_on_counting() {
+        let budget = MemoryBudget::new(1024);
+        let mut recorder = Recorder::new(BodyLimits::of(1 << 20), &budget);
+        recorder.record(&[1; 1000], 0);
+        recorder.record(&[2; 1000], 0);
+        let body = recorder.finish();
+        assert_eq!((body.head.len(), body.bytes), (1000, 2000));
+        assert_eq!(budget.bytes_used(), 1024);
+        drop(body);
+        assert_eq!(budget.bytes_used(), 0);
+    }
+
+    #[test]
+    fn credentials_are_not_selected() {
+        let mut headers = HeaderMap::new();
+        headers.insert("authorization", "Bearer x".parse().expect("valid"));
+        headers.insert("content-type", "text/plain".parse().expect("valid"));
+        let picked = HeaderSelection::new(&[]).of_request(&headers);
+        assert_eq!(picked.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_keeps_the_same_bytes(body in proptest::collection::vec(any::<u8>(), 0..200), cuts in proptest::collection::vec(0usize..200, 0..8), max in 0usize..64) {
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(body.len())).collect();
+            cuts.extend([0, body.len()]);
+            cuts.sort_unstable();
+            let mut split = recorder(max);
+            cuts.windows(2).for_each(|pair| split.record(&body[pair[0]..pair[1]], 0));
+            let split = split.finish();
+            let limits = BodyLimits::of(max);
+            let head = body.len().min(limits.head_bytes_max);
+            let tail = (body.len() - head).min(limits.tail_bytes_max);
+            prop_assert_eq!(&split.head, &body[..head]);
+            prop_assert_eq!(&split.tail, &body[body.len() - tail..]);
+        }
+    }
+}
