@@ -8,6 +8,7 @@ mod ids;
 mod outcome;
 mod reading;
 mod sample;
+pub mod semconv;
 mod usage;
 
 pub use budget::{MemoryBudget, Reservation};

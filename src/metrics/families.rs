@@ -1,0 +1,189 @@
+//! Every Prometheus family: its name, unit, labels, what it says, and what to do when it moves.
+//! docs/METRICS.md is made from this table.
+
+use super::registry::Spec;
+use crate::domain::semconv::{label, metric};
+
+/// The labels that the `gen_ai_*` families share; the tap and the deployment tell where.
+const GEN_AI: [&str; 7] = [
+    "tap",
+    "deployment",
+    label::OPERATION_NAME,
+    label::PROVIDER_NAME,
+    label::REQUEST_MODEL,
+    label::RESPONSE_MODEL,
+    label::ERROR_TYPE,
+];
+
+const SECONDS: &str = "seconds";
+const BYTES: &str = "bytes";
+const TOKENS: &str = "tokens";
+const COUNT: &str = "";
+
+macro_rules! families {
+    ($($name:ident[$labels_max:literal] = $full:expr, $unit:expr, $labels:expr, $help:literal, $advice:literal;)+) => {
+        $(pub(super) const $name: Spec<$labels_max> =
+            Spec { name: $full, unit: $unit, labels: $labels, help: $help, advice: $advice };)+
+    };
+}
+
+// What passed through a tap.
+families! {
+    REQUESTS[6] = "flowtap_requests_total", COUNT,
+        ["tap", "deployment", "model", "operation", "status", "outcome"],
+        "Exchanges that ended, all of them, whether or not anything else is known of them.",
+        "The rate and its share of outcomes other than ok are the service's health: alert on those.";
+    REQUEST_DURATION[2] = "flowtap_request_duration_seconds", SECONDS, ["tap", "outcome"],
+        "Time to the last byte of every exchange, health checks and the like included.",
+        "For inference alone read gen_ai_server_request_duration_seconds.";
+    OVERHEAD[1] = "flowtap_overhead_seconds", SECONDS, ["tap"],
+        "Time that flowtap itself spent on the heads of a request and its response.",
+        "Above a millisecond the process lacks CPU: raise its limit, or traffic.threads.";
+    IN_FLIGHT[1] = "flowtap_in_flight_requests", COUNT, ["tap"],
+        "Exchanges under way now.",
+        "Growth without a growing request rate means the upstream has slowed.";
+    CONNECTIONS[1] = "flowtap_client_connections", COUNT, ["tap"],
+        "Open connections from clients.",
+        "Near limits.connections_max new clients wait: raise it, or find who leaks connections.";
+    REJECTED[2] = "flowtap_rejected_requests_total", COUNT, ["tap", "reason"],
+        "Malformed requests that flowtap refused by itself.",
+        "A client sends broken HTTP, or someone probes: the log names the fault, never the content.";
+    UPSTREAM_CONNECTS[2] = "flowtap_upstream_connects_total", COUNT, ["tap", "result"],
+        "Attempts to connect to the upstream, by result.",
+        "Results other than ok: the upstream is down, or its name or certificate is wrong.";
+    RETRIES[1] = "flowtap_retries_total", COUNT, ["tap"],
+        "Requests sent again because a pooled connection had gone stale before any byte was sent.",
+        "Frequent: lower timeouts.pool_idle below the upstream's own keep-alive time.";
+    INFORMATIONAL_DROPPED[1] = "flowtap_informational_dropped_total", COUNT, ["tap"],
+        "Interim answers (1xx) of the upstream that were not passed on.",
+        "Harmless: a documented deviation.";
+}
+
+// In the words of the semantic conventions.
+families! {
+    GEN_AI_DURATION[7] = metric::REQUEST_DURATION, SECONDS, GEN_AI,
+        "Time to the last byte of an inference.",
+        "Compare deployments by its quantiles; failures carry error_type.";
+    GEN_AI_FIRST_TOKEN[7] = metric::TIME_TO_FIRST_TOKEN, SECONDS, GEN_AI,
+        "Time to the first content of a successful streamed answer; the first byte does not count.",
+        "What users feel: rising means a queue in front of the model, or longer prompts.";
+    GEN_AI_OUTPUT_TOKEN[7] = metric::TIME_PER_OUTPUT_TOKEN, SECONDS, GEN_AI,
+        "Time per output token after the first, of successful streamed answers.",
+        "Rising means that the model itself is overloaded.";
+    GEN_AI_TOKENS[8] = metric::TOKEN_USAGE, TOKENS,
+        ["tap", "deployment", label::OPERATION_NAME, label::PROVIDER_NAME, label::REQUEST_MODEL,
+         label::RESPONSE_MODEL, label::ERROR_TYPE, label::TOKEN_TYPE],
+        "Tokens of one inference; nothing is recorded where they are unknown.",
+        "A shift of the input side to higher buckets means that prompts have grown.";
+}
+
+// Tokens.
+families! {
+    TOKENS_SPENT[5] = "flowtap_tokens_total", TOKENS,
+        ["tap", "deployment", "model", "type", "source"],
+        "Tokens spent; type is input (cached ones included) or output (reasoning included).",
+        "Cost: rate by model and type. A growing share of source estimated makes it less exact.";
+    CACHED_INPUT[3] = "flowtap_cached_input_tokens_total", TOKENS, ["tap", "deployment", "model"],
+        "The part of the input tokens that came from the provider's cache.",
+        "A falling share of the input means that prompts lost their common beginning.";
+    REASONING_OUTPUT[3] = "flowtap_reasoning_output_tokens_total", TOKENS,
+        ["tap", "deployment", "model"],
+        "The part of the output tokens that was reasoning.",
+        "Paid for but not shown to users: weigh it against the answers' quality.";
+    USAGE_UNKNOWN[3] = "flowtap_usage_unknown_total", COUNT, ["tap", "deployment", "model"],
+        "Inferences answered with 2xx of whose tokens nothing is known.",
+        "Put a tap before the flow's model endpoint too, or set include_usage: inject.";
+}
+
+// What became of the observations.
+families! {
+    SAMPLES[2] = "flowtap_samples_total", COUNT, ["tap", "reason"],
+        "Exchanges kept as samples, by the rule that kept them.",
+        "Far from the configured rate over many requests: read flowtap_dropped_total.";
+    DROPPED[2] = "flowtap_dropped_total", COUNT, ["stage", "reason"],
+        "Observations lost, by where and why; traffic was not touched.",
+        "Alert on any growth: full means too slow a disk or CPU, quota or disk_full means no room.";
+    PANICS[1] = "flowtap_panics_total", COUNT, ["hook"],
+        "Panics contained in code that only observes.",
+        "A defect of flowtap: report it with the log line of the same hook.";
+    REDACTIONS[1] = "flowtap_redactions_total", COUNT, ["kind"],
+        "Pieces of text that were replaced before anything was stored, by kind.",
+        "A jump of kind secret: some client puts credentials into prompts.";
+    READING_FAULTS[3] = "flowtap_reading_faults_total", COUNT, ["tap", "dialect", "fault"],
+        "Exchanges that the dialect could not fully understand.",
+        "Check the tap's dialect and columns against what the upstream really sends.";
+    LABEL_OVERFLOW[1] = "flowtap_label_overflow_total", COUNT, ["label"],
+        "Names shown as `other` because a table of labels was full or the name was not acceptable.",
+        "Raise metrics.models_max or metrics.deployments_max if the names are real.";
+    QUEUE_DEPTH[1] = "flowtap_queue_depth", COUNT, ["queue"],
+        "Items that wait in a bounded queue.",
+        "Near its limit the next thing is a drop: find the stage behind it that lags.";
+    CAPTURE_BYTES[0] = "flowtap_capture_bytes", BYTES, [],
+        "Memory held by captured bodies now.",
+        "Near capture.memory_bytes_max bodies are cut: raise it, or lower body_bytes_max.";
+    CAPTURE_TRUNCATED[1] = "flowtap_capture_truncated_total", COUNT, ["tap"],
+        "Exchanges of which a body was captured only in part.",
+        "Raise capture.body_bytes_max if samples must be whole.";
+}
+
+// On the way to the bucket.
+families! {
+    SPOOL_BYTES[0] = "flowtap_spool_bytes", BYTES, [],
+        "Bytes on the local disk that the bucket does not have yet.",
+        "Growing towards spool.bytes_max: the bucket is slow or away.";
+    SPOOL_SEGMENTS[0] = "flowtap_spool_segments", COUNT, [],
+        "Segments on the local disk.",
+        "As flowtap_spool_bytes.";
+    ARCHIVE_OLDEST[0] = "flowtap_archive_oldest_seconds", SECONDS, [],
+        "Age of the oldest record that the bucket does not have yet.",
+        "Alert above an hour: uploads fail or lag.";
+    ARCHIVE_OBJECTS[1] = "flowtap_archive_objects_total", COUNT, ["dataset"],
+        "Objects stored in the bucket, each verified.",
+        "No growth under traffic: read flowtap_archive_failures_total.";
+    ARCHIVE_BYTES[1] = "flowtap_archive_bytes_total", BYTES, ["dataset"],
+        "Bytes stored in the bucket, compressed.",
+        "The bucket's growth: plan its retention by it.";
+    ARCHIVE_FAILURES[1] = "flowtap_archive_failures_total", COUNT, ["kind"],
+        "Uploads that failed; each is tried again.",
+        "Kinds of access need new credentials; timeouts and the like heal by themselves or not at all.";
+    BREAKER_OPEN[0] = "flowtap_archive_breaker_open", COUNT, [],
+        "1 while uploads pause because the bucket kept failing, else 0.",
+        "Open for long: the bucket is unreachable; the spool holds what fits its quota.";
+    UNACCOUNTED[0] = "flowtap_unaccounted_seconds", SECONDS, [],
+        "Length of the window before this start for which records may be missing; 0 after a clean stop.",
+        "The process was killed: the ledger names the window.";
+    SPANS_EXPORTED[0] = "flowtap_spans_exported_total", COUNT, [],
+        "Spans that the collector accepted.",
+        "No growth with trace.otlp_endpoint set: read flowtap_spans_dropped_total.";
+    SPANS_DROPPED[0] = "flowtap_spans_dropped_total", COUNT, [],
+        "Spans lost because the queue was full or the collector refused or failed.",
+        "Check the collector; traffic and samples do not depend on it.";
+}
+
+// The process.
+families! {
+    BUILD_INFO[1] = "flowtap_build_info", COUNT, ["version"],
+        "1, with the running version as a label.",
+        "Shows which replicas run which version.";
+    PROCESS_CPU[0] = "process_cpu_seconds_total", SECONDS, [],
+        "User and system CPU time spent.",
+        "Its rate is the cores in use.";
+    PROCESS_RSS[0] = "process_resident_memory_bytes", BYTES, [],
+        "Resident memory.",
+        "Near the container's limit: lower capture.memory_bytes_max.";
+    PROCESS_VIRTUAL[0] = "process_virtual_memory_bytes", BYTES, [],
+        "Virtual memory.",
+        "Of interest only beside the resident memory.";
+    PROCESS_FDS[0] = "process_open_fds", COUNT, [],
+        "Open file descriptors.",
+        "Near process_max_fds connections will fail: raise the limit.";
+    PROCESS_FDS_MAX[0] = "process_max_fds", COUNT, [],
+        "Limit of open file descriptors.",
+        "Should be over twice the expected connections.";
+    PROCESS_THREADS[0] = "process_threads", COUNT, [],
+        "Threads of the process.",
+        "Constant after the start; growth is a defect.";
+    PROCESS_START[0] = "process_start_time_seconds", SECONDS, [],
+        "Start of the process, in seconds since the Unix epoch.",
+        "Changes mean restarts.";
+}

@@ -1,0 +1,135 @@
+//! Every Prometheus family, in one registry that is passed down. Methods are named after what
+//! happened; label values come from closed sets or from bounded tables (see `labels`).
+
+use std::sync::Arc;
+
+use prometheus::{Result, TextEncoder};
+
+use crate::config::MetricsLimits;
+use crate::domain::{Outcome, Summary};
+
+mod exchange;
+mod families;
+mod keeping;
+mod labels;
+mod process;
+mod registry;
+mod traffic;
+
+use exchange::Exchanges;
+use keeping::Keeping;
+use process::Process;
+use registry::{Counters, Registrar};
+use traffic::Traffic;
+
+pub use registry::{Family, Kind};
+pub use traffic::Gauge;
+
+/// All metrics of the process. Clones share one registry.
+#[derive(Clone)]
+pub struct Metrics {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    registrar: Registrar,
+    exchanges: Exchanges,
+    traffic: Traffic,
+    keeping: Keeping,
+    process: Process,
+    build_info: registry::Gauges<1>,
+}
+
+impl Metrics {
+    /// A fresh registry with every family in it.
+    #[expect(clippy::expect_used, reason = "names and labels are constants; the tests build them")]
+    pub fn new(limits: &MetricsLimits) -> Self {
+        let inner = Inner::register(limits).expect("the constants of `families` are well formed");
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// A tap was configured: its series of closed sets appear at zero, so that rates work from
+    /// the first event on. Call it once a tap, at the start.
+    pub fn tap_opened(&self, tap: &str) {
+        self.inner.exchanges.tap_opened(tap);
+        self.inner.traffic.tap_opened(tap);
+        self.inner.keeping.tap_opened(tap);
+    }
+
+    /// An exchange ended and was understood. `error_type` as of
+    /// [`crate::domain::semconv::error_type`]; what is neither a status nor an outcome's label
+    /// counts as `_OTHER`. Call it for every exchange, once.
+    pub fn exchange(&self, summary: &Summary, error_type: Option<&str>) {
+        self.inner.exchanges.ended(summary, error_type);
+    }
+
+    /// An exchange ended, but what was captured of it was dropped before it was understood. With
+    /// [`Self::exchange`] it makes `flowtap_requests_total` equal the requests served.
+    pub fn intake_only(
+        &self,
+        tap: &str,
+        status: Option<u16>,
+        outcome: Outcome,
+        latency_seconds: f64,
+    ) {
+        self.inner.exchanges.unread(tap, status, outcome, latency_seconds);
+    }
+
+    /// The bounded label of the model that answered, else of the one asked for: empty where no
+    /// name is known, `other` where it is not learnt. Learns from 2xx answers only.
+    pub fn model_label(&self, summary: &Summary) -> Arc<str> {
+        self.inner.exchanges.model_label(summary)
+    }
+
+    /// The bounded label of a deployment that the upstream accepted (2xx): learns it, or `other`.
+    pub fn deployment_label(&self, raw: &str) -> Arc<str> {
+        self.inner.exchanges.deployments.learn(raw)
+    }
+
+    /// The label of a deployment that the upstream did not accept: only if it is known already,
+    /// else `other`.
+    pub fn known_deployment_label(&self, raw: &str) -> Arc<str> {
+        self.inner.exchanges.deployments.known(raw)
+    }
+
+    /// The running version.
+    pub fn build_info(&self, version: &str) {
+        self.inner.build_info.of([version]).set(1);
+    }
+
+    /// Everything in Prometheus' text format.
+    pub fn encode(&self) -> String {
+        self.inner.process.refresh();
+        let families = self.inner.registrar.registry.gather();
+        TextEncoder::new().encode_to_string(&families).unwrap_or_else(|error| {
+            tracing::error!(%error, "metrics could not be encoded");
+            String::new()
+        })
+    }
+
+    /// The media type of [`Self::encode`].
+    pub fn content_type(&self) -> &'static str {
+        prometheus::TEXT_FORMAT
+    }
+
+    /// Every family that is registered, in the order of docs/METRICS.md.
+    pub fn families(&self) -> Vec<Family> {
+        self.inner.registrar.families.clone()
+    }
+}
+
+impl Inner {
+    fn register(limits: &MetricsLimits) -> Result<Self> {
+        let mut registrar = Registrar::default();
+        let reg = &mut registrar;
+        let overflow: Counters<1> = reg.counters(&families::LABEL_OVERFLOW)?;
+        Ok(Self {
+            exchanges: Exchanges::register(reg, limits, &overflow)?,
+            traffic: Traffic::register(reg)?,
+            keeping: Keeping::register(reg)?,
+            process: Process::register(reg)?,
+            build_info: reg.gauges(&families::BUILD_INFO)?,
+            registrar,
+        })
+    }
+}
