@@ -1,1 +1,58 @@
-//! (being built)
+//! The only place that starts threads, so that shutdown can wait for each and name who was late.
+
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// The threads of the process.
+#[derive(Default)]
+pub struct Drain {
+    threads: Mutex<Vec<(String, JoinHandle<()>)>>,
+}
+
+impl Drain {
+    /// Starts a thread called `name`; it ends by itself when its input closes.
+    pub fn thread(&self, name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        let handle = std::thread::Builder::new().name(name.to_owned()).spawn(work)?;
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push((name.to_owned(), handle));
+        Ok(())
+    }
+
+    /// Waits for the threads whose names start with `prefix`, until `deadline`. Returns who was late.
+    pub fn join(&self, prefix: &str, deadline: Instant) -> Vec<String> {
+        loop {
+            let late = self.unfinished(prefix);
+            if late.is_empty() || Instant::now() >= deadline {
+                return late;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn unfinished(&self, prefix: &str) -> Vec<String> {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.retain(|(_, handle)| !handle.is_finished());
+        threads
+            .iter()
+            .map(|(name, _)| name)
+            .filter(|name| name.starts_with(prefix))
+            .cloned()
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_late_is_named() {
+        let drain = Drain::default();
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        drain.thread("quick", || {}).expect("a thread");
+        drain.thread("slow", move || drop(held.recv())).expect("a thread");
+        assert_eq!(drain.join("", Instant::now() + Duration::from_millis(50)), ["slow"]);
+        drop(hold);
+        assert!(drain.join("", Instant::now() + Duration::from_secs(5)).is_empty());
+    }
+}

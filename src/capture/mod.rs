@@ -181,7 +181,10 @@ const RESPONSE_HEADERS: &[&str] = &[
 impl HeaderSelection {
     /// What the dialects need, and the user's `allowed` names.
     pub fn new(allowed: &[String]) -> Self {
-        Self { request: selected(REQUEST_HEADERS, allowed), response: selected(RESPONSE_HEADERS, allowed) }
+        Self {
+            request: selected(REQUEST_HEADERS, allowed),
+            response: selected(RESPONSE_HEADERS, allowed),
+        }
     }
 
     /// The selected headers of a request.
@@ -230,7 +233,10 @@ mod tests {
             recorder.record(chunk, at as u64);
         }
         let body = recorder.finish();
-        assert_eq!((body.head.as_slice(), body.tail.as_slice()), (&b"0123456789ab"[..], &b"jXYZ"[..]));
+        assert_eq!(
+            (body.head.as_slice(), body.tail.as_slice()),
+            (&b"0123456789ab"[..], &b"jXYZ"[..])
+        );
         assert_eq!((body.bytes, body.truncated(), body.marks.len()), (23, true, 3));
     }
 

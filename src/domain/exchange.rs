@@ -33,6 +33,8 @@ pub struct Exchange {
     pub response: CapturedBody,
     /// How it ended, as far as the bytes tell; the pipeline refines `Ok` to `Empty`.
     pub outcome: Outcome,
+    /// The name of the fault where the answer was our own and not the upstream's.
+    pub fault: Option<&'static str>,
     /// When things happened.
     pub timing: Timing,
     /// `x-request-id`, else `x-ms-client-request-id`, else what we minted.
@@ -103,6 +105,8 @@ pub struct TraceContext {
     pub parent_span_id: Option<SpanId>,
     /// The caller's `sampled` flag; true where there was no caller.
     pub sampled: bool,
+    /// The ids are known to someone besides us: the caller sent them, or we export spans.
+    pub shared: bool,
 }
 
 #[cfg(test)]

@@ -1,1 +1,229 @@
-//! (being built)
+//! The proxy: one listener before one upstream, as many as there are taps.
+//!
+//! Traffic runs on threads of its own, each a single-threaded runtime that accepts from every tap's
+//! socket and keeps its own idle upstream connections: no lock is shared between connections, and no
+//! task wakes another thread. A request costs no task, two small header maps and one push into a
+//! queue beside what hyper does.
+
+mod body;
+mod connect;
+mod forward;
+mod guard;
+mod io;
+mod observe;
+mod pool;
+mod refuse;
+mod route;
+mod serve;
+mod tap;
+mod tls;
+mod upgrade;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::capture::{BodyLimits, HeaderSelection};
+use crate::config::{self, Config};
+use crate::domain::MemoryBudget;
+use crate::drain::Drain;
+use crate::metrics::Metrics;
+use crate::pipeline::Intake;
+
+use connect::Connector;
+use pool::Pool;
+use route::Route;
+use serve::Listener;
+use tap::TapShared;
+
+/// Why the proxy cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// The address is taken or not ours.
+    #[error("cannot listen on {address} (taps[{index}].listen, tap {tap:?}): {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The tap's place in the configuration.
+        index: usize,
+        /// The tap's name.
+        tap: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Certificates cannot be used.
+    #[error("tap {tap:?}: {source}")]
+    Tls {
+        /// The tap's name.
+        tap: String,
+        /// Which file and why.
+        source: tls::TlsError,
+    },
+    /// The upstream's URL makes no target.
+    #[error("tap {tap:?}: the upstream's address cannot be used")]
+    Upstream {
+        /// The tap's name.
+        tap: String,
+    },
+    /// No thread could be started.
+    #[error("cannot start a traffic thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// What the proxy hands on to.
+#[derive(Clone)]
+pub struct Outlets {
+    /// Where finished exchanges go.
+    pub intake: Intake,
+    /// What memory recording may take.
+    pub budget: MemoryBudget,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+/// Taps whose sockets are bound, not serving yet.
+pub struct Proxy {
+    taps: Vec<BoundTap>,
+    threads: usize,
+    deadline: Duration,
+}
+
+struct BoundTap {
+    shared: Arc<TapShared>,
+    socket: TcpListener,
+    tls: Option<TlsAcceptor>,
+    permits: Arc<Semaphore>,
+}
+
+impl Proxy {
+    /// Binds every tap's socket; a taken port is told before anything runs.
+    pub fn bind(config: &Config, outlets: &Outlets) -> Result<Self, ProxyError> {
+        let taps = config.taps.iter().enumerate();
+        let taps = taps
+            .map(|(index, tap)| bind_tap(index, tap, config, outlets))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { taps, threads: config.traffic.threads.max(1), deadline: config.drain_timeout })
+    }
+
+    /// The addresses bound, in the order of the taps.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.taps.iter().filter_map(|tap| tap.socket.local_addr().ok()).collect()
+    }
+
+    /// Serves on threads of `drain` until `stopping` is set; then what is under way finishes, to the
+    /// deadline. Each thread ends when its last connection has.
+    pub fn serve(self, drain: &Drain, stopping: &CancellationToken) -> Result<(), ProxyError> {
+        for number in 0..self.threads {
+            let listeners = self.listeners(stopping)?;
+            let (stopping, deadline) = (stopping.clone(), self.deadline);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            drain.thread(&format!("traffic-{number}"), move || {
+                runtime.block_on(work(listeners, stopping, deadline));
+            })?;
+        }
+        Ok(())
+    }
+
+    fn listeners(
+        &self,
+        stopping: &CancellationToken,
+    ) -> Result<Vec<(Listener, TcpListener)>, ProxyError> {
+        let tasks = TaskTracker::new();
+        let listener = |tap: &BoundTap| {
+            let listener = Listener {
+                tap: Arc::clone(&tap.shared),
+                pool: Arc::new(Pool::new(tap.shared.settings.timeouts.pool_idle)),
+                tls: tap.tls.clone(),
+                permits: Arc::clone(&tap.permits),
+                tasks: tasks.clone(),
+                stopping: stopping.clone(),
+            };
+            Ok((listener, tap.socket.try_clone()?))
+        };
+        self.taps.iter().map(listener).collect()
+    }
+}
+
+fn bind_tap(
+    index: usize,
+    tap: &config::Tap,
+    config: &Config,
+    outlets: &Outlets,
+) -> Result<BoundTap, ProxyError> {
+    let name = || tap.name.to_string();
+    let bound = |source| ProxyError::Bind { address: tap.listen, index, tap: name(), source };
+    let tls_fault = |source| ProxyError::Tls { tap: name(), source };
+    let unusable = || ProxyError::Upstream { tap: name() };
+
+    let server_tls = tap
+        .tls
+        .as_ref()
+        .map(|files| tls::server(files, tap.http2))
+        .transpose()
+        .map_err(tls_fault)?;
+    let client_tls =
+        tap.upstream.secure.then(|| tls::client(&tap.upstream)).transpose().map_err(tls_fault)?;
+    let connector =
+        Connector::new(&tap.upstream, client_tls, tap.timeouts.connect).map_err(|_| unusable())?;
+    let shared = TapShared {
+        name: Arc::clone(&tap.name),
+        route: Route::to(&tap.upstream).ok_or_else(unusable)?,
+        connector,
+        settings: tap.clone(),
+        intake: outlets.intake.clone(),
+        budget: outlets.budget.clone(),
+        body_limits: BodyLimits::of(config.capture.body_bytes_max),
+        selection: HeaderSelection::new(&config.capture.headers),
+        in_flight: outlets.metrics.in_flight(&tap.name),
+        connections: outlets.metrics.connections(&tap.name),
+        metrics: outlets.metrics.clone(),
+        tracing: config.trace.is_some(),
+    };
+    Ok(BoundTap {
+        shared: Arc::new(shared),
+        socket: listen(tap.listen).map_err(bound)?,
+        tls: server_tls.map(TlsAcceptor::from),
+        permits: Arc::new(Semaphore::new(tap.limits.connections_max)),
+    })
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+    // A restart must not wait for the last connections' TIME_WAIT; a port in use is still refused.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1024)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// One traffic thread: accepts, then lets what is under way finish until `deadline` has passed.
+async fn work(
+    listeners: Vec<(Listener, TcpListener)>,
+    stopping: CancellationToken,
+    deadline: Duration,
+) {
+    let Some(tasks) = listeners.first().map(|(listener, _)| listener.tasks.clone()) else {
+        return;
+    };
+    let accepting = TaskTracker::new();
+    for (listener, socket) in listeners {
+        match tokio::net::TcpListener::from_std(socket) {
+            Ok(socket) => drop(accepting.spawn(serve::accept(listener, socket))),
+            Err(error) => tracing::error!(tap = &*listener.tap.name, %error, "cannot serve"),
+        }
+    }
+    stopping.cancelled().await;
+    accepting.close();
+    accepting.wait().await;
+    tasks.close();
+    if tokio::time::timeout(deadline, tasks.wait()).await.is_err() {
+        tracing::warn!(connections = tasks.len(), "cut at the drain deadline");
+    }
+}

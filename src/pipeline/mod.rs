@@ -1,0 +1,196 @@
+//! From an exchange to a record: understood, counted, measured, sampled, redacted, handed on.
+//!
+//! Two threads, neither of which any request waits for. `pipeline` reads every exchange; those whose
+//! upstream reported no tokens go through `tokens`, which counts. Unredacted text passes no further:
+//! what leaves here are figures, and records made by the redactor. A panic costs one exchange, which
+//! is counted; a full queue before `tokens` costs its token count, never the record.
+
+mod intake;
+mod settle;
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use crate::config::{self, Config};
+use crate::domain::{DropReason, DropStage, Exchange, MemoryBudget, Reading, Row};
+use crate::drain::Drain;
+use crate::ledger::{Hour, Ledger};
+use crate::metrics::Metrics;
+use crate::redact::Redactor;
+use crate::rollup::Rollup;
+use crate::sample::Sampler;
+use crate::spool::SpoolWriter;
+use crate::trace::Tracer;
+use crate::{dialect, tokens};
+
+pub use intake::{Intake, Outtake, intake};
+
+/// Exchanges that may wait for their tokens to be counted.
+const COUNTING_MAX: usize = 1024;
+/// How often finished minutes of the rollup are handed on.
+const ROLLUP_EVERY: Duration = Duration::from_secs(1);
+
+/// What the pipeline hands on to.
+pub struct Outlets {
+    /// Counters.
+    pub metrics: Metrics,
+    /// The loss ledger.
+    pub ledger: Ledger,
+    /// The local disk queue.
+    pub spool: SpoolWriter,
+    /// Spans, if they are exported.
+    pub tracer: Option<Tracer>,
+    /// What captured bodies hold, for its gauge.
+    pub budget: MemoryBudget,
+}
+
+/// The pipeline's shared state; its threads each hold it.
+pub struct Pipeline {
+    taps: HashMap<Arc<str>, config::Tap>,
+    instance: Arc<str>,
+    redactor: Redactor,
+    sampler: Sampler,
+    rollup: Mutex<Rollup>,
+    outlets: Outlets,
+}
+
+/// An exchange that was understood.
+struct Understood {
+    exchange: Box<Exchange>,
+    reading: Reading,
+}
+
+impl Pipeline {
+    /// A pipeline for the taps of `config`.
+    pub fn new(config: &Config, outlets: Outlets) -> Self {
+        Self {
+            taps: config.taps.iter().map(|tap| (Arc::clone(&tap.name), tap.clone())).collect(),
+            instance: Arc::clone(&config.instance),
+            redactor: Redactor::new(&config.redact, &config.capture.headers),
+            sampler: Sampler::new(&config.sample),
+            rollup: Mutex::new(Rollup::default()),
+            outlets,
+        }
+    }
+
+    /// Starts both threads; they end when every [`Intake`] is gone and all is handed on.
+    pub fn start(self, outtake: Outtake, drain: &Drain) -> std::io::Result<()> {
+        let pipeline = Arc::new(self);
+        let (to_count, counting) = sync_channel(COUNTING_MAX);
+        let counter = Arc::clone(&pipeline);
+        drain.thread("tokens", move || counter.count_all(&counting))?;
+        drain.thread("pipeline", move || pipeline.read_all(&outtake, &to_count))
+    }
+
+    fn read_all(&self, outtake: &Outtake, to_count: &SyncSender<Understood>) {
+        let mut batch = Vec::new();
+        let mut rolled_up = Instant::now();
+        while outtake.next_batch(&mut batch) {
+            batch.drain(..).for_each(|exchange| self.read(exchange, to_count));
+            if rolled_up.elapsed() >= ROLLUP_EVERY {
+                rolled_up = Instant::now();
+                self.outlets.metrics.capture_bytes(self.outlets.budget.bytes_used());
+                let rows = self.rollup().take_finished(Timestamp::now());
+                self.append_rollup(rows);
+            }
+        }
+    }
+
+    fn read(&self, exchange: Box<Exchange>, to_count: &SyncSender<Understood>) {
+        let hour = Hour::of(exchange.time);
+        self.outlets.ledger.seen(hour, 1);
+        let basics =
+            (Arc::clone(&exchange.tap), exchange.status, exchange.outcome, exchange.timing);
+        let understood = catch_unwind(AssertUnwindSafe(|| self.understand(exchange)));
+        let Ok(understood) = understood else {
+            let (tap, status, outcome, timing) = basics;
+            self.outlets.metrics.intake_only(&tap, status, outcome, timing.total_us as f64 / 1e6);
+            return self.lose_to_panic(hour);
+        };
+        if !needs_counting(&understood.reading) {
+            return self.settle(understood);
+        }
+        match to_count.try_send(understood) {
+            Ok(()) => {}
+            Err(TrySendError::Full(understood) | TrySendError::Disconnected(understood)) => {
+                self.outlets.ledger.dropped(hour, DropStage::Tokens, DropReason::Full, 1);
+                self.settle(understood);
+            }
+        }
+    }
+
+    fn understand(&self, exchange: Box<Exchange>) -> Understood {
+        #[cfg(feature = "failpoints")]
+        crate::capture::failpoint::hit("pipeline");
+        let reading = match self.taps.get(&exchange.tap) {
+            Some(tap) => dialect::read(&exchange, tap),
+            None => Reading::new(crate::domain::Dialect::Generic, crate::domain::Operation::Other),
+        };
+        Understood { exchange, reading }
+    }
+
+    fn count_all(&self, counting: &Receiver<Understood>) {
+        while let Ok(mut understood) = counting.recv() {
+            let reading = &mut understood.reading;
+            let counted = catch_unwind(AssertUnwindSafe(|| count(reading)));
+            match counted {
+                Ok(usage) => reading.usage = usage,
+                Err(_) => {
+                    let hour = Hour::of(understood.exchange.time);
+                    self.outlets.ledger.dropped(hour, DropStage::Tokens, DropReason::Panic, 1);
+                }
+            }
+            self.settle(understood);
+        }
+        // The last thread of the pipeline: what the rollup still holds goes with it.
+        let rows = self.rollup().take_all();
+        self.append_rollup(rows);
+    }
+
+    fn append_rollup(&self, rows: Vec<Row>) {
+        for row in rows {
+            let (dataset, hour) = (row.dataset, Hour::of(row.time));
+            if let Err(reason) = self.outlets.spool.try_append(row) {
+                self.outlets.ledger.dropped_rows(dataset, hour, DropStage::Spool, reason, 1);
+            }
+        }
+    }
+
+    fn lose_to_panic(&self, hour: Hour) {
+        self.outlets.metrics.panicked("pipeline");
+        self.outlets.ledger.dropped(hour, DropStage::Pipeline, DropReason::Panic, 1);
+    }
+
+    fn rollup(&self) -> std::sync::MutexGuard<'_, Rollup> {
+        self.rollup.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tokens are counted where the upstream told nothing of them, or was cut before it told the output.
+fn needs_counting(reading: &Reading) -> bool {
+    let Some(countable) = &reading.countable else { return false };
+    let unknown = reading.usage.input.is_none() || reading.usage.output.is_none();
+    unknown || (reading.stream && countable.output_truncated)
+}
+
+/// Counts, and merges with what was reported: a report of the input stands; of a cut stream's output
+/// the larger figure does, because the report was made before the rest was generated.
+fn count(reading: &Reading) -> crate::domain::Usage {
+    #[cfg(feature = "failpoints")]
+    crate::capture::failpoint::hit("tokens");
+    let Some(countable) = &reading.countable else { return reading.usage };
+    let counted = tokens::count(reading.model.best(), reading.operation, countable);
+    if reading.usage.is_unknown() {
+        return counted;
+    }
+    let reported = reading.usage;
+    let input = reported.input.or(counted.input);
+    let output = reported.output.max(counted.output);
+    let total = input.zip(output).map(|(input, output)| input.saturating_add(output));
+    crate::domain::Usage { input, output, total, source: counted.source, ..reported }
+}

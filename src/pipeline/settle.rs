@@ -1,0 +1,148 @@
+//! The end of the pipeline: an understood exchange becomes figures, and perhaps a sample.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Pipeline, Understood};
+use crate::config::CaptureMode;
+use crate::domain::{
+    Dataset, DropReason, DropStage, Exchange, Outcome, Reading, Row, Sample, Sampling, Summary,
+    semconv,
+};
+use crate::ledger::Hour;
+use crate::sample::SampleKeys;
+
+impl Pipeline {
+    /// Measures, decides and keeps; every exchange ends in exactly one entry of the ledger.
+    pub(super) fn settle(&self, understood: Understood) {
+        let hour = Hour::of(understood.exchange.time);
+        let row = catch_unwind(AssertUnwindSafe(|| self.sampled_row(understood)));
+        let ledger = &self.outlets.ledger;
+        match row {
+            Err(_) => self.lose_to_panic(hour),
+            Ok(None) => ledger.not_sampled(hour, 1),
+            Ok(Some(Err(reason))) => ledger.dropped(hour, DropStage::Pipeline, reason, 1),
+            Ok(Some(Ok(row))) => {
+                // The spool counts it as kept once it is safe.
+                if let Err(reason) = self.outlets.spool.try_append(row) {
+                    ledger.dropped(hour, DropStage::Spool, reason, 1);
+                }
+            }
+        }
+    }
+
+    fn sampled_row(&self, understood: Understood) -> Option<Result<Row, DropReason>> {
+        let Understood { exchange, reading } = understood;
+        let summary = self.summarise(&exchange, &reading);
+        self.measure(&exchange, &reading, &summary);
+        let sampling = self.decide(&exchange, &reading, &summary)?;
+        Some(self.record(&exchange, reading, summary, sampling))
+    }
+
+    fn summarise(&self, exchange: &Exchange, reading: &Reading) -> Summary {
+        let ms = |us: u64| us as f64 / 1000.0;
+        let first_token_us =
+            reading.first_content_offset.and_then(|at| exchange.response.arrival_us(at));
+        let empty = exchange.outcome == Outcome::Ok && reading.empty;
+        Summary {
+            id: exchange.id,
+            time: exchange.time,
+            tap: Arc::clone(&exchange.tap),
+            deployment: self.deployment(exchange),
+            instance: Arc::clone(&self.instance),
+            dialect: reading.dialect,
+            operation: reading.operation,
+            method: exchange.method.to_string(),
+            path: exchange.path.clone(),
+            status: exchange.status,
+            outcome: if empty { Outcome::Empty } else { exchange.outcome },
+            model: reading.model.clone(),
+            stream: reading.stream,
+            latency_ms: ms(exchange.timing.total_us),
+            first_byte_ms: exchange.timing.first_byte_us.map(ms),
+            first_token_ms: first_token_us.map(ms),
+            overhead_us: exchange.timing.overhead_us,
+            usage: reading.usage,
+            provider: reading.provider,
+            finish_reason: reading.finish_reason.clone(),
+            response_id: reading.response_id.clone(),
+        }
+    }
+
+    /// The tap's deployment, else the one that the request or the answer names, else `default`.
+    /// Names are learnt from successful answers only, so that a hostile client can invent none.
+    fn deployment(&self, exchange: &Exchange) -> Arc<str> {
+        let metrics = &self.outlets.metrics;
+        if let Some(configured) =
+            self.taps.get(&exchange.tap).and_then(|tap| tap.deployment.clone())
+        {
+            return metrics.deployment_label(&configured);
+        }
+        let header = "azureml-model-deployment";
+        let named =
+            exchange.request_headers.get(header).or_else(|| exchange.response_headers.get(header));
+        let named = named.and_then(|value| value.to_str().ok()).unwrap_or("default");
+        if named == "default" || exchange.status.is_some_and(|status| (200..300).contains(&status))
+        {
+            metrics.deployment_label(named)
+        } else {
+            metrics.known_deployment_label(named)
+        }
+    }
+
+    fn measure(&self, exchange: &Exchange, reading: &Reading, summary: &Summary) {
+        let metrics = &self.outlets.metrics;
+        let error_type = semconv::error_type(summary.status, summary.outcome);
+        metrics.exchange(summary, error_type.as_deref());
+        if let Some(fault) = reading.fault {
+            metrics.reading_fault(&summary.tap, reading.dialect, fault);
+        }
+        if exchange.request.truncated() || exchange.response.truncated() {
+            metrics.capture_truncated(&summary.tap);
+        }
+        self.rollup().record(summary, &metrics.model_label(summary));
+        if let Some(tracer) = &self.outlets.tracer {
+            tracer.exchange(summary, &exchange.trace, exchange.request_id.as_deref());
+        }
+    }
+
+    fn decide(
+        &self,
+        exchange: &Exchange,
+        reading: &Reading,
+        summary: &Summary,
+    ) -> Option<Sampling> {
+        let keys = SampleKeys {
+            request_id: exchange.request_id.as_deref(),
+            exchange_id: exchange.id,
+            trace_id: exchange.trace.shared.then_some(exchange.trace.trace_id),
+            session: reading.session.as_deref(),
+        };
+        let latency = Duration::from_micros(exchange.timing.total_us);
+        self.sampler.decide(&keys, summary.outcome, latency)
+    }
+
+    fn record(
+        &self,
+        exchange: &Exchange,
+        reading: Reading,
+        summary: Summary,
+        sampling: Sampling,
+    ) -> Result<Row, DropReason> {
+        let mode = self.taps.get(&exchange.tap).map_or(CaptureMode::Metadata, |tap| tap.capture);
+        let (deployment, time) = (Arc::clone(&summary.deployment), summary.time);
+        let mut record = self.redactor.record(exchange, reading, summary, mode);
+        if !exchange.trace.shared {
+            (record.trace_id, record.span_id) = (None, None);
+        }
+        for (kind, count) in &record.redactions {
+            self.outlets.metrics.redacted(kind, *count);
+        }
+        self.outlets.metrics.sampled(&exchange.tap, sampling.reason);
+        let sample = Sample { schema: Sample::SCHEMA, record, sample: sampling };
+        // Every part of a sample is a JSON type; a failure would be a bug of the redactor's.
+        let json = serde_json::to_vec(&sample).map_err(|_| DropReason::Corrupt)?;
+        Ok(Row { dataset: Dataset::Exchanges, deployment, time, json })
+    }
+}

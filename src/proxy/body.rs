@@ -1,0 +1,258 @@
+//! The two bodies on their way through: forwarded frame by frame, noted in passing, never re-framed.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::client::conn::http1::SendRequest;
+use tokio::time::{Instant, Sleep};
+
+use super::observe::{Observation, RequestFault, RequestSide};
+use super::pool::Pool;
+use super::tap::TapShared;
+use crate::domain::Outcome;
+
+/// Why a body broke off. Passed on as it is: a cut stream must look cut.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The other side's bytes broke off or broke the framing.
+    #[error("{0}")]
+    Broken(#[from] hyper::Error),
+    /// Nothing came for longer than the tap's idle timeout.
+    #[error("nothing came within the idle timeout")]
+    Idle,
+}
+
+/// The client's body on its way up.
+pub enum RequestBody {
+    /// There is none.
+    Empty,
+    /// It was read and changed first.
+    Whole(Full<Bytes>),
+    /// It streams.
+    Streamed(Box<StreamedRequest>),
+}
+
+/// A client's body that streams.
+pub struct StreamedRequest {
+    inner: Incoming,
+    side: Arc<RequestSide>,
+    tap: Arc<TapShared>,
+    idle: IdleTimer,
+}
+
+impl RequestBody {
+    /// The body `inner`, noted by `observation`.
+    pub fn streamed(inner: Incoming, observation: &Observation) -> Self {
+        let (side, tap) = (Arc::clone(observation.request()), Arc::clone(observation.tap()));
+        if inner.is_end_stream() {
+            side.complete();
+            return Self::Empty;
+        }
+        let idle = IdleTimer::new(tap.settings.timeouts.idle);
+        Self::Streamed(Box::new(StreamedRequest { inner, side, tap, idle }))
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Self::Streamed(body) => body.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Streamed(body) => body.inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(body) => body.size_hint(),
+            Self::Streamed(body) => body.inner.size_hint(),
+        }
+    }
+}
+
+impl StreamedRequest {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Pending => {
+                return self.idle.poll(cx).map(|()| {
+                    self.side.fail(RequestFault::Idle);
+                    Some(Err(BodyError::Idle))
+                });
+            }
+            Poll::Ready(frame) => frame,
+        };
+        self.idle.touch();
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(chunk) = frame.data_ref() {
+                    self.side.chunk(&self.tap, chunk);
+                }
+                if self.inner.is_end_stream() {
+                    self.side.complete();
+                }
+            }
+            Some(Err(_)) => self.side.fail(RequestFault::Broken),
+            None => self.side.complete(),
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+    }
+}
+
+/// The answer's body on its way down.
+pub enum ResponseBody {
+    /// Our own answer.
+    Local(Full<Bytes>),
+    /// The upstream's.
+    Streamed(Box<StreamedResponse>),
+}
+
+/// An upstream's body that streams.
+pub struct StreamedResponse {
+    inner: Incoming,
+    observation: Observation,
+    idle: IdleTimer,
+    /// The connection, to be pooled again at the body's end.
+    connection: Option<(SendRequest<RequestBody>, Arc<Pool>)>,
+}
+
+impl ResponseBody {
+    /// The body `inner`, noted by `observation`; at its end the connection goes back to its pool.
+    pub fn streamed(
+        inner: Incoming,
+        observation: Observation,
+        connection: Option<(SendRequest<RequestBody>, Arc<Pool>)>,
+    ) -> Self {
+        let idle = IdleTimer::new(observation.tap().settings.timeouts.idle);
+        let mut body = StreamedResponse { inner, observation, idle, connection };
+        if body.inner.is_end_stream() {
+            body.end();
+        }
+        Self::Streamed(Box::new(body))
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Local(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Self::Streamed(body) => body.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Local(body) => body.is_end_stream(),
+            Self::Streamed(body) => body.inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Local(body) => body.size_hint(),
+            Self::Streamed(body) => body.inner.size_hint(),
+        }
+    }
+}
+
+impl StreamedResponse {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Pending => {
+                return self.idle.poll(cx).map(|()| {
+                    self.observation.ended(Outcome::Timeout);
+                    Some(Err(BodyError::Idle))
+                });
+            }
+            Poll::Ready(frame) => frame,
+        };
+        self.idle.touch();
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(chunk) = frame.data_ref() {
+                    self.observation.response_chunk(chunk);
+                }
+                if self.inner.is_end_stream() {
+                    self.end();
+                }
+            }
+            Some(Err(_)) => self.observation.ended(Outcome::UpstreamAbort),
+            None => self.end(),
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+    }
+
+    /// The proper end: the connection can serve again, unless the request is still being sent.
+    fn end(&mut self) {
+        self.observation.response_complete();
+        if let Some((sender, pool)) = self.connection.take()
+            && self.observation.request().is_complete()
+        {
+            pool.put(sender);
+        }
+    }
+}
+
+/// Fires when nothing was touched for `limit`; costs nothing while data flows.
+struct IdleTimer {
+    limit: Duration,
+    touched: Option<Instant>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl IdleTimer {
+    fn new(limit: Duration) -> Self {
+        Self { limit, touched: None, sleep: None }
+    }
+
+    fn touch(&mut self) {
+        if self.sleep.is_some() {
+            self.touched = Some(Instant::now());
+        }
+    }
+
+    /// Waits on; the timer is moved only when it fires, not with every piece.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limit = self.limit;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        loop {
+            std::task::ready!(sleep.as_mut().poll(cx));
+            match self.touched.take().map(|touched| touched + limit) {
+                Some(later) if later > Instant::now() => sleep.as_mut().reset(later),
+                _ => return Poll::Ready(()),
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Connecting to the upstream: name, TCP, TLS, and the protocol that both speak.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::body::RequestBody;
+use crate::config::{Upstream, UpstreamHttp2};
+
+/// A connection ready for requests.
+pub enum Sender {
+    /// HTTP/1.1: one request at a time.
+    Http1(http1::SendRequest<RequestBody>),
+    /// HTTP/2: many at once; clones share the connection.
+    Http2(http2::SendRequest<RequestBody>),
+}
+
+/// Why there is no connection. Says nothing of the request.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The time for connecting passed.
+    #[error("connecting took longer than {} ms", .0.as_millis())]
+    Timeout(Duration),
+    /// The name or the address leads nowhere.
+    #[error("cannot connect: {0}")]
+    Io(#[from] io::Error),
+    /// The protocol could not be agreed.
+    #[error("the HTTP handshake failed: {0}")]
+    Handshake(#[from] hyper::Error),
+}
+
+impl ConnectError {
+    /// The metric's label.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Timeout(_) => "timeout",
+            Self::Io(_) => "refused",
+            Self::Handshake(_) => "handshake",
+        }
+    }
+}
+
+/// Connects to one upstream.
+#[derive(Clone)]
+pub struct Connector {
+    host: String,
+    port: u16,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    http2: UpstreamHttp2,
+    timeout: Duration,
+}
+
+impl Connector {
+    /// A connector to `upstream`, speaking TLS as `tls` says.
+    pub fn new(
+        upstream: &Upstream,
+        tls: Option<ClientConfig>,
+        timeout: Duration,
+    ) -> io::Result<Self> {
+        let server_name = || {
+            ServerName::try_from(upstream.host.clone())
+                .map_err(|_| io::ErrorKind::InvalidInput.into())
+        };
+        let tls = match tls {
+            Some(config) => Some((TlsConnector::from(Arc::new(config)), server_name()?)),
+            None => None,
+        };
+        let (host, port, http2) = (upstream.host.clone(), upstream.port, upstream.http2);
+        Ok(Self { host, port, tls, http2, timeout })
+    }
+
+    /// A fresh connection, within the time for connecting.
+    pub async fn connect(&self) -> Result<Sender, ConnectError> {
+        let late = |_| ConnectError::Timeout(self.timeout);
+        tokio::time::timeout(self.timeout, self.connect_untimed()).await.map_err(late)?
+    }
+
+    async fn connect_untimed(&self) -> Result<Sender, ConnectError> {
+        let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        tcp.set_nodelay(true)?;
+        let Some((connector, name)) = &self.tls else {
+            return match self.http2 {
+                UpstreamHttp2::Always => http2_over(tcp).await,
+                UpstreamHttp2::Auto | UpstreamHttp2::Off => http1_over(tcp).await,
+            };
+        };
+        let tls = connector.connect(name.clone(), tcp).await?;
+        match tls.get_ref().1.alpn_protocol() {
+            Some(b"h2") => http2_over(tls).await,
+            _ => http1_over(tls).await,
+        }
+    }
+}
+
+async fn http1_over(
+    io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> Result<Sender, ConnectError> {
+    let mut builder = http1::Builder::new();
+    builder.preserve_header_case(true).max_headers(256).max_buf_size(1024 * 1024);
+    let (sender, connection) = builder.handshake(TokioIo::new(io)).await?;
+    // Its errors reach the exchange that it fails; there is nothing more to learn here.
+    tokio::spawn(async move { drop(connection.with_upgrades().await) });
+    Ok(Sender::Http1(sender))
+}
+
+async fn http2_over(
+    io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> Result<Sender, ConnectError> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .adaptive_window(true)
+        .max_header_list_size(256 * 1024);
+    let (sender, connection) = builder.handshake(TokioIo::new(io)).await?;
+    tokio::spawn(async move { drop(connection.await) });
+    Ok(Sender::Http2(sender))
+}

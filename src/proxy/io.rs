@@ -1,0 +1,302 @@
+//! The client's connection with the time limits that hyper leaves to us.
+//!
+//! hyper has one knob for two limits (a head's deadline and an idle keep-alive connection), none for
+//! a client that stops reading, and answers a malformed head with an empty 400. This wrapper knows
+//! in which phase the connection is, keeps a limit for each, and holds hyper's empty answer back, so
+//! that [`super::serve`] can send one that names the fault.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+/// A client's stream: plain or TLS.
+pub enum ClientStream {
+    /// TCP.
+    Plain(TcpStream),
+    /// TLS over TCP.
+    Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+}
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Waiting for the first byte of a request.
+    Idle,
+    /// Reading a request's head.
+    Head,
+    /// An exchange is under way; its own limits hold.
+    Serving,
+}
+
+/// What the connection's wrapper and its service tell each other.
+#[derive(Debug, Default)]
+pub struct ConnectionState {
+    phase: AtomicU8,
+    /// An answer of the service may still be in hyper's buffer.
+    unflushed: AtomicBool,
+    /// The status of an answer that hyper gave by itself, held back; 0 for none.
+    refused_status: AtomicU16,
+}
+
+impl ConnectionState {
+    /// The service began or ended an exchange.
+    pub fn set_phase(&self, phase: Phase) {
+        if phase == Phase::Serving {
+            self.unflushed.store(true, Ordering::Relaxed);
+        }
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// The status of an answer that hyper gave by itself and that was held back.
+    pub fn refused_status(&self) -> Option<u16> {
+        Some(self.refused_status.load(Ordering::Relaxed)).filter(|status| *status != 0)
+    }
+
+    fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Idle,
+            1 => Phase::Head,
+            _ => Phase::Serving,
+        }
+    }
+}
+
+/// The limits of a client connection.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientLimits {
+    /// For a head, from its first byte.
+    pub header: Duration,
+    /// Without any request.
+    pub keep_alive: Duration,
+    /// For a client that does not read.
+    pub write: Duration,
+}
+
+/// A client's stream under [`ClientLimits`].
+pub struct TimedStream {
+    stream: ClientStream,
+    state: Arc<ConnectionState>,
+    limits: ClientLimits,
+    read_timer: Timer,
+    write_timer: Timer,
+    /// The phase that `read_timer` was set for.
+    timed_phase: Phase,
+}
+
+impl TimedStream {
+    /// Wraps `stream`.
+    pub fn new(stream: ClientStream, state: Arc<ConnectionState>, limits: ClientLimits) -> Self {
+        let (read_timer, write_timer) = (Timer::default(), Timer::default());
+        Self { stream, state, limits, read_timer, write_timer, timed_phase: Phase::Idle }
+    }
+
+    /// The stream, for what is sent past hyper.
+    pub fn stream_mut(&mut self) -> &mut ClientStream {
+        &mut self.stream
+    }
+
+    fn read_limit(&self, phase: Phase) -> Option<Duration> {
+        match phase {
+            Phase::Idle => Some(self.limits.keep_alive),
+            Phase::Head => Some(self.limits.header),
+            Phase::Serving => None,
+        }
+    }
+
+    fn poll_read_limit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let phase = self.state.phase();
+        if phase != self.timed_phase {
+            self.timed_phase = phase;
+            self.read_timer.stop();
+        }
+        match self.read_limit(phase) {
+            Some(limit) => self.read_timer.poll_after(limit, cx),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Bytes came: the head's clock starts with its first byte and does not start again with the next.
+    fn note_read(&mut self) {
+        if self.state.phase() == Phase::Idle {
+            self.state.set_phase(Phase::Head);
+        }
+    }
+
+    /// While a head is read, and with no earlier answer left to send, hyper writes only to refuse
+    /// the head by itself.
+    fn hold_back(&self, bytes: &[u8]) -> bool {
+        let unflushed = self.state.unflushed.load(Ordering::Relaxed);
+        let refusal = self.state.phase() == Phase::Head && !unflushed;
+        if refusal {
+            let status = bytes.get(9..12).and_then(|code| std::str::from_utf8(code).ok());
+            let status = status.and_then(|code| code.parse().ok()).unwrap_or(400);
+            self.state.refused_status.store(status, Ordering::Relaxed);
+        }
+        refusal
+    }
+}
+
+impl AsyncRead for TimedStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        match Pin::new(&mut this.stream).poll_read(cx, buf) {
+            Poll::Pending => match this.poll_read_limit(cx) {
+                Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                Poll::Pending => Poll::Pending,
+            },
+            ready => {
+                if buf.filled().len() > before {
+                    this.note_read();
+                }
+                ready
+            }
+        }
+    }
+}
+
+impl AsyncWrite for TimedStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.hold_back(bytes) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        this.write_timer.guard(written, this.limits.write, cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.hold_back(parts.first().map_or(&[], |part| part)) {
+            return Poll::Ready(Ok(parts.iter().map(|part| part.len()).sum()));
+        }
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, parts);
+        this.write_timer.guard(written, this.limits.write, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        if flushed.is_ready() && this.state.phase() != Phase::Serving {
+            this.state.unflushed.store(false, Ordering::Relaxed);
+        }
+        this.write_timer.guard(flushed, this.limits.write, cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.state.refused_status().is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        let shut = Pin::new(&mut this.stream).poll_shutdown(cx);
+        this.write_timer.guard(shut, this.limits.write, cx)
+    }
+}
+
+/// A timer that costs nothing until something has to wait.
+#[derive(Default)]
+struct Timer(Option<Pin<Box<Sleep>>>);
+
+impl Timer {
+    fn stop(&mut self) {
+        self.0 = None;
+    }
+
+    fn poll_after(&mut self, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self
+            .0
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
+        sleep.as_mut().poll(cx)
+    }
+
+    /// Passes `polled` on; a wait longer than `limit` becomes an error.
+    fn guard<T>(
+        &mut self,
+        polled: Poll<io::Result<T>>,
+        limit: Duration,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.stop();
+            return polled;
+        }
+        self.poll_after(limit, cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+macro_rules! delegate {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match $self.get_mut() {
+            ClientStream::Plain($stream) => $call,
+            ClientStream::Tls($stream) => $call,
+        }
+    };
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        delegate!(self, stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        delegate!(self, stream => Pin::new(stream).poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        delegate!(self, stream => Pin::new(stream).poll_write_vectored(cx, parts))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        delegate!(self, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        delegate!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}

@@ -1,0 +1,302 @@
+//! What is noted of one exchange while it passes, on the traffic's own thread.
+//!
+//! Every hook is contained: a panic in one is counted and ends the observation, never the exchange.
+//! The exchange is handed over when this is dropped, so that it is complete in every case: answered,
+//! refused, timed out, cut by the upstream, or left by the client in mid-stream.
+//! Cost a request: two small header maps, one copy of what is recorded, one push into a queue.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use http::header::HeaderMap;
+use http::request::Parts;
+use http::{Method, StatusCode, response};
+use jiff::Timestamp;
+
+use super::io::{ConnectionState, Phase};
+use super::tap::TapShared;
+use crate::capture::Recorder;
+use crate::domain::{CapturedBody, Exchange, ExchangeId, Outcome, Timing, TraceContext};
+
+/// Why the client's body ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RequestFault {
+    /// It did not.
+    None,
+    /// Its framing was broken, or the client went away.
+    Broken,
+    /// Nothing came for too long.
+    Idle,
+}
+
+/// The request's half, shared with the body that the upstream's connection reads.
+#[derive(Debug)]
+pub struct RequestSide {
+    recorder: Mutex<Recorder>,
+    started: Instant,
+    activity_us: AtomicU64,
+    fault: AtomicU8,
+}
+
+impl RequestSide {
+    /// Microseconds since the exchange began.
+    pub fn elapsed_us(&self) -> u64 {
+        micros(self.started)
+    }
+
+    /// When the last piece of the body was sent on.
+    pub fn activity_us(&self) -> u64 {
+        self.activity_us.load(Ordering::Relaxed)
+    }
+
+    /// A piece of the body passes.
+    pub fn chunk(&self, tap: &TapShared, chunk: &[u8]) {
+        let at_us = self.elapsed_us();
+        self.activity_us.store(at_us, Ordering::Relaxed);
+        let recorded = contained(tap, "request_body", || self.lock().record(chunk, at_us));
+        if recorded.is_none() {
+            self.lock().stop();
+        }
+    }
+
+    /// The body's proper end passed.
+    pub fn complete(&self) {
+        self.lock().complete();
+    }
+
+    /// True once the proper end passed.
+    pub fn is_complete(&self) -> bool {
+        self.lock().is_complete()
+    }
+
+    /// The body ended early.
+    pub fn fail(&self, fault: RequestFault) {
+        self.fault.store(fault as u8, Ordering::Relaxed);
+    }
+
+    /// Why the body ended early.
+    pub fn fault(&self) -> RequestFault {
+        match self.fault.load(Ordering::Relaxed) {
+            0 => RequestFault::None,
+            1 => RequestFault::Broken,
+            _ => RequestFault::Idle,
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Recorder> {
+        self.recorder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, tap: &TapShared) -> CapturedBody {
+        std::mem::replace(&mut *self.lock(), tap.recorder()).finish()
+    }
+}
+
+/// What is noted of one exchange; handed over on drop.
+pub struct Observation {
+    tap: Arc<TapShared>,
+    connection: Arc<ConnectionState>,
+    id: ExchangeId,
+    time: Timestamp,
+    started: Instant,
+    method: Method,
+    path: String,
+    request_headers: HeaderMap,
+    request: Arc<RequestSide>,
+    status: Option<u16>,
+    response_headers: HeaderMap,
+    response: Recorder,
+    outcome: Option<Outcome>,
+    fault: Option<&'static str>,
+    head_us: Option<u64>,
+    overhead_us: u64,
+    request_id: Option<String>,
+    trace: TraceContext,
+    /// A hook panicked: nothing more is noted.
+    broken: bool,
+}
+
+impl Observation {
+    /// The exchange begins: its head has been read.
+    pub fn begin(
+        tap: &Arc<TapShared>,
+        connection: &Arc<ConnectionState>,
+        head: &Parts,
+        request_id: Option<String>,
+        trace: TraceContext,
+        started: Instant,
+    ) -> Self {
+        tap.in_flight.inc();
+        connection.set_phase(Phase::Serving);
+        let request = RequestSide {
+            recorder: Mutex::new(tap.recorder()),
+            started,
+            activity_us: AtomicU64::new(0),
+            fault: AtomicU8::new(RequestFault::None as u8),
+        };
+        let time = Timestamp::now();
+        let mut observation = Self {
+            tap: Arc::clone(tap),
+            connection: Arc::clone(connection),
+            id: ExchangeId::new(time),
+            time,
+            started,
+            method: head.method.clone(),
+            path: String::new(),
+            request_headers: HeaderMap::new(),
+            request: Arc::new(request),
+            status: None,
+            response_headers: HeaderMap::new(),
+            response: tap.recorder(),
+            outcome: None,
+            fault: None,
+            head_us: None,
+            overhead_us: 0,
+            request_id,
+            trace,
+            broken: false,
+        };
+        observation.hook("request_head", |this| {
+            this.path = head.uri.path().to_owned();
+            this.request_headers = this.tap.selection.of_request(&head.headers);
+        });
+        observation
+    }
+
+    /// The request's half.
+    pub fn request(&self) -> &Arc<RequestSide> {
+        &self.request
+    }
+
+    /// The tap that it passes.
+    pub fn tap(&self) -> &Arc<TapShared> {
+        &self.tap
+    }
+
+    /// The upstream's head has come.
+    pub fn response_head(&mut self, head: &response::Parts) {
+        self.status = Some(head.status.as_u16());
+        self.head_us = Some(micros(self.started));
+        self.hook("response_head", |this| {
+            this.response_headers = this.tap.selection.of_response(&head.headers);
+        });
+    }
+
+    /// A piece of the answer passes.
+    pub fn response_chunk(&mut self, chunk: &[u8]) {
+        self.hook("response_body", |this| {
+            let at_us = micros(this.started);
+            this.response.record(chunk, at_us);
+        });
+    }
+
+    /// The answer's proper end passed.
+    pub fn response_complete(&mut self) {
+        self.response.complete();
+    }
+
+    /// What the client is told is our own answer.
+    pub fn answered_by_us(&mut self, status: StatusCode, outcome: Outcome, fault: &'static str) {
+        self.status = Some(status.as_u16());
+        (self.outcome, self.fault) = (Some(outcome), Some(fault));
+    }
+
+    /// How it ended, where that is not for the bytes to tell.
+    pub fn ended(&mut self, outcome: Outcome) {
+        self.outcome.get_or_insert(outcome);
+    }
+
+    /// Bytes that passed through a tunnel; their content is not looked at.
+    pub fn tunnelled(&mut self, bytes_up: u64, bytes_down: u64) {
+        tracing::debug!(bytes_up, bytes_down, "tunnel closed");
+        self.response.complete();
+    }
+
+    /// Adds the time since `since` to what is our own.
+    pub fn own_time(&mut self, since: Instant) {
+        self.overhead_us += micros(since);
+    }
+
+    fn hook(&mut self, name: &'static str, hook: impl FnOnce(&mut Self)) {
+        if self.broken {
+            return;
+        }
+        let tap = Arc::clone(&self.tap);
+        if contained(&tap, name, || hook(&mut *self)).is_none() {
+            self.broken = true;
+            self.response.stop();
+        }
+    }
+
+    fn finish(&mut self) -> Box<Exchange> {
+        let response = std::mem::replace(&mut self.response, self.tap.recorder());
+        let outcome = self.outcome.unwrap_or_else(|| self.outcome_from_bytes(&response));
+        let timing = Timing {
+            total_us: micros(self.started),
+            head_us: self.head_us,
+            first_byte_us: response.first_byte_us(),
+            overhead_us: self.overhead_us,
+        };
+        Box::new(Exchange {
+            id: self.id,
+            tap: Arc::clone(&self.tap.name),
+            time: self.time,
+            method: self.method.clone(),
+            path: std::mem::take(&mut self.path),
+            request_headers: std::mem::take(&mut self.request_headers),
+            request: self.request.take(&self.tap),
+            status: self.status,
+            response_headers: std::mem::take(&mut self.response_headers),
+            response: response.finish(),
+            outcome,
+            fault: self.fault,
+            timing,
+            request_id: self.request_id.take(),
+            trace: self.trace,
+        })
+    }
+
+    fn outcome_from_bytes(&self, response: &Recorder) -> Outcome {
+        match self.status {
+            _ if !response.is_complete() => Outcome::ClientAbort,
+            // Azure's front door turns any failure of the model's container into 424.
+            Some(424)
+                if self.response_headers.contains_key("ms-azureml-model-error-statuscode") =>
+            {
+                Outcome::UpstreamError
+            }
+            Some(500..) => Outcome::UpstreamError,
+            Some(400..) => Outcome::ClientError,
+            _ => Outcome::Ok,
+        }
+    }
+}
+
+impl Drop for Observation {
+    fn drop(&mut self) {
+        self.tap.in_flight.dec();
+        self.connection.set_phase(Phase::Idle);
+        let tap = Arc::clone(&self.tap);
+        contained(&tap, "finish", || {
+            let exchange = self.finish();
+            self.tap.intake.offer(exchange);
+        });
+    }
+}
+
+/// Runs a hook so that its panic is counted and goes no further.
+fn contained<T>(tap: &TapShared, name: &'static str, hook: impl FnOnce() -> T) -> Option<T> {
+    let contained = catch_unwind(AssertUnwindSafe(|| {
+        #[cfg(feature = "failpoints")]
+        crate::capture::failpoint::hit(name);
+        hook()
+    }));
+    contained.inspect_err(|_| tap.metrics.panicked(name)).ok()
+}
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}

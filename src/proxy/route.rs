@@ -1,0 +1,103 @@
+//! From the client's target to the upstream's: swapping the base URL is all that a client does.
+
+use http::header::HeaderValue;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Uri, uri};
+
+use crate::config::Upstream;
+
+/// How a tap's requests are addressed upstream.
+#[derive(Clone, Debug)]
+pub struct Route {
+    scheme: Scheme,
+    authority: Authority,
+    host: HeaderValue,
+    path_prefix: String,
+}
+
+impl Route {
+    /// The route to `upstream`; `None` if its parts make no URL, which the configuration excludes.
+    pub fn to(upstream: &Upstream) -> Option<Self> {
+        Some(Self {
+            scheme: if upstream.secure { Scheme::HTTPS } else { Scheme::HTTP },
+            authority: upstream.authority.parse().ok()?,
+            host: HeaderValue::from_str(&upstream.authority).ok()?,
+            path_prefix: upstream.path_prefix.clone(),
+        })
+    }
+
+    /// `Host` as the upstream knows itself: what the client would have sent without us.
+    pub fn host(&self) -> HeaderValue {
+        self.host.clone()
+    }
+
+    /// The target in origin form, as HTTP/1.1 sends it.
+    ///
+    /// The upstream's path prefix is put before the path unless the path starts with it already, so
+    /// that both a base URL (`https://host/v1`) and a full scoring URL (`https://host/score`) may be
+    /// configured, and clients may send either.
+    pub fn origin_form(&self, target: &Uri) -> Option<Uri> {
+        let given = target.path_and_query();
+        let path_and_query = match given {
+            Some(given) if self.is_prefixed(given.path()) => given.clone(),
+            Some(given) => self.prefixed(given)?,
+            None => PathAndQuery::from_static("/"),
+        };
+        Some(Uri::from(path_and_query))
+    }
+
+    /// The target in absolute form, from which HTTP/2 takes `:scheme` and `:authority`.
+    pub fn absolute_form(&self, origin_form: Uri) -> Option<Uri> {
+        let mut parts = uri::Parts::default();
+        parts.scheme = Some(self.scheme.clone());
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query = origin_form.into_parts().path_and_query;
+        Uri::from_parts(parts).ok()
+    }
+
+    fn is_prefixed(&self, path: &str) -> bool {
+        let rest = path.strip_prefix(self.path_prefix.as_str());
+        path == "*"
+            || rest.is_some_and(|rest| {
+                self.path_prefix.is_empty() || rest.is_empty() || rest.starts_with('/')
+            })
+    }
+
+    fn prefixed(&self, given: &PathAndQuery) -> Option<PathAndQuery> {
+        let rest = given.as_str();
+        let rest = rest
+            .strip_prefix('/')
+            .filter(|rest| rest.is_empty() || rest.starts_with('?'))
+            .unwrap_or(rest);
+        format!("{}{rest}", self.path_prefix).parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routed(prefix: &str, target: &str) -> String {
+        let route = Route {
+            scheme: Scheme::HTTPS,
+            authority: Authority::from_static("up"),
+            host: HeaderValue::from_static("up"),
+            path_prefix: prefix.to_owned(),
+        };
+        let target = target.parse().expect("a valid target");
+        route.origin_form(&target).expect("a valid route").to_string()
+    }
+
+    #[test]
+    fn base_urls_and_full_urls_both_lead_there() {
+        assert_eq!(routed("", "/score?a=%20b"), "/score?a=%20b");
+        assert_eq!(routed("/score", "/score"), "/score");
+        assert_eq!(routed("/score", "/"), "/score");
+        assert_eq!(routed("/score", "/?x=1"), "/score?x=1");
+        assert_eq!(routed("/v1", "/chat/completions"), "/v1/chat/completions");
+        assert_eq!(routed("/v1", "/v1/chat/completions"), "/v1/chat/completions");
+        assert_eq!(routed("/v1", "/v1beta/x"), "/v1/v1beta/x");
+        assert_eq!(routed("", "http://a/t//../x%2f"), "/t//../x%2f");
+        assert_eq!(routed("/v1", "*"), "*");
+    }
+}

@@ -1,0 +1,238 @@
+//! Client connections: accepted, served to their end, and let go at shutdown.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::forward::{self, Passage};
+use super::io::{ClientLimits, ClientStream, ConnectionState, Phase, TimedStream};
+use super::pool::Pool;
+use super::refuse;
+use super::tap::TapShared;
+
+/// One tap on one worker thread.
+#[derive(Clone)]
+pub struct Listener {
+    /// What all connections of the tap share.
+    pub tap: Arc<TapShared>,
+    /// The worker's idle upstream connections.
+    pub pool: Arc<Pool>,
+    /// TLS towards clients.
+    pub tls: Option<TlsAcceptor>,
+    /// One permit a connection, across all workers.
+    pub permits: Arc<Semaphore>,
+    /// Counts what has to end before the worker may.
+    pub tasks: TaskTracker,
+    /// Set when no further request shall begin.
+    pub stopping: CancellationToken,
+}
+
+/// Accepts until told to stop. A failing accept (no file descriptors, say) pauses and goes on.
+pub async fn accept(listener: Listener, socket: TcpListener) {
+    let sweep = tokio::time::interval(Duration::from_secs(1));
+    tokio::pin!(sweep);
+    loop {
+        let next = async {
+            let permit = Arc::clone(&listener.permits).acquire_owned().await;
+            (socket.accept().await, permit)
+        };
+        tokio::select! {
+            () = listener.stopping.cancelled() => return,
+            _ = sweep.tick() => listener.pool.sweep(),
+            (accepted, permit) = next => match accepted {
+                Ok((stream, _)) => {
+                    let connection = serve(listener.clone(), stream);
+                    listener.tasks.spawn(async move {
+                        connection.await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => pause(&listener.tap.name, &error).await,
+            },
+        }
+    }
+}
+
+async fn pause(tap: &str, error: &io::Error) {
+    tracing::warn!(tap, %error, "cannot accept a connection; trying again");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+/// One client's connection, to its end.
+async fn serve(listener: Listener, stream: TcpStream) {
+    let _open = Open::count(&listener.tap);
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let header = listener.tap.settings.timeouts.header;
+    let stream = match &listener.tls {
+        None => ClientStream::Plain(stream),
+        Some(acceptor) => match tokio::time::timeout(header, acceptor.accept(stream)).await {
+            Ok(Ok(tls)) => ClientStream::Tls(Box::new(tls)),
+            _ => return listener.tap.metrics.rejected(&listener.tap.name, "tls"),
+        },
+    };
+    if listener.tap.settings.http2 {
+        serve_any(listener, stream).await
+    } else {
+        serve_http1(listener, stream).await
+    }
+}
+
+/// Keeps the gauge of open connections true, whatever ends them.
+struct Open(Arc<TapShared>);
+
+impl Open {
+    fn count(tap: &Arc<TapShared>) -> Self {
+        tap.connections.inc();
+        Self(Arc::clone(tap))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.dec();
+    }
+}
+
+fn timed(
+    listener: &Listener,
+    stream: ClientStream,
+    state: &Arc<ConnectionState>,
+) -> TokioIo<TimedStream> {
+    let timeouts = &listener.tap.settings.timeouts;
+    let limits = ClientLimits {
+        header: timeouts.header,
+        keep_alive: timeouts.keep_alive,
+        write: timeouts.idle,
+    };
+    TokioIo::new(TimedStream::new(stream, Arc::clone(state), limits))
+}
+
+fn passage(listener: &Listener, state: &Arc<ConnectionState>) -> Arc<Passage> {
+    Arc::new(Passage {
+        tap: Arc::clone(&listener.tap),
+        pool: Arc::clone(&listener.pool),
+        connection: Arc::clone(state),
+        tasks: listener.tasks.clone(),
+    })
+}
+
+async fn serve_http1(listener: Listener, stream: ClientStream) {
+    let state = Arc::new(ConnectionState::default());
+    let passage = passage(&listener, &state);
+    let service = service_fn(move |request| {
+        let passage = Arc::clone(&passage);
+        async move { Ok::<_, Infallible>(forward::forward(&passage, request).await) }
+    });
+    let io = timed(&listener, stream, &state);
+    let mut connection = http1_builder(&listener).serve_connection(io, service).with_upgrades();
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = listener.stopping.cancelled() => {
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
+        }
+    };
+    if let (Err(error), Some(status)) = (ended, state.refused_status()) {
+        let parts = connection.into_parts();
+        if let Some(parts) = parts {
+            refuse_head(&listener, parts.io.into_inner(), status, &error).await;
+        }
+    }
+}
+
+/// `pipeline_flush` stays off: it defeats back-pressure, and one stray byte behind a request would
+/// stall a stream (docs/ARCHITECTURE.md, "The engine").
+fn http1_builder(listener: &Listener) -> http1::Builder {
+    let limits = &listener.tap.settings.limits;
+    let mut builder = http1::Builder::new();
+    builder
+        .half_close(true)
+        .preserve_header_case(true)
+        .max_headers(limits.headers_max)
+        .max_header_size(limits.header_bytes_max)
+        .max_buf_size(limits.header_bytes_max.max(64 * 1024) + 8 * 1024)
+        .auto_date_header(false);
+    builder
+}
+
+/// Answers a head that hyper could not read, naming the fault and nothing of its content.
+async fn refuse_head(listener: &Listener, mut io: TimedStream, status: u16, error: &hyper::Error) {
+    let reason = match status {
+        431 => "head_too_large",
+        414 => "target_too_long",
+        _ => "malformed",
+    };
+    listener.tap.metrics.rejected(&listener.tap.name, reason);
+    tracing::info!(tap = &*listener.tap.name, reason, fault = %error, "malformed request refused");
+    let answer = refuse::raw_answer(status, reason, &error.to_string());
+    let send = async {
+        io.stream_mut().write_all(&answer).await?;
+        io.stream_mut().shutdown().await
+    };
+    // The client may be gone already; either way the connection ends here.
+    drop(tokio::time::timeout(Duration::from_secs(5), send).await);
+}
+
+/// HTTP/1.1 or HTTP/2, as the client's first bytes or ALPN say.
+async fn serve_any(listener: Listener, stream: ClientStream) {
+    let state = Arc::new(ConnectionState::default());
+    state.set_phase(Phase::Serving);
+    let shared = Arc::clone(&state);
+    let for_service = listener.clone();
+    let service = service_fn(move |request| {
+        // Streams of one connection overlap: each has a state of its own, and none a phase.
+        let passage = passage(&for_service, &Arc::new(ConnectionState::default()));
+        async move { Ok::<_, Infallible>(forward::forward(&passage, request).await) }
+    });
+    let io = timed(&listener, stream, &shared);
+    let builder = any_builder(&listener);
+    let connection = builder.serve_connection_with_upgrades(io, service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = listener.stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(tap = &*listener.tap.name, %error, "connection ended");
+    }
+}
+
+fn any_builder(listener: &Listener) -> auto::Builder<TokioExecutor> {
+    let settings = &listener.tap.settings;
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(settings.timeouts.header)
+        .half_close(true)
+        .preserve_header_case(true)
+        .max_headers(settings.limits.headers_max)
+        .max_buf_size(settings.limits.header_bytes_max + 8 * 1024)
+        .auto_date_header(false);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(100)
+        .max_header_list_size(u32::try_from(settings.limits.header_bytes_max).unwrap_or(u32::MAX))
+        .keep_alive_interval(settings.timeouts.keep_alive)
+        .keep_alive_timeout(Duration::from_secs(10))
+        .auto_date_header(false);
+    builder
+}

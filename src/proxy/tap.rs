@@ -1,0 +1,47 @@
+//! What all connections of one tap share.
+
+use std::sync::Arc;
+
+use crate::capture::{BodyLimits, HeaderSelection, Recorder};
+use crate::config;
+use crate::domain::MemoryBudget;
+use crate::metrics::{Gauge, Metrics};
+use crate::pipeline::Intake;
+
+use super::connect::Connector;
+use super::route::Route;
+
+/// What all connections of one tap share; read-only but for counters.
+pub struct TapShared {
+    /// The tap's name.
+    pub name: Arc<str>,
+    /// Its settings.
+    pub settings: config::Tap,
+    /// How requests are addressed upstream.
+    pub route: Route,
+    /// How the upstream is reached.
+    pub connector: Connector,
+    /// Where finished exchanges go.
+    pub intake: Intake,
+    /// What memory recording may take.
+    pub budget: MemoryBudget,
+    /// How much of a body is recorded.
+    pub body_limits: BodyLimits,
+    /// Which headers are looked at.
+    pub selection: HeaderSelection,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Exchanges under way.
+    pub in_flight: Gauge,
+    /// Open client connections.
+    pub connections: Gauge,
+    /// Spans are exported, so that our own `traceparent` goes upstream.
+    pub tracing: bool,
+}
+
+impl TapShared {
+    /// A recorder for one body.
+    pub fn recorder(&self) -> Recorder {
+        Recorder::new(self.body_limits, &self.budget)
+    }
+}
