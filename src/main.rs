@@ -1,1 +1,170 @@
-fn main() {}
+//! Arguments and exit codes only; the work is in the library.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use flowtap::config::{self, Config, Overrides};
+use flowtap::{app, trace};
+
+/// Start failure.
+const START_FAILED: u8 = 1;
+/// Wrong arguments, as in sysexits.h.
+const USAGE: u8 = 64;
+/// Faulty configuration, as in sysexits.h.
+const CONFIG: u8 = 78;
+
+/// An inference-proxy sidecar: put it before an LLM endpoint by swapping one URL. It forwards every
+/// byte as it is, counts requests, latency, errors and tokens, and keeps an honest sample.
+#[derive(Parser)]
+#[command(version, max_term_width = 100, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  flowtap run --upstream http://127.0.0.1:9000     before a prompt flow; no file needed
+  curl http://127.0.0.1:8080/score -d '{\"question\":\"...\"}' -H 'content-type: application/json'
+  curl http://127.0.0.1:9464/metrics               what happened
+  flowtap check --config flowtap.yaml              every fault of a configuration at once
+
+Any key of the configuration can be set by an environment variable: FLOWTAP_SAMPLE__RATE=0.5.
+Exit codes: 0 done, 1 start failure, 64 wrong arguments, 78 faulty configuration.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// All in one process: proxy, capture, metrics, samples, archive
+    Run {
+        #[command(flatten)]
+        source: Source,
+    },
+    /// The sidecar alone: proxy, capture, spool and archive, all set by a file
+    Proxy {
+        /// The configuration (YAML)
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Report every fault of a configuration at once, else print it with all defaults, secrets masked
+    Check {
+        #[command(flatten)]
+        source: Source,
+    },
+    /// Prove from a bucket what was seen, kept, dropped and stored
+    Verify {
+        /// The bucket: file:///path, s3://name/prefix, az://account/container/prefix, gs://name/prefix
+        #[arg(value_name = "BUCKET_URL")]
+        bucket: String,
+        /// One JSON object instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a completion script
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(clap::Args)]
+struct Source {
+    /// The configuration (YAML)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where requests go, e.g. http://127.0.0.1:9000 or https://api.openai.com
+    #[arg(long, value_name = "URL")]
+    upstream: Option<String>,
+    /// Where clients connect [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// Where metrics, health and the page are served [default: 127.0.0.1:9464]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
+    /// Where samples and the spool are kept [default: ./flowtap-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+}
+
+impl Source {
+    fn load(self) -> Result<Config, config::Faults> {
+        let overrides = Overrides {
+            upstream: self.upstream,
+            listen: self.listen,
+            admin: self.admin,
+            data_dir: self.data_dir,
+        };
+        let environment: Vec<_> = std::env::vars().collect();
+        config::load(self.config.as_deref(), &overrides, &environment)
+    }
+
+    fn file(config: PathBuf) -> Self {
+        Self { config: Some(config), upstream: None, listen: None, admin: None, data_dir: None }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // `--help` and `--version` are "errors" that belong on stdout.
+            drop(error.print());
+            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        }
+    };
+    match arguments.command {
+        Command::Run { source } => run(source),
+        Command::Proxy { config } => run(Source::file(config)),
+        Command::Check { source } => check(source),
+        Command::Verify { bucket, json } => verify(&bucket, json),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "flowtap", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn run(source: Source) -> ExitCode {
+    let config = match source.load() {
+        Ok(config) => config,
+        Err(faults) => return fail(CONFIG, &faults),
+    };
+    let _logs = match trace::logs::init(&config.log) {
+        Ok(logs) => logs,
+        Err(error) => return fail(CONFIG, &error),
+    };
+    trace::logs::report_panics();
+    match app::run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(START_FAILED, &error),
+    }
+}
+
+fn check(source: Source) -> ExitCode {
+    match source.load() {
+        Ok(config) => print(&config::effective(&config)),
+        Err(faults) => fail(CONFIG, &faults),
+    }
+}
+
+fn verify(bucket: &str, json: bool) -> ExitCode {
+    match app::verify(bucket, json) {
+        Ok((report, true)) => print(&report),
+        Ok((report, false)) => {
+            print(&report);
+            ExitCode::from(START_FAILED)
+        }
+        Err(error) => fail(START_FAILED, &error),
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    // A reader that closed the pipe has seen enough.
+    drop(write!(std::io::stdout(), "{text}"));
+    ExitCode::SUCCESS
+}
+
+fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
+    drop(writeln!(std::io::stderr(), "flowtap: {error}"));
+    ExitCode::from(code)
+}

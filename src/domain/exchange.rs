@@ -105,8 +105,6 @@ pub struct TraceContext {
     pub parent_span_id: Option<SpanId>,
     /// The caller's `sampled` flag; true where there was no caller.
     pub sampled: bool,
-    /// The ids are known to someone besides us: the caller sent them, or we export spans.
-    pub shared: bool,
 }
 
 #[cfg(test)]

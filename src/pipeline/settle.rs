@@ -107,6 +107,11 @@ impl Pipeline {
         }
     }
 
+    /// Someone besides us knows the trace: the caller sent it, or its span is exported.
+    fn is_trace_shared(&self, exchange: &Exchange) -> bool {
+        exchange.trace.parent_span_id.is_some() || self.outlets.tracer.is_some()
+    }
+
     fn decide(
         &self,
         exchange: &Exchange,
@@ -116,7 +121,7 @@ impl Pipeline {
         let keys = SampleKeys {
             request_id: exchange.request_id.as_deref(),
             exchange_id: exchange.id,
-            trace_id: exchange.trace.shared.then_some(exchange.trace.trace_id),
+            trace_id: self.is_trace_shared(exchange).then_some(exchange.trace.trace_id),
             session: reading.session.as_deref(),
         };
         let latency = Duration::from_micros(exchange.timing.total_us);
@@ -133,7 +138,7 @@ impl Pipeline {
         let mode = self.taps.get(&exchange.tap).map_or(CaptureMode::Metadata, |tap| tap.capture);
         let (deployment, time) = (Arc::clone(&summary.deployment), summary.time);
         let mut record = self.redactor.record(exchange, reading, summary, mode);
-        if !exchange.trace.shared {
+        if !self.is_trace_shared(exchange) {
             (record.trace_id, record.span_id) = (None, None);
         }
         for (kind, count) in &record.redactions {

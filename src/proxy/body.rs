@@ -12,6 +12,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::SendRequest;
 use tokio::time::{Instant, Sleep};
 
+use super::include_usage::Stripper;
 use super::observe::{Observation, RequestFault, RequestSide};
 use super::pool::Pool;
 use super::tap::TapShared;
@@ -32,7 +33,7 @@ pub enum BodyError {
 pub enum RequestBody {
     /// There is none.
     Empty,
-    /// It was read and changed first.
+    /// It was read whole first.
     Whole(Full<Bytes>),
     /// It streams.
     Streamed(Box<StreamedRequest>),
@@ -137,6 +138,8 @@ pub struct StreamedResponse {
     idle: IdleTimer,
     /// The connection, to be pooled again at the body's end.
     connection: Option<(SendRequest<RequestBody>, Arc<Pool>)>,
+    /// Takes out the event that was asked for on the client's behalf.
+    stripper: Option<Stripper>,
 }
 
 impl ResponseBody {
@@ -145,9 +148,10 @@ impl ResponseBody {
         inner: Incoming,
         observation: Observation,
         connection: Option<(SendRequest<RequestBody>, Arc<Pool>)>,
+        stripper: Option<Stripper>,
     ) -> Self {
         let idle = IdleTimer::new(observation.tap().settings.timeouts.idle);
-        let mut body = StreamedResponse { inner, observation, idle, connection };
+        let mut body = StreamedResponse { inner, observation, idle, connection, stripper };
         if body.inner.is_end_stream() {
             body.end();
         }
@@ -165,6 +169,7 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Local(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Self::Streamed(body) if body.stripper.is_some() => body.poll_stripped(cx),
             Self::Streamed(body) => body.poll_frame(cx),
         }
     }
@@ -172,13 +177,14 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Local(body) => body.is_end_stream(),
-            Self::Streamed(body) => body.inner.is_end_stream(),
+            Self::Streamed(body) => body.stripper.is_none() && body.inner.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Local(body) => body.size_hint(),
+            Self::Streamed(body) if body.stripper.is_some() => SizeHint::default(),
             Self::Streamed(body) => body.inner.size_hint(),
         }
     }
@@ -212,6 +218,27 @@ impl StreamedResponse {
             None => self.end(),
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+    }
+
+    fn poll_stripped(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            let frame = std::task::ready!(self.poll_frame(cx));
+            let Some(stripper) = &mut self.stripper else { return Poll::Ready(frame) };
+            let passed = match frame.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(chunk))) => stripper.push(chunk),
+                Some(Ok(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => {
+                    let rest = stripper.finish();
+                    self.stripper = None;
+                    let rest = (!rest.is_empty()).then(|| Ok(Frame::data(rest)));
+                    return Poll::Ready(rest);
+                }
+            };
+            if !passed.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(passed))));
+            }
+        }
     }
 
     /// The proper end: the connection can serve again, unless the request is still being sent.

@@ -67,7 +67,7 @@ impl Connector {
     ) -> io::Result<Self> {
         let server_name = || {
             ServerName::try_from(upstream.host.clone())
-                .map_err(|_| io::ErrorKind::InvalidInput.into())
+                .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
         };
         let tls = match tls {
             Some(config) => Some((TlsConnector::from(Arc::new(config)), server_name()?)),

@@ -8,11 +8,14 @@ use http::header::{
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, Request, Response, StatusCode, Version, request, response};
+use http_body_util::{BodyExt, Full};
+use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 
 use super::body::{RequestBody, ResponseBody};
 use super::connect::{ConnectError, Sender};
+use super::include_usage::{self, Stripper};
 use super::io::ConnectionState;
 use super::observe::{Observation, RequestFault};
 use super::pool::Pool;
@@ -109,7 +112,7 @@ pub async fn forward(passage: &Passage, mut request: Request<Incoming>) -> Respo
 
     let id = RequestId::of(&head.headers);
     let incoming = context::Incoming::read(&head.headers);
-    let trace = context::begin(incoming.as_ref(), passage.tap.tracing);
+    let trace = context::begin(incoming);
     let mut observation = Observation::begin(
         &passage.tap,
         &passage.connection,
@@ -126,23 +129,27 @@ pub async fn forward(passage: &Passage, mut request: Request<Incoming>) -> Respo
     if prepare(passage, &mut head, &id, &trace, on_upgrade.is_some()).is_none() {
         return answer_failure(observation, UNROUTABLE);
     }
-    let body = RequestBody::streamed(body, &observation);
     observation.own_time(started);
 
-    let sent = send(passage, &observation, Request::from_parts(head, body)).await;
+    let sent = if passage.tap.injection.concerns(&head) {
+        send_asking_for_usage(passage, &observation, head, body).await
+    } else {
+        let body = RequestBody::streamed(body, &observation);
+        send(passage, &observation, Request::from_parts(head, body)).await.map(Answered::plain)
+    };
     let back = Instant::now();
-    let (response, connection) = match sent {
+    let answered = match sent {
         Ok(answered) => answered,
         Err(failure) => return answer_failure(observation, failure),
     };
     observation.own_time(back);
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+    if answered.response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return match on_upgrade {
-            Some(on_upgrade) => upgrade::tunnel(passage, on_upgrade, response, observation),
+            Some(on_upgrade) => upgrade::tunnel(passage, on_upgrade, answered.response, observation),
             None => answer_failure(observation, BAD_FRAMING),
         };
     }
-    reply(passage, response, connection, observation, Client { version: client, upgrade_named })
+    reply(passage, answered, observation, Client { version: client, upgrade_named })
 }
 
 fn asks_upgrade(request: &Request<Incoming>) -> bool {
@@ -233,6 +240,54 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 type Connection = Option<SendRequest<RequestBody>>;
+
+/// The upstream's answer, the connection it came by, and whether its usage event is to be taken out.
+struct Answered {
+    response: Response<Incoming>,
+    connection: Connection,
+    strip_usage: bool,
+}
+
+impl Answered {
+    fn plain((response, connection): (Response<Incoming>, Connection)) -> Self {
+        Self { response, connection, strip_usage: false }
+    }
+}
+
+/// Reads the body whole and asks for usage where the client streams and did not choose for itself.
+/// An upstream that refuses gets the client's own body.
+async fn send_asking_for_usage(
+    passage: &Passage,
+    observation: &Observation,
+    head: request::Parts,
+    body: Incoming,
+) -> Result<Answered, Failure> {
+    let idle = passage.tap.settings.timeouts.idle;
+    let body = match tokio::time::timeout(idle, body.collect()).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(_)) => return Err(BROKEN_BODY),
+        Err(_) => return Err(IDLE_BODY),
+    };
+    observation.request().chunk(&passage.tap, &body);
+    observation.request().complete();
+    let whole = |body: Bytes| {
+        let mut head = head.clone();
+        head.headers.insert(CONTENT_LENGTH, body.len().into());
+        Request::from_parts(head, RequestBody::Whole(Full::new(body)))
+    };
+    let Some(asking) = include_usage::inject(&body) else {
+        return send(passage, observation, whole(body)).await.map(Answered::plain);
+    };
+    let (response, connection) = send(passage, observation, whole(asking)).await?;
+    if !include_usage::is_refusal(response.status()) {
+        return Ok(Answered { response, connection, strip_usage: true });
+    }
+    let second = send(passage, observation, whole(body)).await?;
+    if second.0.status().is_success() {
+        passage.tap.injection.give_up();
+    }
+    Ok(Answered::plain(second))
+}
 
 /// Sends the request, on an idle connection if there is one. A request that an idle connection gave
 /// back unsent is sent once more on a fresh one; one of which a byte was sent never is.
@@ -374,13 +429,12 @@ struct Client {
 /// Turns the upstream's answer into the client's.
 fn reply(
     passage: &Passage,
-    response: Response<Incoming>,
-    connection: Connection,
+    answered: Answered,
     mut observation: Observation,
     client: Client,
 ) -> Response<ResponseBody> {
     let began = Instant::now();
-    let (mut head, body) = response.into_parts();
+    let (mut head, body) = answered.response.into_parts();
     if !is_framed_safely(&head) {
         return answer_failure(observation, BAD_FRAMING);
     }
@@ -391,8 +445,9 @@ fn reply(
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     observation.own_time(began);
-    let connection = connection.map(|sender| (sender, Arc::clone(&passage.pool)));
-    Response::from_parts(head, ResponseBody::streamed(body, observation, connection))
+    let stripper = answered.strip_usage.then(|| Stripper::for_answer(&head)).flatten();
+    let connection = answered.connection.map(|sender| (sender, Arc::clone(&passage.pool)));
+    Response::from_parts(head, ResponseBody::streamed(body, observation, connection, stripper))
 }
 
 /// An answer whose `Transfer-Encoding` is other than one `chunked` would change its meaning here.

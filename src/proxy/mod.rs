@@ -9,6 +9,7 @@ mod body;
 mod connect;
 mod forward;
 mod guard;
+mod include_usage;
 mod io;
 mod observe;
 mod pool;
@@ -36,6 +37,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::Intake;
 
 use connect::Connector;
+use include_usage::Injection;
 use pool::Pool;
 use route::Route;
 use serve::Listener;
@@ -174,6 +176,7 @@ fn bind_tap(
         name: Arc::clone(&tap.name),
         route: Route::to(&tap.upstream).ok_or_else(unusable)?,
         connector,
+        injection: Injection::new(tap.include_usage),
         settings: tap.clone(),
         intake: outlets.intake.clone(),
         budget: outlets.budget.clone(),

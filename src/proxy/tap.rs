@@ -9,6 +9,7 @@ use crate::metrics::{Gauge, Metrics};
 use crate::pipeline::Intake;
 
 use super::connect::Connector;
+use super::include_usage::Injection;
 use super::route::Route;
 
 /// What all connections of one tap share; read-only but for counters.
@@ -21,6 +22,8 @@ pub struct TapShared {
     pub route: Route,
     /// How the upstream is reached.
     pub connector: Connector,
+    /// Whether usage is asked for on the client's behalf.
+    pub injection: Injection,
     /// Where finished exchanges go.
     pub intake: Intake,
     /// What memory recording may take.
