@@ -21,11 +21,9 @@ if [[ ${1:-} == env ]]; then
     exit
 fi
 
-make_venv promptflow
-if ! grep -qs 'enabled: false' "$PEERS/home/.promptflow/pf.yaml"; then
-    mkdir -p "$PEERS/home"
-    say "promptflow: turning its telemetry off ..."
-    mapfile -t quiet < <(flow_env)
-    env "${quiet[@]}" "$PEERS/promptflow/bin/pf" config set telemetry.enabled=false >/dev/null
-    grep -q 'enabled: false' "$PEERS/home/.promptflow/pf.yaml"
+# Its own command for this (`pf config set telemetry.enabled=false`) reports home while it runs.
+mkdir -p "$PEERS/home/.promptflow"
+if [[ ! -f $PEERS/home/.promptflow/pf.yaml ]]; then
+    printf 'telemetry:\n  enabled: false\n' >"$PEERS/home/.promptflow/pf.yaml"
 fi
+make_venv promptflow
