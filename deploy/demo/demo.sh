@@ -19,6 +19,7 @@ servers=()
 end_servers() {
     local pid
     trap - EXIT INT TERM
+    exec 2>/dev/null # bash would tell how each server ended
     for ((i = ${#servers[@]} - 1; i >= 0; i--)); do # flowtap first, so that it can drain
         pid=${servers[i]}
         kill -TERM -- "-$pid" 2>/dev/null || continue
