@@ -16,6 +16,12 @@ SAMPLE_WAIT_S = 30
 ARTICLES = ["tent", "boot", "stove", "sleeping bag", "backpack", "lamp", "return", "kayak"]
 QUESTIONS = ["What does the {} cost?", "Tell me about the {}.", "Is the {} any good in rain?", "How heavy is the {}?"]
 
+SHOWN = [
+    ("flowtap_requests_total{",),
+    ("flowtap_tokens_total{", "flowtap_usage_unknown_total{"),
+    ("gen_ai_server_request_duration_seconds_count{", "gen_ai_server_request_duration_seconds_sum{"),
+]
+
 
 class Failed(Exception):
     """A check that did not hold; its text says which."""
@@ -136,10 +142,10 @@ def show():
     print(f"    the page:     http://{HOST}:{port('DEMO_ADMIN_PORT')}/")
     print(f"    the metrics:  http://{HOST}:{port('DEMO_ADMIN_PORT')}/metrics")
     text = metrics()
-    for start in ("flowtap_requests_total{", "flowtap_tokens_total{", "gen_ai_server_request_duration_seconds_count{"):
-        lines = [line for line in text.splitlines() if line.startswith(start)]
+    for families in SHOWN:
+        lines = [line for line in text.splitlines() if line.startswith(families)]
         if not lines:
-            raise Failed(f"/metrics has no {start[:-1]}")
+            raise Failed(f"/metrics has no {families[0][:-1]}")
         print("\n".join("        " + line for line in lines[:4]))
     seen, asked = value(text, "flowtap_requests_total"), PLAIN + STREAMED + 1
     if seen < asked:
