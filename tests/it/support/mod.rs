@@ -1,1 +1,3 @@
 //! What the tests share: scripted peers, raw clients, processes that end with the test.
+
+pub mod process;

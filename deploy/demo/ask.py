@@ -1,0 +1,189 @@
+"""The demo's client, standard library only: `free` ports, is it `up`, `ask` questions, `show` what was seen."""
+import gzip
+import http.client
+import json
+import os
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+HOST = "127.0.0.1"
+PLAIN, STREAMED, PLAIN_MAX = 40, 6, 400
+SAMPLE_WAIT_S = 30
+ARTICLES = ["tent", "boot", "stove", "sleeping bag", "backpack", "lamp", "return", "kayak"]
+QUESTIONS = ["What does the {} cost?", "Tell me about the {}.", "Is the {} any good in rain?", "How heavy is the {}?"]
+
+SHOWN = [
+    ("flowtap_requests_total{",),
+    ("flowtap_tokens_total{", "flowtap_usage_unknown_total{"),
+    ("gen_ai_server_request_duration_seconds_count{", "gen_ai_server_request_duration_seconds_sum{"),
+]
+
+
+class Failed(Exception):
+    """A check that did not hold; its text says which."""
+
+
+def port(setting):
+    return int(os.environ[setting])
+
+
+def free(settings):
+    """All three ports at once, before anything starts."""
+    taken = []
+    for setting in settings:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port(setting)))
+            except OSError as fault:
+                taken.append(f"port {port(setting)} cannot be used ({fault.strerror}); choose another with {setting}=NUMBER")
+    if len({port(setting) for setting in settings}) < len(settings):
+        taken.append("the ports must differ: " + ", ".join(f"{s}={port(s)}" for s in settings))
+    if taken:
+        raise Failed("\n".join(taken))
+
+
+def up(url):
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def post(body, accept):
+    """One question through flowtap; returns the status and the answer's text."""
+    connection = http.client.HTTPConnection(HOST, port("DEMO_PORT"), timeout=60)
+    try:
+        headers = {"Content-Type": "application/json", "Accept": accept}
+        connection.request("POST", "/score", json.dumps(body), headers)
+        response = connection.getresponse()
+        return response.status, response.getheader("Content-Type", ""), response.read().decode()
+    finally:
+        connection.close()
+
+
+def ask_plain(count):
+    question = QUESTIONS[count // len(ARTICLES) % len(QUESTIONS)].format(ARTICLES[count % len(ARTICLES)])
+    status, _, text = post({"question": question, "pause_ms": 1}, "application/json")
+    if status != 200 or not json.loads(text)["answer"]:
+        raise Failed(f"question {count}: status {status}, body {text[:200]!r}")
+    return question, json.loads(text)["answer"]
+
+
+def ask_streamed(count):
+    question = f"Tell me all about the {ARTICLES[count % len(ARTICLES)]}."
+    status, kind, text = post({"question": question, "chat_history": []}, "text/event-stream")
+    events = [json.loads(line[len("data:"):]) for line in text.splitlines() if line.startswith("data:")]
+    words = [event["answer"] for event in events if "answer" in event]
+    if status != 200 or "text/event-stream" not in kind or len(words) < 3:
+        raise Failed(f"streamed question {count}: status {status}, {kind}, {len(words)} pieces")
+    return question, "".join(words)
+
+
+def ask():
+    for count in range(PLAIN):
+        question, answer = ask_plain(count)
+    print(f"    {PLAIN} plain:    {question}  ->  {answer}")
+    for count in range(STREAMED):
+        question, answer = ask_streamed(count)
+    print(f"    {STREAMED} streamed:  {question}  ->  {answer}")
+    status, _, _ = post({"not_a_question": 1}, "application/json")
+    if status != 400:
+        raise Failed(f"a request without a question should get 400 from the flow, got {status}")
+    print("    1 faulty:    no question in it  ->  400, as the flow says it")
+    asked = PLAIN
+    while not drawn() and asked < PLAIN_MAX:  # 1 in 130 runs draws nothing out of 46
+        ask_plain(asked)
+        asked += 1
+
+
+def metrics():
+    with urllib.request.urlopen(f"http://{HOST}:{port('DEMO_ADMIN_PORT')}/metrics", timeout=10) as answer:
+        return answer.read().decode()
+
+
+def value(text, family, **labels):
+    """The sum of a family's series that bear these labels."""
+    total = 0.0
+    for line in text.splitlines():
+        if line.startswith(family + "{") and all(f'{key}="{wanted}"' in line for key, wanted in labels.items()):
+            total += float(line.rsplit(" ", 1)[1])
+    return total
+
+
+def drawn():
+    """Samples drawn by the general rate; the pipeline may be a moment behind the answers."""
+    time.sleep(0.2)
+    return value(metrics(), "flowtap_samples_total", reason="rate")
+
+
+def stored():
+    """Every sample in the bucket."""
+    folder = Path(os.environ["DEMO_DATA"]) / "bucket" / "exchanges"
+    samples = []
+    for path in sorted(folder.rglob("*.jsonl.gz")):
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            samples += [(path, json.loads(line)) for line in lines]
+    return samples
+
+
+def one_of(samples):
+    """A sample that the rate drew, a streamed one rather than a plain one."""
+    by_rate = [pair for pair in samples if pair[1]["sample"]["reason"] == "rate"]
+    return max(by_rate, key=lambda pair: pair[1]["stream"], default=None)
+
+
+def show():
+    print(f"    the page:     http://{HOST}:{port('DEMO_ADMIN_PORT')}/")
+    print(f"    the metrics:  http://{HOST}:{port('DEMO_ADMIN_PORT')}/metrics")
+    text = metrics()
+    for families in SHOWN:
+        lines = [line for line in text.splitlines() if line.startswith(families)]
+        if not lines:
+            raise Failed(f"/metrics has no {families[0][:-1]}")
+        print("\n".join("        " + line for line in lines[:4]))
+    seen, asked = value(text, "flowtap_requests_total"), PLAIN + STREAMED + 1
+    if seen < asked:
+        raise Failed(f"{asked} exchanges were made, flowtap_requests_total counts {seen:.0f}")
+    path, sample = wait_for_sample()
+    print(f"    one stored sample, from {os.path.relpath(path)}:")
+    shown = json.dumps(sample, indent=2, ensure_ascii=False)
+    print("\n".join("        " + line for line in shown.splitlines()))
+
+
+def wait_for_sample():
+    deadline = time.monotonic() + SAMPLE_WAIT_S
+    while time.monotonic() < deadline:
+        found = one_of(stored())
+        if found:
+            return found
+        time.sleep(0.5)
+    raise Failed(f"no sample of reason `rate` in {os.environ['DEMO_DATA']}/bucket within {SAMPLE_WAIT_S} s")
+
+
+def main(words):
+    match words:
+        case ["free", *settings]:
+            free(settings)
+        case ["up", url]:
+            return 0 if up(url) else 1
+        case ["ask"]:
+            ask()
+        case ["show"]:
+            show()
+        case _:
+            raise Failed(__doc__)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (Failed, OSError, http.client.HTTPException, urllib.error.URLError) as fault:
+        print(f"demo: {fault}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Everything that CI runs, quick faults first. The last line counts the tests of all steps.
+# FLOWTAP_PEERS=none leaves out the real peers (they are neither installed nor talked to).
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+LOG=.cache/test.log
+mkdir -p .cache
+: >"$LOG"
+
+STEPS=6
+step=0
+begin() {
+    step=$((step + 1))
+    printf '\n[%d/%d] %s  (%d s so far)\n' "$step" "$STEPS" "$1" "$SECONDS"
+}
+tests() { cargo test --locked --quiet "$@" 2>&1 | tee -a "$LOG"; }
+
+if ! command -v cargo >/dev/null; then
+    echo "flowtap is built with Rust (1.95 or newer); cargo was not found." >&2
+    exit 1
+fi
+
+begin "format"
+cargo fmt --check
+
+begin "the rules of the house (tests/tidy.rs)"
+tests --test tidy
+
+begin "lints (the first build takes minutes)"
+cargo clippy --locked --all-targets --quiet -- -D warnings
+
+begin "unit tests and documentation examples"
+tests --lib --bins
+tests --doc
+
+begin "real peers"
+if [[ ${FLOWTAP_PEERS:-} == none ]]; then
+    echo "    left out: FLOWTAP_PEERS=none"
+else
+    tests/peers/install.sh
+fi
+
+begin "integration and end-to-end tests"
+tests --test it
+
+awk -v seconds="$SECONDS" '
+    /^test result:/ { passed += $4; failed += $6; ignored += $8 }
+    END {
+        printf "\nall steps done in %d s\ntotal: %d passed, %d failed, %d skipped\n", seconds, passed, failed, ignored
+        exit !(passed > 0 && failed == 0)
+    }' "$LOG"

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Installs every real peer, one after the other: each is one script beside this one.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+for peer in promptflow sdk llm storage telemetry; do
+    if [[ -f $peer.sh ]]; then
+        bash "$peer.sh"
+    fi
+done
