@@ -59,7 +59,7 @@ pub mod label {
     pub const ERROR_TYPE: &str = "error_type";
 }
 
-/// Attributes of the spans.
+/// Attributes of the spans; those of `flowtap.` are our own.
 pub mod attribute {
     /// What was done.
     pub const OPERATION_NAME: &str = "gen_ai.operation.name";
@@ -93,6 +93,19 @@ pub mod attribute {
     pub const METHOD: &str = "http.request.method";
     /// The request's path, without the query.
     pub const PATH: &str = "url.path";
+
+    /// Our id of the exchange: finds its record in the bucket.
+    pub const FLOWTAP_ID: &str = "flowtap.id";
+    /// The tap.
+    pub const FLOWTAP_TAP: &str = "flowtap.tap";
+    /// The endpoint's deployment.
+    pub const FLOWTAP_DEPLOYMENT: &str = "flowtap.deployment";
+    /// How the exchange ended.
+    pub const FLOWTAP_OUTCOME: &str = "flowtap.outcome";
+    /// The caller's name for the request.
+    pub const FLOWTAP_REQUEST_ID: &str = "flowtap.request_id";
+    /// Who says how many tokens were spent.
+    pub const FLOWTAP_USAGE_SOURCE: &str = "flowtap.usage.source";
 }
 
 /// The value of `error.type` where none of the known ones fits.

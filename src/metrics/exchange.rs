@@ -96,13 +96,11 @@ struct Sides<T> {
 }
 
 impl Exchanges {
-    pub(super) fn register(
-        reg: &mut Registrar,
-        limits: &MetricsLimits,
-        overflow: &Counters<1>,
-    ) -> Result<Self> {
+    pub(super) fn register(reg: &mut Registrar, limits: &MetricsLimits) -> Result<Self> {
+        let families = Families::register(reg)?;
+        let overflow = reg.counters(&f::LABEL_OVERFLOW)?;
         Ok(Self {
-            families: Families::register(reg)?,
+            families,
             models: Learned::models(limits.models_max, overflow.of(["model"])),
             deployments: Learned::deployments(limits.deployments_max, overflow.of(["deployment"])),
             overflow: overflow.of(["set"]),

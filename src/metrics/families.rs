@@ -93,6 +93,9 @@ families! {
     USAGE_UNKNOWN[3] = "flowtap_usage_unknown_total", COUNT, ["tap", "deployment", "model"],
         "Inferences answered with 2xx of whose tokens nothing is known.",
         "Put a tap before the flow's model endpoint too, or set include_usage: inject.";
+    LABEL_OVERFLOW[1] = "flowtap_label_overflow_total", COUNT, ["label"],
+        "Names shown as `other` because a table of labels was full or the name was not acceptable.",
+        "Raise metrics.models_max or metrics.deployments_max if the names are real.";
 }
 
 // What became of the observations.
@@ -112,9 +115,6 @@ families! {
     READING_FAULTS[3] = "flowtap_reading_faults_total", COUNT, ["tap", "dialect", "fault"],
         "Exchanges that the dialect could not fully understand.",
         "Check the tap's dialect and columns against what the upstream really sends.";
-    LABEL_OVERFLOW[1] = "flowtap_label_overflow_total", COUNT, ["label"],
-        "Names shown as `other` because a table of labels was full or the name was not acceptable.",
-        "Raise metrics.models_max or metrics.deployments_max if the names are real.";
     QUEUE_DEPTH[1] = "flowtap_queue_depth", COUNT, ["queue"],
         "Items that wait in a bounded queue.",
         "Near its limit the next thing is a drop: find the stage behind it that lags.";

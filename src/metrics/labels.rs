@@ -83,6 +83,8 @@ impl Learned {
         match name {
             "" => Some(self.empty.clone()),
             OTHER => Some(self.other.clone()),
+            // Before it is hashed: a name may be a megabyte long.
+            long if long.len() > NAME_BYTES_MAX => None,
             _ => self.names.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned(),
         }
     }

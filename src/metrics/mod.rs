@@ -19,7 +19,7 @@ mod traffic;
 use exchange::Exchanges;
 use keeping::Keeping;
 use process::Process;
-use registry::{Counters, Registrar};
+use registry::Registrar;
 use traffic::Traffic;
 
 pub use registry::{Family, Kind};
@@ -122,9 +122,8 @@ impl Inner {
     fn register(limits: &MetricsLimits) -> Result<Self> {
         let mut registrar = Registrar::default();
         let reg = &mut registrar;
-        let overflow: Counters<1> = reg.counters(&families::LABEL_OVERFLOW)?;
         Ok(Self {
-            exchanges: Exchanges::register(reg, limits, &overflow)?,
+            exchanges: Exchanges::register(reg, limits)?,
             traffic: Traffic::register(reg)?,
             keeping: Keeping::register(reg)?,
             process: Process::register(reg)?,
@@ -133,3 +132,6 @@ impl Inner {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
