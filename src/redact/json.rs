@@ -1,0 +1,203 @@
+//! Redaction through JSON: values, keys, JSON inside strings, and what cannot be read at all.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use super::{Counts, Redactor, credential};
+use crate::config::{RedactKind, RedactMode};
+
+/// What takes the place of content that cannot be inspected.
+pub(super) const UNREADABLE: &str = "[binary]";
+
+/// Longer base64 than this is media, not an identifier.
+const BASE64_BYTES_MIN: usize = 256;
+
+/// The smallest number with as many digits as a card.
+const CARD_MIN: u64 = 1_000_000_000_000;
+
+/// JSON in a string in JSON in a string: deeper nesting is searched as text.
+const NESTING_MAX: u8 = 4;
+
+/// Redacts one JSON value and counts what it finds.
+pub(super) struct Walk<'a> {
+    pub(super) redactor: &'a Redactor,
+    pub(super) counts: &'a mut Counts,
+    nesting: u8,
+}
+
+/// What the key above says of a value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Under {
+    /// Nothing.
+    Plain,
+    /// It may be a credential: `key`, `sig`.
+    Label,
+    /// It is a credential: `api_key`.
+    Credential,
+    /// It belongs to a credential's object: `{"authorization": {"value": …}}`.
+    CredentialPart,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(redactor: &'a Redactor, counts: &'a mut Counts) -> Self {
+        Self { redactor, counts, nesting: 0 }
+    }
+
+    /// `value` without what must not be kept.
+    pub(super) fn value(&mut self, mut value: Value) -> Value {
+        self.visit(&mut value, Under::Plain);
+        value
+    }
+
+    fn visit(&mut self, value: &mut Value, under: Under) {
+        match value {
+            Value::String(text) => {
+                if let Cow::Owned(redacted) = self.string(text, under) {
+                    *text = redacted;
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(|item| self.visit(item, under)),
+            Value::Object(map) => self.object(map, under),
+            // A card without quotes is a number to JSON.
+            Value::Number(number) if number.as_u64().is_some_and(|n| n >= CARD_MIN) => {
+                let text = number.to_string();
+                if let Cow::Owned(redacted) = self.redactor.scan(&text, self.counts) {
+                    *value = Value::String(redacted);
+                }
+            }
+            Value::Number(_) | Value::Null | Value::Bool(_) => {}
+        }
+    }
+
+    fn object(&mut self, map: &mut Map<String, Value>, under: Under) {
+        let inherited = if under == Under::Plain || under == Under::Label {
+            Under::Plain
+        } else {
+            Under::CredentialPart
+        };
+        for (key, value) in map.iter_mut() {
+            if self.unreadable(key, value) {
+                *value = Value::String(UNREADABLE.into());
+                self.counts.add("binary", 1);
+                continue;
+            }
+            self.visit(value, self.under(key, inherited));
+        }
+        self.keys(map);
+    }
+
+    fn under(&self, key: &str, inherited: Under) -> Under {
+        if !self.redactor.kinds.contains(&RedactKind::Secret) {
+            Under::Plain
+        } else if credential::is_name(key) {
+            Under::Credential
+        } else if inherited == Under::Plain && credential::is_label(key) {
+            Under::Label
+        } else {
+            inherited
+        }
+    }
+
+    /// Vectors and log probabilities hold the text in pieces in which nothing can be found; base64
+    /// holds what nobody looked into.
+    fn unreadable(&self, key: &str, value: &Value) -> bool {
+        if self.redactor.mode == RedactMode::Off {
+            return false;
+        }
+        match (key, value) {
+            ("embedding", Value::Array(_) | Value::String(_)) => true,
+            ("logprobs" | "top_logprobs", Value::Array(_) | Value::Object(_)) => true,
+            (
+                "data" | "b64_json" | "base64" | "file_data" | "image" | "audio",
+                Value::String(text),
+            ) => text.len() >= BASE64_BYTES_MIN && is_base64(text),
+            _ => false,
+        }
+    }
+
+    fn keys(&mut self, map: &mut Map<String, Value>) {
+        let redacted = |text: &String| self.redactor.scan(text, self.counts).into_owned();
+        let names: Vec<String> = map.keys().map(redacted).collect();
+        if names.iter().eq(map.keys()) {
+            return;
+        }
+        let values = std::mem::take(map);
+        for (name, (_, value)) in names.into_iter().zip(values) {
+            map.insert(unused(map, name), value);
+        }
+    }
+
+    fn string<'t>(&mut self, text: &'t str, under: Under) -> Cow<'t, str> {
+        let credential = match under {
+            Under::Plain => false,
+            Under::Label => credential::is_opaque_word(text),
+            Under::CredentialPart => credential::is_opaque(text) && !text.contains(' '),
+            Under::Credential => !text.is_empty(),
+        };
+        if credential {
+            return self.whole(text);
+        }
+        match data_url(text).filter(|_| self.redactor.mode != RedactMode::Off) {
+            Some(head) => {
+                self.counts.add("binary", 1);
+                Cow::Owned(format!("{}{UNREADABLE}", self.redactor.scan(head, self.counts)))
+            }
+            None => self.nested(text),
+        }
+    }
+
+    /// The whole text is a secret.
+    fn whole<'t>(&mut self, text: &'t str) -> Cow<'t, str> {
+        self.counts.add("secret", 1);
+        match self.redactor.mode {
+            RedactMode::Off => Cow::Borrowed(text),
+            _ => Cow::Owned(self.redactor.placeholder(RedactKind::Secret, text)),
+        }
+    }
+
+    /// Arguments of tool calls are JSON in a string: read, redacted, and written again only if
+    /// something was found.
+    fn nested<'t>(&mut self, text: &'t str) -> Cow<'t, str> {
+        let trimmed = text.trim();
+        let looks = (trimmed.starts_with('{') && trimmed.ends_with('}'))
+            || (trimmed.starts_with('[') && trimmed.ends_with(']') && trimmed.contains('"'));
+        let parsed = (looks && self.nesting < NESTING_MAX)
+            .then(|| serde_json::from_str::<Value>(trimmed).ok())
+            .flatten();
+        let Some(mut inner) = parsed else { return self.redactor.scan(text, self.counts) };
+        let before = self.counts.clone();
+        self.nesting += 1;
+        self.visit(&mut inner, Under::Plain);
+        self.nesting -= 1;
+        if *self.counts == before || self.redactor.mode == RedactMode::Off {
+            return Cow::Borrowed(text);
+        }
+        Cow::Owned(inner.to_string())
+    }
+}
+
+/// Two addresses may have become one key: both values are kept, the second under `[email] 2`. The
+/// tries are few, so that keys made to collide cost nothing; the last one wins.
+fn unused(map: &Map<String, Value>, mut name: String) -> String {
+    for _ in 0..TRIES_MAX {
+        if !map.contains_key(&name) {
+            break;
+        }
+        name = format!("{name} {}", map.len() + 1);
+    }
+    name
+}
+
+const TRIES_MAX: usize = 4;
+
+/// The part before the base64 of a `data:` URL.
+fn data_url(text: &str) -> Option<&str> {
+    let at = text.strip_prefix("data:")?.find(";base64,")?;
+    text.get(..at + "data:;base64,".len())
+}
+
+fn is_base64(text: &str) -> bool {
+    let sign = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b'-' | b'_');
+    text.bytes().all(sign)
+}

@@ -1,0 +1,264 @@
+//! Personal data in text: e-mail addresses, payment cards, IBANs, phone numbers, IP addresses.
+//! ASCII digits only; full-width and other scripts' digits are not looked for (docs/SECURITY.md).
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::LazyLock;
+
+use memchr::{memchr_iter, memmem};
+use regex::Regex;
+
+use super::checksum::{iban_length, is_card, is_iban};
+use super::find::Finding;
+use crate::config::RedactKind;
+
+/// Adds e-mail addresses: letters and digits of any script around `@` (or `%40`, as in forms), and
+/// a domain that ends in a label of two letters or more.
+pub(super) fn emails(text: &str, found: &mut Vec<Finding>) {
+    let signs = memchr_iter(b'@', text.as_bytes()).map(|at| (at, at + 1));
+    let encoded = memmem::find_iter(text.as_bytes(), "%40").map(|at| (at, at + 3));
+    for (at, after) in signs.chain(encoded) {
+        let local: usize =
+            text[..at].chars().rev().take_while(|c| is_local(*c)).map(char::len_utf8).sum();
+        let domain = domain_len(&text[after..]);
+        if local > 0 && domain > 0 {
+            found.push(Finding::new(RedactKind::Email, at - local, after + domain));
+        }
+    }
+}
+
+fn is_local(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '.' | '_' | '+' | '-')
+}
+
+/// Bytes of the domain that `text` begins with; 0 for none.
+fn domain_len(text: &str) -> usize {
+    let is_domain = |c: &char| c.is_alphanumeric() || matches!(c, '.' | '-');
+    let len: usize = text.chars().take_while(is_domain).map(char::len_utf8).sum();
+    let domain = text[..len].trim_end_matches(['.', '-']);
+    let last = domain.rsplit_once('.').filter(|(first, _)| !first.is_empty()).map(|(_, last)| last);
+    let top = last.is_some_and(|last| {
+        last.chars().count() >= 2
+            && (last.chars().all(char::is_alphabetic) || last.starts_with("xn--"))
+    });
+    if top { domain.len() } else { 0 }
+}
+
+/// A run of digits in a text: where it is, and whether letters touch it.
+#[derive(Clone, Copy)]
+struct Group {
+    start: usize,
+    end: usize,
+    touched: bool,
+    /// A single space or hyphen stands between the group before and this one.
+    joined: bool,
+}
+
+/// Adds payment cards: 13 to 19 digits, written together or in the groups that cards bear, with a
+/// known issuer's prefix and a valid check digit (ISO/IEC 7812-1, Luhn).
+pub(super) fn cards(text: &str, found: &mut Vec<Finding>) {
+    let groups = digit_groups(text.as_bytes());
+    let mut next = 0;
+    while next < groups.len() {
+        let taken = card_at(text, &groups[next..]);
+        if let Some(groups_taken) = taken {
+            let (first, last) = (groups[next], groups[next + groups_taken - 1]);
+            found.push(Finding::new(RedactKind::CreditCard, first.start, last.end));
+        }
+        next += taken.unwrap_or(1);
+    }
+}
+
+fn digit_groups(bytes: &[u8]) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    let mut at = 0;
+    while let Some(start) = bytes[at..].iter().position(u8::is_ascii_digit).map(|i| at + i) {
+        let len = bytes[start..].iter().take_while(|b| b.is_ascii_digit()).count();
+        let end = start + len;
+        let word = |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_alphabetic() || *b == b'_');
+        // The fraction of a decimal number is no card.
+        let fraction = start >= 2 && bytes[start - 1] == b'.' && bytes[start - 2].is_ascii_digit();
+        let touched = fraction || word(bytes.get(end)) || word(bytes[..start].last());
+        let joined = groups
+            .last()
+            .is_some_and(|last| last.end + 1 == start && matches!(bytes[last.end], b' ' | b'-'));
+        groups.push(Group { start, end, touched, joined });
+        at = end;
+    }
+    groups
+}
+
+/// How many of the leading groups are a card.
+fn card_at(text: &str, groups: &[Group]) -> Option<usize> {
+    const LAYOUTS: &[&[usize]] = &[
+        &[4, 4, 4, 4, 3],
+        &[4, 4, 4, 4],
+        &[4, 6, 5],
+        &[4, 6, 4],
+        &[4, 4, 4, 1],
+        &[4, 4, 5],
+        &[6, 10],
+        &[6, 13],
+        &[4, 12],
+        &[8, 8],
+    ];
+    let digits = |count: usize| -> String {
+        groups[..count].iter().map(|group| &text[group.start..group.end]).collect()
+    };
+    let fits = |layout: &[usize]| {
+        groups.len() >= layout.len()
+            && groups.iter().zip(layout).enumerate().all(|(index, (group, len))| {
+                group.end - group.start == *len && !group.touched && (index == 0 || group.joined)
+            })
+    };
+    let single = groups.first().filter(|group| (13..=19).contains(&(group.end - group.start)));
+    if single.is_some_and(|group| !group.touched) && is_card(&digits(1)) {
+        return Some(1);
+    }
+    let layout = LAYOUTS.iter().find(|layout| fits(layout) && is_card(&digits(layout.len())))?;
+    Some(layout.len())
+}
+
+static IBAN_START: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"(?-u:\b)[A-Za-z]{2}[0-9]{2}").ok());
+
+/// Adds IBANs: a country's letters and length (the SWIFT registry) and a remainder of 1 by 97
+/// (ISO 13616), written together or in groups.
+pub(super) fn ibans(text: &str, found: &mut Vec<Finding>) {
+    let Some(starts) = IBAN_START.as_ref() else { return };
+    let mut after = 0;
+    for hit in starts.find_iter(text).map(|hit| hit.start()) {
+        if hit < after {
+            continue;
+        }
+        if let Some(end) = iban_end(text, hit) {
+            found.push(Finding::new(RedactKind::Iban, hit, end));
+            after = end;
+        }
+    }
+}
+
+fn iban_end(text: &str, start: usize) -> Option<usize> {
+    let length = iban_length(&text[start..start + 2])?;
+    let bytes = text.as_bytes();
+    let mut compact = String::with_capacity(length);
+    let mut at = start;
+    while compact.len() < length {
+        let byte = *bytes.get(at)?;
+        let separator = matches!(byte, b' ' | b'-') && bytes.get(at + 1)?.is_ascii_alphanumeric();
+        if !separator && !byte.is_ascii_alphanumeric() {
+            return None;
+        }
+        if !separator {
+            compact.push(char::from(byte.to_ascii_uppercase()));
+        }
+        at += 1;
+    }
+    let ends = bytes.get(at).is_none_or(|byte| !byte.is_ascii_alphanumeric());
+    (ends && is_iban(&compact)).then_some(at)
+}
+
+/// Phone numbers: `+` and country code (E.164, with or without separators), North American in
+/// its usual forms, and national ones with a leading zero and separators. Plain digits are ids.
+static PHONES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
+    let gap = r"[ .\-/()\u{a0}\u{2009}\u{202f}\u{2010}-\u{2013}]";
+    let patterns = [
+        format!(r"\+[1-9](?:{gap}{{0,3}}[0-9]){{6,14}}"),
+        r"(?:1[ .\-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[ .\-])[0-9]{3}[ .\-][0-9]{4}".into(),
+        r"\(?0[0-9]{1,4}\)?(?:(?: [0-9]{2,8}){1,4}|(?:-[0-9]{2,9}){1,3}|(?:\.[0-9]{2}){4}|/ ?[0-9]{4,9})".into(),
+    ];
+    patterns.iter().filter_map(|pattern| Regex::new(pattern).ok()).collect()
+});
+
+/// Adds phone numbers.
+pub(super) fn phones(text: &str, found: &mut Vec<Finding>) {
+    for hit in PHONES.iter().flat_map(|pattern| pattern.find_iter(text)) {
+        let digits = hit.as_str().bytes().filter(u8::is_ascii_digit).count();
+        let plain = hit.as_str().bytes().skip(1).all(|byte| byte.is_ascii_digit());
+        let least = if plain || hit.as_str().starts_with(['0', '(']) { 9 } else { 8 };
+        if (least..=15).contains(&digits) && stands_alone(text, hit.start(), hit.end()) {
+            found.push(Finding::new(RedactKind::Phone, hit.start(), hit.end()));
+        }
+    }
+}
+
+/// Neither side goes on as a longer number, an id or a word would.
+fn stands_alone(text: &str, start: usize, end: usize) -> bool {
+    let before = text[..start].chars().next_back();
+    let mut after = text[end..].chars();
+    let (next, second) = (after.next(), after.next());
+    let goes_on = matches!(next, Some('-' | '.' | ':' | ',' | '/' | '%'))
+        && second.is_some_and(|c| c.is_ascii_digit());
+    let word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    !word(before) && !matches!(before, Some('-' | '.' | '#' | '$' | '€')) && !word(next) && !goes_on
+}
+
+/// Adds IPv4 and IPv6 addresses, but neither loopback nor unspecified ones, which name nobody, and
+/// no versions (`Chrome/120.0.0.0`, `v1.2.3.4`).
+pub(super) fn addresses(text: &str, found: &mut Vec<Finding>) {
+    let bytes = text.as_bytes();
+    let part = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b':');
+    let mut at = 0;
+    while let Some(start) = next_number_or_colon(bytes, at) {
+        // Hexadecimal letters before the first digit or colon belong to the address.
+        let back = bytes[at..start].iter().rev().take_while(|byte| part(byte)).count();
+        let start = start - back;
+        let len = bytes[start..].iter().take_while(|byte| part(byte)).count();
+        let end = start + len;
+        let trimmed = text[start..end].trim_end_matches('.').len();
+        found.extend(address_in(text, start, start + trimmed));
+        at = end.max(start + 1);
+    }
+}
+
+fn next_number_or_colon(bytes: &[u8], from: usize) -> Option<usize> {
+    let first = |byte: &u8| byte.is_ascii_digit() || *byte == b':';
+    bytes.get(from..)?.iter().position(first).map(|index| from + index)
+}
+
+fn address_in(text: &str, start: usize, end: usize) -> Option<Finding> {
+    let run = &text[start..end];
+    let word = |c: char| c.is_alphanumeric() || c == '_';
+    let joined = text[..start].chars().next_back().is_some_and(word)
+        || text[end..].chars().next().is_some_and(word);
+    if joined || run.len() < 4 {
+        return None;
+    }
+    // `1.2.3.4:8080` and `1.2.3.4:` are an address with a port or a colon.
+    let (host, rest) = run.split_once(':').unwrap_or((run, ""));
+    let v4 = || {
+        let address: Ipv4Addr = host.trim_end_matches('.').parse().ok()?;
+        let port = rest.bytes().all(|byte| byte.is_ascii_digit());
+        let somebody =
+            !address.is_loopback() && !address.is_unspecified() && !address.is_broadcast();
+        (port && somebody && !is_version(&text[..start]))
+            .then_some(host.trim_end_matches('.').len())
+    };
+    let v6 = || {
+        let address = run.strip_suffix(':').filter(|short| !short.ends_with(':')).unwrap_or(run);
+        let parsed: Ipv6Addr = address.parse().ok()?;
+        let somebody = !parsed.is_loopback() && !parsed.is_unspecified();
+        (somebody && is_deliberate(address)).then_some(address.len())
+    };
+    let len = v4().or_else(v6)?;
+    Some(Finding::new(RedactKind::Ip, start, start + len))
+}
+
+/// Words of code such as `add::bed` parse as IPv6, too: an address has digits, and several groups
+/// or a first group that is in use (global unicast, unique local, link local).
+fn is_deliberate(address: &str) -> bool {
+    let groups = address.split(':').filter(|group| !group.is_empty()).count();
+    let first = address.split(':').next().unwrap_or_default().to_ascii_lowercase();
+    let in_use = first.len() >= 3 && first.starts_with(['2', '3', 'f']);
+    address.bytes().any(|byte| byte.is_ascii_digit())
+        && (groups >= 3 || in_use || address.contains('.'))
+}
+
+/// What stands before makes the four numbers a version.
+fn is_version(before: &str) -> bool {
+    let product = before.strip_suffix('/').and_then(|name| name.chars().next_back());
+    let word = before.trim_end_matches([' ', '.', ':', '=']);
+    let last = word.rsplit(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
+    let named = ["version", "v", "ver", "release", "build"];
+    product.is_some_and(char::is_alphanumeric)
+        || named.iter().any(|name| last.eq_ignore_ascii_case(name))
+}

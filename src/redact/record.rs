@@ -1,0 +1,157 @@
+//! The only place where a [`Record`] is made.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use serde_json::Value;
+
+use super::json::Walk;
+use super::{Counts, Redactor, credential};
+use crate::config::{CaptureMode, RedactMode};
+use crate::domain::{
+    CapturedBody, Exchange, Message, ModelNames, Operation, Reading, Record, Summary,
+};
+
+/// Bytes kept of a name that a client or an upstream chose: model, method, request id.
+const NAME_BYTES_MAX: usize = 256;
+
+/// Bytes kept of a path or of a header's value.
+const LINE_BYTES_MAX: usize = 1024;
+
+impl Redactor {
+    /// Makes the record of `exchange` from what was understood of it.
+    ///
+    /// Bodies and columns are kept in `CaptureMode::Full` for known operations only; unknown ones
+    /// (`Operation::Other`) keep allow-listed headers. `CaptureMode::Metadata` keeps no text. Names
+    /// and paths pass the same detectors as content, and are cut at a fixed length.
+    ///
+    /// `redactions` counts what was found in bodies, headers and names. A column is a copy of part
+    /// of a body, so what is found in both counts once; `binary` counts what could not be read.
+    pub fn record(
+        &self,
+        exchange: &Exchange,
+        reading: Reading,
+        summary: Summary,
+        mode: CaptureMode,
+    ) -> Record {
+        let full = mode == CaptureMode::Full;
+        let content = full && reading.operation != Operation::Other;
+        let (mut names, mut bodies, mut columns) =
+            (Counts::default(), Counts::default(), Counts::default());
+        let kept = |value: Option<Value>| value.filter(|_| content);
+        let request_body = self.body(kept(reading.request_body), &mut bodies);
+        let response_body = self.body(kept(reading.response_body), &mut bodies);
+        let mut column = |value: Option<Value>| self.body(kept(value), &mut columns);
+        let (question, answer) = (column(reading.question), column(reading.answer));
+        let (context, ground_truth) = (column(reading.context), column(reading.ground_truth));
+        let chat_history = column(reading.chat_history);
+        let mut side = |headers: &HeaderMap, captured: &CapturedBody, body| Message {
+            headers: if full { self.headers(headers, &mut names) } else { BTreeMap::new() },
+            body,
+            bytes: captured.bytes,
+            truncated: captured.truncated(),
+        };
+        let request = side(&exchange.request_headers, &exchange.request, request_body);
+        let response = side(&exchange.response_headers, &exchange.response, response_body);
+        let summary = self.summary_counted(summary, &mut names);
+        let request_id = exchange.request_id.as_deref().map(|id| self.name(id, &mut names));
+        names.add_all(&bodies.larger(&columns));
+        Record {
+            summary,
+            calls: Vec::new(),
+            question,
+            answer,
+            context,
+            ground_truth,
+            chat_history,
+            request,
+            response,
+            trace_id: Some(exchange.trace.trace_id),
+            span_id: Some(exchange.trace.span_id),
+            request_id,
+            redactions: names.into_named(),
+        }
+    }
+
+    /// `summary` with all that a client or an upstream chose redacted and cut: fit for metrics,
+    /// spans and rollups. [`Redactor::record`] does the same.
+    pub fn summary(&self, summary: Summary) -> Summary {
+        self.summary_counted(summary, &mut Counts::default())
+    }
+
+    fn summary_counted(&self, summary: Summary, counts: &mut Counts) -> Summary {
+        let mut name = |text: Option<String>| text.map(|text| self.name(&text, counts));
+        let model = ModelNames {
+            request: name(summary.model.request),
+            response: name(summary.model.response),
+        };
+        let (finish_reason, response_id) = (name(summary.finish_reason), name(summary.response_id));
+        let method = self.name(&summary.method, counts);
+        let path = summary.path.split(['?', '#']).next().unwrap_or_default();
+        let path = cut(self.scan(path, counts), LINE_BYTES_MAX);
+        let deployment = self.folder(&summary.deployment, counts);
+        Summary { model, finish_reason, response_id, method, path, deployment, ..summary }
+    }
+
+    fn name(&self, text: &str, counts: &mut Counts) -> String {
+        cut(self.scan(text, counts), NAME_BYTES_MAX)
+    }
+
+    /// A deployment's name is a folder's, too, so that no placeholder may stand in it.
+    fn folder(&self, name: &Arc<str>, counts: &mut Counts) -> Arc<str> {
+        match self.scan(name, counts) {
+            Cow::Borrowed(_) => name.clone(),
+            Cow::Owned(_) => Arc::from("redacted"),
+        }
+    }
+
+    /// A body or a column; binary content cannot be inspected and is not kept.
+    fn body(&self, body: Option<Value>, counts: &mut Counts) -> Option<Value> {
+        let body = body?;
+        if self.mode != RedactMode::Off && is_binary(&body) {
+            counts.add("binary", 1);
+            return None;
+        }
+        Some(Walk::new(self, counts).value(body))
+    }
+
+    fn headers(&self, headers: &HeaderMap, counts: &mut Counts) -> BTreeMap<String, String> {
+        let allowed = headers.keys().filter(|name| {
+            self.headers_allowed.contains(name.as_str()) && !credential::is_header(name.as_str())
+        });
+        allowed.map(|name| (name.to_string(), self.header(headers, name, counts))).collect()
+    }
+
+    /// All values of one header, as one line.
+    fn header(&self, headers: &HeaderMap, name: &http::HeaderName, counts: &mut Counts) -> String {
+        let has_url = matches!(
+            name.as_str(),
+            "referer" | "location" | "content-location" | "operation-location" | "link"
+        );
+        let values: Vec<String> = headers
+            .get_all(name)
+            .iter()
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+            .map(|value| match value.split_once('?') {
+                Some((before, _)) if has_url => before.to_owned(),
+                _ => value,
+            })
+            .collect();
+        cut(self.scan(&values.join(", "), counts), LINE_BYTES_MAX)
+    }
+}
+
+/// What a dialect makes of a body that is neither JSON nor text: `{"base64": "…"}`.
+fn is_binary(body: &Value) -> bool {
+    body.as_object()
+        .is_some_and(|map| map.len() == 1 && map.get("base64").is_some_and(Value::is_string))
+}
+
+/// At most `bytes_max` bytes of `text`: cut after redaction, so that no half of a secret stays.
+fn cut(text: Cow<'_, str>, bytes_max: usize) -> String {
+    let mut text = text.into_owned();
+    text.truncate(text.floor_char_boundary(bytes_max));
+    text
+}

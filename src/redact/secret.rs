@@ -1,0 +1,190 @@
+//! Shapes of credentials in text: tokens with a known prefix, assignments (`api_key=…`), schemes
+//! (`Bearer …`), private keys, userinfo in URLs.
+
+use std::sync::LazyLock;
+
+use memchr::memmem;
+use regex::{Captures, Regex};
+
+use super::credential;
+use super::find::Finding;
+use crate::config::RedactKind;
+
+/// Adds the secrets in `text`.
+pub(super) fn find(text: &str, found: &mut Vec<Finding>) {
+    for shape in SHAPES.iter() {
+        if memmem::find(text.as_bytes(), shape.hint.as_bytes()).is_none() {
+            continue;
+        }
+        for captures in shape.pattern.captures_iter(text) {
+            let inner = captures.iter().skip(1).flatten().next();
+            let hit = inner.or_else(|| captures.get(0));
+            let hit = hit.filter(|hit| (shape.accept)(&captures, hit.as_str()));
+            found.extend(hit.map(|hit| Finding::new(RedactKind::Secret, hit.start(), hit.end())));
+        }
+    }
+}
+
+/// A pattern whose match is a secret: the capture group that took part, else the whole match.
+struct Shape {
+    pattern: Regex,
+    /// Text without this literal cannot match: spares the pattern.
+    hint: &'static str,
+    accept: Accept,
+}
+
+/// Says of a match, and of the part that would be redacted, whether it is a secret.
+type Accept = fn(&Captures<'_>, &str) -> bool;
+
+static SHAPES: LazyLock<Vec<Shape>> = LazyLock::new(|| {
+    let compiled = |(pattern, hint, accept): (String, &'static str, Accept)| {
+        Some(Shape { pattern: Regex::new(&pattern).ok()?, hint, accept })
+    };
+    table().into_iter().filter_map(compiled).collect()
+});
+
+/// Prefixes that only credentials have, by their issuers' documentation.
+const TOKENS: &[&str] = &[
+    // OpenAI (sk-, sk-proj-, sk-svcacct-), Anthropic (sk-ant-), OpenRouter (sk-or-), LiteLLM.
+    r"(?:\b|_)sk-[A-Za-z0-9_-]{16,}",
+    // Stripe and others that write an underscore.
+    r"(?:\b|_)[sr]k_(?:live_|test_)?[A-Za-z0-9]{16,}",
+    r"whsec_[A-Za-z0-9+/=]{16,}",
+    // AWS: access key ids, Bedrock keys.
+    r"(?:A3T[A-Z0-9]|AKIA|ASIA|AROA|AIDA|ABIA|ACCA)[A-Z0-9]{16}\b",
+    r"ABSK[A-Za-z0-9+/=]{40,}",
+    // GitHub, GitLab.
+    r"gh[pousr]_[A-Za-z0-9]{20,}",
+    r"github_pat_[A-Za-z0-9_]{20,}",
+    r"gl(?:pat|dt|rt|ptt|cbt|soat)-[A-Za-z0-9_-]{20,}",
+    // Slack.
+    r"xox[a-z]-[A-Za-z0-9-]{10,}",
+    r"xapp-[A-Za-z0-9-]{10,}",
+    r"hooks\.slack\.com/(?:services|workflows)/[A-Za-z0-9/_-]{16,}",
+    // Google.
+    r"AIza[A-Za-z0-9_-]{30,}",
+    r"ya29\.[A-Za-z0-9_-]{20,}",
+    r"GOCSPX-[A-Za-z0-9_-]{20,}",
+    // JSON Web Tokens, signed or encrypted, whole or cut after the first part's dot.
+    r"eyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*){0,3}",
+    // Hugging Face, Groq, xAI, Perplexity, Replicate, LangSmith, npm, PyPI, SendGrid, DigitalOcean.
+    r"\bhf_[A-Za-z0-9]{20,}",
+    r"\bgsk_[A-Za-z0-9]{20,}",
+    r"\bxai-[A-Za-z0-9]{20,}",
+    r"\bpplx-[A-Za-z0-9]{20,}",
+    r"\br8_[A-Za-z0-9]{20,}",
+    r"\blsv2_[a-z]{2}_[A-Za-z0-9_]{20,}",
+    r"\bnpm_[A-Za-z0-9]{30,}",
+    r"\bpypi-[A-Za-z0-9_-]{30,}",
+    r"\bSG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}",
+    r"\bdo[opr]_v1_[a-f0-9]{32,}",
+    r"AGE-SECRET-KEY-1[A-Z0-9]{20,}",
+];
+
+/// Names of what is assigned, where the name alone says that the value is a credential.
+const NAMES: &str = r"api[_-]?key|(?:account|access|shared|secret|private|master|subscription|functions|signing|encryption|auth)[_-]?(?:access[_-]?)?key|(?:access|auth|refresh|id|session|security|api|bearer|sas)[_-]?token|(?:client|app)[_-]?secret|pass(?:word|wd|phrase|code)|(?:\b|_)pwd|authorization|connection[_-]?string";
+
+/// Names that often label something harmless: the value must look like a credential.
+const LABELS: &str = "key|token|secret|sig|signature|sas|auth|credentials?|pass|cookie";
+
+/// Between a name and its value, in code, JSON (escaped or not), headers and settings files.
+const SEPARATOR: &str = r#"(?:\\*["'`])?[ \t]*(?:=>|:=|[:=])[ \t]*"#;
+
+/// A scheme that may stand before a credential.
+const SCHEME: &str = r"(?:(?:bearer|basic|token|apikey|api-key|key|digest|negotiate)[ \t]+)?";
+
+/// What stands in quotes, the other kind of quotes and escapes included.
+const QUOTED: &str =
+    r#"(?:\\*"((?:[^"\\\r\n]|\\[^"\r\n])+)|\\*'((?:[^'\\\r\n]|\\[^'\r\n])+)|`([^`\r\n]+))"#;
+
+fn table() -> Vec<(String, &'static str, Accept)> {
+    let (begin, end) = (r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY", r"-----END [A-Z0-9 ]*PRIVATE KEY");
+    let base64 = r"[A-Za-z0-9+/]{40,}={0,2}";
+    vec![
+        (format!("(?-u:{})", TOKENS.join("|")), "", always),
+        (
+            format!(r#"(?i)(?:{NAMES}|["'`]secret|["'`]token|["'`]pass){SEPARATOR}{QUOTED}"#),
+            "",
+            in_quotes,
+        ),
+        (format!(r#"(?i)(?:{NAMES}){SEPARATOR}{SCHEME}([^\s"'`\\&,;<>]{{4,}})"#), "", assigned),
+        (
+            format!(
+                r#"(?i)(?:\b|_)(?:{LABELS}){SEPARATOR}\\*["'`]?{SCHEME}([A-Za-z0-9_\-+/=.%~]{{16,}})"#
+            ),
+            "",
+            with_digit,
+        ),
+        (
+            format!(
+                r#"(?i)(?:key|token|secret|password)(?:\\*["'`])?[ \t:=]{{1,4}}(?:is[ \t:=]{{1,4}})?\\*["'`]?([0-9a-f]{{32,64}}|{base64})"#
+            ),
+            "",
+            with_digit,
+        ),
+        (r"(?i)\bbearer[ \t]+([A-Za-z0-9._~+/=-]{8,})".into(), "", opaque_part),
+        (r"(?i)\bbasic[ \t]+([A-Za-z0-9+/]{8,}={0,2})".into(), "", opaque_part),
+        (r#"(?i)\bcookie:[ \t]*([^\s=;"]+=[^\r\n"'`\\]+)"#.into(), ":", always),
+        (format!(r"(?s){begin}.*?(?:{end}(?: BLOCK)?-----|\z)"), "-----BEGIN ", always),
+        (r#"://([^\s/?#"'`<>\\]+)@"#.into(), "://", userinfo),
+        (
+            r#"[?&](?:amp;)?(?i:code|key|sig|token|secret|pass|pwd|auth)=([^\s"'`&<>#]{6,})"#
+                .into(),
+            "=",
+            always,
+        ),
+        // Azure OpenAI's longer keys have a fixed part in the middle.
+        (r"(?-u:\b)[A-Za-z0-9]{30,70}JQQJ9[A-Za-z0-9]{10,}".into(), "JQQJ9", always),
+    ]
+}
+
+fn always(_: &Captures<'_>, _: &str) -> bool {
+    true
+}
+
+fn with_digit(_: &Captures<'_>, part: &str) -> bool {
+    part.bytes().any(|byte| byte.is_ascii_digit())
+}
+
+fn opaque_part(_: &Captures<'_>, part: &str) -> bool {
+    credential::is_opaque(part)
+}
+
+fn in_quotes(_: &Captures<'_>, part: &str) -> bool {
+    !matches!(part, "null" | "none" | "None" | "true" | "false" | "string" | "str")
+}
+
+/// A token alone, or a name with a password; `git@` and the like are no secrets.
+fn userinfo(_: &Captures<'_>, part: &str) -> bool {
+    part.contains(':') || part.len() >= 8
+}
+
+/// `name=value` is taken at its word unless the value is code; `name: value` may be prose, so the
+/// value has to look like a credential.
+fn assigned(captures: &Captures<'_>, part: &str) -> bool {
+    let before = &captures[0][..captures[0].len() - part.len()];
+    if is_code(part) || credential::is_name(part) || !in_quotes(captures, part) {
+        return false;
+    }
+    before.ends_with('=') || credential::is_opaque(part)
+}
+
+/// A call or an index, as in `getpass()` or `os.environ[`, or a variable as in `$TOKEN`.
+fn is_code(value: &str) -> bool {
+    let path = value.find(['(', '[']).is_some_and(|at| {
+        at > 0 && value[..at].bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.'))
+    });
+    (path && value.ends_with(['(', ')', '[', ']']))
+        || value.starts_with("${")
+        || value.starts_with("{{")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shape_compiles() {
+        assert_eq!(SHAPES.len(), table().len());
+    }
+}
