@@ -13,9 +13,15 @@ use bytes::Bytes;
 
 use crate::config;
 
+mod answer;
+mod azure;
+mod endpoint;
 mod error;
+mod gcs;
 mod guard;
 mod local;
+mod remote;
+mod s3;
 
 pub use error::{BucketError, BucketErrorKind};
 
@@ -74,9 +80,21 @@ pub struct Listed {
 /// Opens the bucket that the settings name. Reads files and environment at most; the network is
 /// first touched by the first operation. Errors are settings that can never work.
 pub async fn open(settings: &config::Bucket) -> Result<Arc<dyn Bucket>, BucketError> {
+    let (attempt, operation) = (settings.attempt_timeout, settings.operation_timeout);
     let (store, prefix): (Box<dyn Bucket>, &str) = match &settings.store {
         config::BucketStore::Local { path } => (Box::new(local::Local::new(path.clone())), ""),
-        _ => return Err(BucketError::new(BucketErrorKind::Configuration, "not built yet")),
+        config::BucketStore::S3(s3) => {
+            endpoint::check(s3.endpoint.as_deref())?;
+            (Box::new(s3::S3::new(s3.clone(), attempt, operation)), &s3.prefix)
+        }
+        config::BucketStore::Azure(azure) => {
+            endpoint::check(azure.endpoint.as_deref())?;
+            (Box::new(azure::open(azure, attempt, operation)?), &azure.prefix)
+        }
+        config::BucketStore::Gcs(gcs) => {
+            endpoint::check(gcs.endpoint.as_deref())?;
+            (Box::new(gcs::open(gcs, attempt, operation)?), &gcs.prefix)
+        }
     };
-    Ok(Arc::new(Guard::new(store, prefix, settings.operation_timeout)))
+    Ok(Arc::new(Guard::new(store, prefix, operation)))
 }
