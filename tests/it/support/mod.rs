@@ -1,3 +1,5 @@
 //! What the tests share: scripted peers, raw clients, processes that end with the test.
 
 pub mod process;
+pub mod servers;
+pub mod wire;
