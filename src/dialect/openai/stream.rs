@@ -26,7 +26,7 @@ impl Fold for Chunks {
         if let Some(usage) = chunk.get("usage") {
             self.tally.take_openai(usage);
         }
-        let choices = match chunk.remove("choices") {
+        let choices = match chunk.shift_remove("choices") {
             Some(Value::Array(choices)) => choices,
             _ => Vec::new(),
         };
@@ -79,7 +79,7 @@ impl Chunks {
             return;
         };
         members.entry("index").or_insert(Value::from(0));
-        if let Some(delta) = members.remove("delta") {
+        if let Some(delta) = members.shift_remove("delta") {
             members.insert("message".to_owned(), delta);
         }
         self.left_out |= !fold::merge_element(&mut self.choices, choice);
