@@ -1,1 +1,190 @@
-//! (being built)
+//! Wire formats: bytes in, nouns out. [`read`] finds out which dialect an exchange speaks and what
+//! was asked, answered and spent. It is pure, it never fails, and it never panics on what strangers
+//! send: what cannot be understood becomes [`Reading::fault`], one of [`Fault`]'s labels.
+//!
+//! It runs on the pipeline's thread, off the request path. Everything it holds is bounded: by the
+//! captured bytes, by [`decode::OUTPUT_BYTES_MAX`], by [`json::NODES_MAX`] and [`json::DEPTH_MAX`],
+//! and by [`sse::Limits`]. Costs are linear in the bytes.
+//!
+//! A dialect is a file of this room: it folds a stream into the object that the same call without
+//! streaming would have given, and then reads that object, so that both forms share one reader.
+
+use http::HeaderMap;
+use serde_json::Value;
+
+use crate::config::Tap;
+use crate::domain::{Countable, Exchange, Operation, Outcome, Reading};
+
+mod anthropic;
+mod columns;
+pub mod decode;
+mod detect;
+mod fault;
+mod fold;
+mod generic;
+pub mod json;
+mod openai;
+mod promptflow;
+mod session;
+mod side;
+pub mod sse;
+mod usage;
+
+#[cfg(test)]
+mod tests;
+
+pub use fault::Fault;
+
+use detect::Glance;
+use fold::Folded;
+use side::Side;
+use usage::Tally;
+
+/// The status that the model's container gave, where Azure ML's front door replaced it: any answer
+/// but 200 reaches the client as 424, with the original in `ms-azureml-model-error-statuscode`.
+pub fn model_status(exchange: &Exchange) -> Option<u16> {
+    let original = exchange.response_headers.get("ms-azureml-model-error-statuscode")?;
+    original.to_str().ok()?.trim().parse().ok().filter(|status| (100..600).contains(status))
+}
+
+/// Understands one exchange of `tap`, as far as it can be understood.
+pub fn read(exchange: &Exchange, tap: &Tap) -> Reading {
+    let glance = detect::at_a_glance(exchange, tap);
+    if let Glance::Other(dialect) = glance {
+        return metadata(Reading::new(dialect, Operation::Other), exchange, tap);
+    }
+    let request = Side::of_request(&exchange.request, &exchange.request_headers);
+    let response = Side::of_response(&exchange.response, &exchange.response_headers);
+    let (dialect, operation) = match glance {
+        Glance::Known(dialect, operation) => (dialect, operation),
+        _ => detect::by_shape(exchange, tap, &request, &response),
+    };
+    let reading = metadata(Reading::new(dialect, operation), exchange, tap);
+    if operation == Operation::Other {
+        return reading;
+    }
+    understand(View { exchange, tap, request, response }, reading)
+}
+
+/// What the heads tell, whatever the bodies hold.
+fn metadata(mut reading: Reading, exchange: &Exchange, tap: &Tap) -> Reading {
+    reading.provider = detect::provider(reading.dialect, exchange, tap);
+    reading.session = session::in_headers(&exchange.request_headers);
+    reading.stream = says_stream(&exchange.response_headers);
+    reading
+}
+
+fn says_stream(headers: &HeaderMap) -> bool {
+    let media = headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    media.is_some_and(side::is_event_stream)
+}
+
+/// The two sides of an exchange whose operation is known.
+struct View<'a> {
+    exchange: &'a Exchange,
+    tap: &'a Tap,
+    request: Side<'a>,
+    response: Side<'a>,
+}
+
+impl View<'_> {
+    /// The upstream said that the call succeeded.
+    fn succeeded(&self) -> bool {
+        self.exchange.status.is_some_and(|status| (200..300).contains(&status))
+    }
+
+    /// The whole of a successful answer is here, so that what is not in it was not given.
+    fn whole_success(&self) -> bool {
+        let there = self.exchange.response.complete && !self.response.partial();
+        self.succeeded() && there && self.response.fault.is_none()
+    }
+}
+
+/// The answer in one form, streamed or not.
+struct Answer<'a> {
+    /// The object given, or folded from the stream; of a failed call too.
+    body: Option<&'a Value>,
+    /// Tokens reported by the events of a stream.
+    tally: Tally,
+    /// The answer came as a stream.
+    stream: bool,
+    /// Part of the answer is missing.
+    cut: bool,
+    /// `usage` from the tail of a body with a hole.
+    usage_in_tail: Option<Value>,
+}
+
+impl<'a> Answer<'a> {
+    fn new(view: &'a View<'_>, folded: Option<&'a Folded>) -> Self {
+        let delivered = view.exchange.response.complete && view.exchange.outcome == Outcome::Ok;
+        Self {
+            body: folded.map_or(view.response.json(), |folded| folded.body.as_ref()),
+            tally: folded.map(|folded| folded.tally).unwrap_or_default(),
+            stream: folded.is_some(),
+            cut: !delivered
+                || view.response.partial()
+                || folded.is_some_and(|folded| !folded.ended),
+            usage_in_tail: view.response.usage_in_tail(),
+        }
+    }
+
+    /// The `usage` object of an answer that is no stream.
+    fn reported(&self) -> Option<&Value> {
+        let inside = self.body.filter(|_| !self.stream).and_then(|body| body.get("usage"));
+        inside.or(self.usage_in_tail.as_ref())
+    }
+}
+
+fn understand(view: View<'_>, mut reading: Reading) -> Reading {
+    let streamed = view.response.is_stream();
+    let mut folded = streamed.then(|| fold_stream(&view, reading.operation));
+    let answer = Answer::new(&view, folded.as_ref());
+    reading.stream = streamed;
+    let answered = answer.body.filter(|_| view.succeeded());
+    columns::fill(&mut reading, &view.tap.columns, &view.request, answered);
+    match reading.operation {
+        Operation::Score => promptflow::read(&view, &answer, &mut reading),
+        Operation::Chat => openai::chat::read(&view, &answer, &mut reading),
+        Operation::TextCompletion => openai::completions::read(&view, &answer, &mut reading),
+        Operation::Responses => openai::responses::read(&view, &answer, &mut reading),
+        Operation::Embeddings => openai::embeddings::read(&view, &answer, &mut reading),
+        Operation::Messages => anthropic::read(&view, &answer, &mut reading),
+        Operation::Call => generic::read(&view, &answer, &mut reading),
+        Operation::Feedback | Operation::Other => {}
+    }
+    if reading.finish_reason.is_none() && folded.as_ref().is_some_and(Folded::failed) {
+        reading.finish_reason = Some("error".to_owned());
+    }
+    if let Some(body) = view.request.json() {
+        reading.session = reading.session.or_else(|| session::in_body(body));
+    }
+    reading.countable = reading.countable.filter(says_something);
+    let faults =
+        [view.response.fault, folded.as_ref().and_then(|folded| folded.fault), view.request.fault];
+    reading.fault = faults.into_iter().flatten().next().map(Fault::label).or(reading.fault);
+    reading.first_content_offset = folded.as_ref().and_then(|folded| folded.first_content_offset);
+    reading.request_body = view.request.into_stored();
+    let whole = folded.as_mut().and_then(|folded| folded.body.take());
+    reading.response_body = whole.or_else(|| view.response.into_stored());
+    if reading.operation == Operation::Embeddings {
+        openai::embeddings::leave_vectors_out(&mut reading.response_body);
+    }
+    reading
+}
+
+fn fold_stream(view: &View<'_>, operation: Operation) -> Folded {
+    let side = &view.response;
+    match operation {
+        Operation::Chat | Operation::TextCompletion => {
+            fold::fold(side, openai::stream::Chunks::default())
+        }
+        Operation::Responses => fold::fold(side, openai::responses::Events::default()),
+        Operation::Messages => fold::fold(side, anthropic::Events::default()),
+        _ => fold::fold(side, promptflow::Pieces::new(&view.tap.columns)),
+    }
+}
+
+/// Texts of which nothing was seen would count as zero tokens, and unknown is never zero.
+fn says_something(countable: &Countable) -> bool {
+    !(countable.turns.is_empty() && countable.input.is_empty() && countable.output.is_empty())
+}

@@ -1,0 +1,322 @@
+//! JSON from strangers: bounded in depth and number of values, and still of use when bytes are missing.
+
+use memchr::memchr2;
+use memchr::memmem;
+use serde_json::{Map, Value};
+
+use super::Fault;
+
+/// Nesting of arrays and objects; deeper bodies stay text. Below serde_json's own limit of 128, so
+/// that everything behind us may recurse.
+pub const DEPTH_MAX: usize = 64;
+/// Values in one body; a body with more stays text. It bounds the memory that parsing takes, which
+/// for hostile input is a hundred times the text.
+pub const NODES_MAX: usize = 1 << 17;
+/// Bytes of a name (model, id, session, reason); what is longer is cut.
+pub const NAME_BYTES_MAX: usize = 256;
+/// Levels of a cut body that are searched for whole members.
+const SALVAGE_LEVELS: usize = 4;
+
+/// Reads one JSON text; a byte order mark is passed over, lone surrogates are replaced.
+pub(super) fn parse(bytes: &[u8]) -> Result<Value, Fault> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    if !within_limits(bytes) {
+        return Err(Fault::JsonLimits);
+    }
+    serde_json::from_slice(bytes).or_else(|_| {
+        let mended = without_lone_surrogates(bytes).ok_or(Fault::Json)?;
+        serde_json::from_slice(&mended).map_err(|_| Fault::Json)
+    })
+}
+
+/// What can be known of a JSON text whose end is missing: the members and elements that are whole,
+/// within the containers that are cut. `None` where it does not begin as an object or array.
+pub(super) fn salvage(prefix: &[u8]) -> Option<Value> {
+    let prefix = prefix.strip_prefix(b"\xef\xbb\xbf").unwrap_or(prefix);
+    within_limits(prefix).then(|| salvage_at_level(prefix, SALVAGE_LEVELS)).flatten()
+}
+
+/// The `usage` member of the outermost object, from the last bytes of a JSON text. That it is the
+/// outermost is proved by what follows: only whole members, and one brace more than was opened.
+pub(super) fn usage_in_tail(tail: &[u8]) -> Option<Value> {
+    const CANDIDATES_MAX: usize = 8;
+    let candidates = memmem::rfind_iter(tail, b"\"usage\"").take(CANDIDATES_MAX);
+    candidates.filter_map(|at| usage_at(tail, at)).next()
+}
+
+/// A short text: trimmed, not empty, cut to [`NAME_BYTES_MAX`].
+pub(super) fn name(value: Option<&Value>) -> Option<String> {
+    short(value?.as_str()?)
+}
+
+/// See [`name`].
+pub(super) fn short(text: &str) -> Option<String> {
+    let text = text.trim();
+    (!text.is_empty()).then(|| text[..text.floor_char_boundary(NAME_BYTES_MAX)].to_owned())
+}
+
+/// All strings within a value that are not empty, in order.
+pub(super) fn texts(value: &Value, into: &mut Vec<String>) {
+    match value {
+        Value::String(text) if !text.is_empty() => into.push(text.clone()),
+        Value::Array(items) => items.iter().for_each(|item| texts(item, into)),
+        Value::Object(members) => members.values().for_each(|member| texts(member, into)),
+        _ => {}
+    }
+}
+
+/// True for what carries no text and no figure: null, blank strings, and containers of such.
+pub(super) fn blank(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.trim().is_empty(),
+        Value::Array(items) => items.iter().all(blank),
+        Value::Object(members) => members.values().all(blank),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// The non-empty string under `key`.
+pub(super) fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
+    value.get(key).and_then(Value::as_str).filter(|text| !text.is_empty())
+}
+
+/// The array under `key`, empty where there is none.
+pub(super) fn items<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+    value.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn within_limits(bytes: &[u8]) -> bool {
+    let (mut depth, mut nodes, mut at) = (0usize, 1usize, 0usize);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' => at = string_end(bytes, at).unwrap_or(bytes.len()) - 1,
+            b'{' | b'[' => (depth, nodes) = (depth + 1, nodes + 1),
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b',' => nodes += 1,
+            _ => {}
+        }
+        if depth > DEPTH_MAX || nodes > NODES_MAX {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+/// The offset past the string that opens at `at`; `None` where it does not end.
+fn string_end(bytes: &[u8], at: usize) -> Option<usize> {
+    let mut at = at + 1;
+    loop {
+        let found = at + memchr2(b'"', b'\\', bytes.get(at..)?)?;
+        if bytes[found] == b'"' {
+            return Some(found + 1);
+        }
+        at = found + 2;
+    }
+}
+
+/// The offset past the value that begins at `at`; `None` where it is cut or is none. A number or
+/// a word counts as cut where the bytes end right behind it.
+fn value_end(bytes: &[u8], at: usize) -> Option<usize> {
+    match bytes.get(at)? {
+        b'"' => string_end(bytes, at),
+        b'{' | b'[' => container_end(bytes, at),
+        _ => {
+            let rest = &bytes[at..];
+            let len = rest.iter().position(|b| matches!(b, b',' | b'}' | b']' | b' ' | b'\n'))?;
+            (len > 0).then_some(at + len)
+        }
+    }
+}
+
+fn container_end(bytes: &[u8], start: usize) -> Option<usize> {
+    let (mut at, mut depth) = (start, 0usize);
+    loop {
+        match bytes.get(at)? {
+            b'"' => at = string_end(bytes, at)? - 1,
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+        at += 1;
+        if depth == 0 {
+            return Some(at);
+        }
+    }
+}
+
+fn skip_blanks(bytes: &[u8], at: usize) -> usize {
+    let rest = bytes.get(at..).unwrap_or_default();
+    at + rest.iter().take_while(|b| b.is_ascii_whitespace()).count()
+}
+
+fn salvage_at_level(bytes: &[u8], levels: usize) -> Option<Value> {
+    let at = skip_blanks(bytes, 0);
+    match bytes.get(at)? {
+        _ if levels == 0 => None,
+        b'{' => Some(Value::Object(salvage_members(&bytes[at + 1..], levels))),
+        b'[' => Some(Value::Array(salvage_elements(&bytes[at + 1..], levels))),
+        _ => None,
+    }
+}
+
+fn salvage_members(bytes: &[u8], levels: usize) -> Map<String, Value> {
+    let mut members = Map::new();
+    let mut next = Some(0);
+    while let Some((key, value_at)) = next.and_then(|at| key_at(bytes, skip_blanks(bytes, at))) {
+        let (value, end) = salvage_value(bytes, value_at, levels);
+        members.extend(value.map(|value| (key, value)));
+        next = end.and_then(|end| after_comma(bytes, end));
+    }
+    members
+}
+
+fn salvage_elements(bytes: &[u8], levels: usize) -> Vec<Value> {
+    let mut elements = Vec::new();
+    let mut next = Some(0);
+    while let Some(at) = next {
+        let (value, end) = salvage_value(bytes, skip_blanks(bytes, at), levels);
+        elements.extend(value);
+        next = end.and_then(|end| after_comma(bytes, end));
+    }
+    elements
+}
+
+/// The value at `at`, or what is whole of it; and where it ends, if it does.
+fn salvage_value(bytes: &[u8], at: usize, levels: usize) -> (Option<Value>, Option<usize>) {
+    match value_end(bytes, at) {
+        Some(end) => (parse(&bytes[at..end]).ok(), Some(end)),
+        None => (salvage_at_level(bytes.get(at..).unwrap_or_default(), levels - 1), None),
+    }
+}
+
+/// The key at `at`, and where its value begins.
+fn key_at(bytes: &[u8], at: usize) -> Option<(String, usize)> {
+    if bytes.get(at) != Some(&b'"') {
+        return None;
+    }
+    let end = string_end(bytes, at)?;
+    let key = serde_json::from_slice(&bytes[at..end]).ok()?;
+    let colon = skip_blanks(bytes, end);
+    (bytes.get(colon) == Some(&b':')).then(|| (key, skip_blanks(bytes, colon + 1)))
+}
+
+fn after_comma(bytes: &[u8], at: usize) -> Option<usize> {
+    let comma = skip_blanks(bytes, at);
+    (bytes.get(comma) == Some(&b',')).then_some(comma + 1)
+}
+
+fn usage_at(tail: &[u8], at: usize) -> Option<Value> {
+    let before = tail[..at].iter().rev().find(|b| !b.is_ascii_whitespace())?;
+    let colon = skip_blanks(tail, at + b"\"usage\"".len());
+    if !matches!(before, b',' | b'{') || tail.get(colon) != Some(&b':') {
+        return None;
+    }
+    let start = skip_blanks(tail, colon + 1);
+    if tail.get(start) != Some(&b'{') {
+        return None;
+    }
+    let end = value_end(tail, start)?;
+    closes_the_outermost(&tail[end..]).then(|| parse(&tail[start..end]).ok()).flatten()
+}
+
+/// True where `rest` closes one object more than it opens, and then ends.
+fn closes_the_outermost(rest: &[u8]) -> bool {
+    let (mut at, mut depth) = (0, 0usize);
+    while let Some(&byte) = rest.get(at) {
+        match byte {
+            b'"' => match string_end(rest, at) {
+                Some(end) => at = end - 1,
+                None => return false,
+            },
+            b'{' | b'[' => depth += 1,
+            b'}' if depth == 0 => return skip_blanks(rest, at + 1) == rest.len(),
+            b'}' | b']' if depth > 0 => depth -= 1,
+            b']' => return false,
+            _ => {}
+        }
+        at += 1;
+    }
+    false
+}
+
+/// The text with every `\uD800` to `\uDFFF` that has no partner replaced by `\uFFFD`; `None`
+/// where there was none.
+fn without_lone_surrogates(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut mended = Vec::with_capacity(bytes.len());
+    let (mut at, mut found_any) = (0, false);
+    while at < bytes.len() {
+        let take = match (bytes[at], escaped_unit(bytes, at)) {
+            (_, Some(0xd800..=0xdbff))
+                if matches!(escaped_unit(bytes, at + 6), Some(0xdc00..=0xdfff)) =>
+            {
+                12
+            }
+            (_, Some(0xd800..=0xdfff)) => {
+                found_any = true;
+                mended.extend_from_slice(b"\\ufffd");
+                at += 6;
+                continue;
+            }
+            (b'\\', _) => 2,
+            _ => 1,
+        };
+        let end = bytes.len().min(at + take);
+        mended.extend_from_slice(&bytes[at..end]);
+        at = end;
+    }
+    found_any.then_some(mended)
+}
+
+/// The UTF-16 unit that `\uXXXX` at `at` stands for.
+fn escaped_unit(bytes: &[u8], at: usize) -> Option<u16> {
+    let escape = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
+    u16::from_str_radix(std::str::from_utf8(escape).ok()?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn hostile_json_is_refused_or_mended_never_a_panic() {
+        assert_eq!(parse(&[b"[".repeat(65), b"]".repeat(65)].concat()), Err(Fault::JsonLimits));
+        assert!(parse(&[b"[".repeat(64), b"]".repeat(64)].concat()).is_ok());
+        assert_eq!(
+            parse(format!("[{}0]", "0,".repeat(NODES_MAX)).as_bytes()),
+            Err(Fault::JsonLimits)
+        );
+        assert!(parse(format!("\"{}\"", ",".repeat(NODES_MAX * 2)).as_bytes()).is_ok());
+        assert_eq!(parse(b"{\"a\":1} x"), Err(Fault::Json), "trailing garbage");
+        assert_eq!(parse(b"\xef\xbb\xbf{}"), Ok(json!({})));
+        assert_eq!(
+            parse(br#""a\ud83c b\udf89 \ud83c\udf89 \\ud83c""#),
+            Ok(json!("a\u{fffd} b\u{fffd} \u{1f389} \\ud83c"))
+        );
+        assert!(parse(b"123456789012345678901234567890").is_ok_and(|n| n.is_f64()));
+        assert_eq!(parse(b"1e999"), Err(Fault::Json));
+    }
+
+    #[test]
+    fn a_cut_text_gives_its_whole_members() {
+        let cut = br#"{"model":"m","n":12,"messages":[{"role":"user","content":"hi"},{"role":"us"#;
+        assert_eq!(
+            salvage(cut),
+            Some(json!({"model":"m","n":12,"messages":[{"role":"user","content":"hi"},{}]}))
+        );
+        assert_eq!(salvage(br#"{"a":1"#), Some(json!({})), "a number at the edge may go on");
+        assert_eq!(salvage(br#""text that is cu"#), None);
+    }
+
+    #[test]
+    fn usage_is_found_in_a_tail_only_at_the_outermost_level() {
+        let tail = br#"ore text"}}],"usage":{"prompt_tokens":5},"user":null} "#;
+        assert_eq!(usage_in_tail(tail), Some(json!({"prompt_tokens":5})));
+        assert_eq!(usage_in_tail(br#"x"}],"inner":{"usage":{"prompt_tokens":9}}}"#), None);
+        assert_eq!(usage_in_tail(br#"say \"usage\":{\"prompt_tokens\":9}"}"#), None);
+        assert_eq!(usage_in_tail(br#"{"a":"b \"usage" :{"prompt_tokens":9}}"#), None);
+        assert_eq!(usage_in_tail(br#","usage":{"prompt_tokens":5}"#), None, "the end is not here");
+    }
+}

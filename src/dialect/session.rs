@@ -1,0 +1,31 @@
+//! A conversation's id, so that a whole session can be sampled together.
+//!
+//! In this order: the headers `x-session-id`, `session-id`; in the request's body `session_id`,
+//! `conversation_id` (a flow's inputs), `conversation` or `conversation.id` (OpenAI's responses),
+//! `metadata.session_id`, `metadata.conversation_id`.
+
+use http::HeaderMap;
+use serde_json::Value;
+
+use super::json;
+
+const HEADERS: &[&str] = &["x-session-id", "session-id"];
+const MEMBERS: &[&str] = &[
+    "/session_id",
+    "/conversation_id",
+    "/conversation",
+    "/conversation/id",
+    "/metadata/session_id",
+    "/metadata/conversation_id",
+];
+
+/// The session that the headers name.
+pub(super) fn in_headers(headers: &HeaderMap) -> Option<String> {
+    let values = HEADERS.iter().filter_map(|name| headers.get(*name));
+    values.filter_map(|value| value.to_str().ok()).find_map(json::short)
+}
+
+/// The session that the request's body names.
+pub(super) fn in_body(body: &Value) -> Option<String> {
+    MEMBERS.iter().find_map(|pointer| json::name(body.pointer(pointer)))
+}
