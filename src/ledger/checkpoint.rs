@@ -79,7 +79,7 @@ impl Found {
         let from = match &self.checkpoint {
             Some(checkpoint) if checkpoint.clean => return None,
             Some(checkpoint) => checkpoint.time,
-            None => self.last_change?,
+            None => self.last_change.or(self.last.map(Incarnation::started))?,
         };
         Some(Window { from: from.min(now), to: now })
     }
@@ -231,7 +231,8 @@ mod tests {
         let incarnation = Incarnation::new(time, None);
         let key = BookKey { incarnation, hour: Hour::of(time) };
         let mut page = Page::empty("pod-1");
-        page.counts = Counts { seen: 100, not_sampled: 80, kept: 10, stored: 6, ..Counts::default() };
+        page.counts =
+            Counts { seen: 100, not_sampled: 80, kept: 10, stored: 6, ..Counts::default() };
         page.counts.lose(DropStage::Intake, DropReason::Full, 3);
         let pages = BTreeMap::from([(key.clone(), page)]);
         let checkpoint = Some(Checkpoint { time, clean, pages });

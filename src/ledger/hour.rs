@@ -59,6 +59,12 @@ impl Incarnation {
         }
     }
 
+    /// When the run began, to the millisecond.
+    pub fn started(self) -> Timestamp {
+        let millis = i64::try_from(self.0 >> 16).unwrap_or(0);
+        Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
     /// Reads 16 lower-case hex digits.
     pub fn parse(text: &str) -> Option<Self> {
         let lower = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
@@ -106,6 +112,7 @@ mod tests {
         let at = |ms| Timestamp::from_millisecond(ms).expect("a time");
         let first = Incarnation::new(at(1_700_000_000_000), None);
         let second = Incarnation::new(at(1_700_000_000_001), Some(first));
+        assert_eq!(second.started(), at(1_700_000_000_001));
         assert!(second > first);
         let set_back = Incarnation::new(at(1_600_000_000_000), Some(second));
         assert!(set_back > second);

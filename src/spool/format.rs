@@ -83,8 +83,7 @@ impl Tally {
 
     /// Adds all of `other`.
     pub fn merge(&mut self, other: &Self) {
-        for (into, from) in
-            [(&mut self.samples, &other.samples), (&mut self.others, &other.others)]
+        for (into, from) in [(&mut self.samples, &other.samples), (&mut self.others, &other.others)]
         {
             for (hour, n) in from {
                 *into.entry(*hour).or_default() += n;
@@ -95,9 +94,9 @@ impl Tally {
     /// What is in `self` and not in `other`.
     pub fn minus(&self, other: &Self) -> Self {
         let less = |mine: &BTreeMap<Hour, u64>, theirs: &BTreeMap<Hour, u64>| {
-            let rest = mine.iter().map(|(hour, n)| {
-                (*hour, n.saturating_sub(theirs.get(hour).copied().unwrap_or(0)))
-            });
+            let rest = mine
+                .iter()
+                .map(|(hour, n)| (*hour, n.saturating_sub(theirs.get(hour).copied().unwrap_or(0))));
             rest.filter(|(_, n)| *n > 0).collect()
         };
         let samples = less(&self.samples, &other.samples);
@@ -218,7 +217,8 @@ impl<'a> Iterator for Walk<'a> {
             self.at += PREFIX_BYTES + body.len();
             return Some(Item::Record(kind, body));
         }
-        let gap = (1..rest.len()).find(|gap| record(&rest[*gap..]).is_some() || is_trailer(&rest[*gap..]));
+        let gap = (1..rest.len())
+            .find(|gap| record(&rest[*gap..]).is_some() || is_trailer(&rest[*gap..]));
         let gap = gap.unwrap_or(rest.len());
         self.at += gap;
         Some(Item::Damage(gap))
@@ -237,7 +237,8 @@ fn record(bytes: &[u8]) -> Option<(Kind, &[u8])> {
         return None;
     }
     let kind = Kind::of(prefix[9])?;
-    let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let word =
+        |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     let end = PREFIX_BYTES.checked_add(word(0) as usize)?;
     let body = bytes.get(PREFIX_BYTES..end)?;
     (checksum(&prefix[..4], &bytes[8..end]) == word(4)).then_some((kind, body))
