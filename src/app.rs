@@ -4,10 +4,12 @@
 //! pipeline empties, the spool seals, the archive uploads, spans flush. Each step ends when its input
 //! has, or at the deadline, whose victims are named.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::Archive;
@@ -15,12 +17,12 @@ use crate::config::Config;
 use crate::console::{Console, ConsoleError, Ready};
 use crate::domain::MemoryBudget;
 use crate::drain::Drain;
-use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::pipeline::{self, Pipeline};
 use crate::proxy::{self, Proxy, ProxyError};
-use crate::spool::Spool;
-use crate::trace::Tracer;
+use crate::spool::{Recovery, Spool, SpoolError};
+use crate::trace::{SpanFate, TraceError, Tracer};
+use crate::{bucket, config};
 
 /// Why flowtap cannot start; the message names the address or the key.
 #[derive(Debug, thiserror::Error)]
@@ -32,31 +34,164 @@ pub enum StartError {
     #[error(transparent)]
     Console(#[from] ConsoleError),
     /// The spool's folder.
-    #[error(transparent)]
-    Spool(#[from] crate::spool::SpoolError),
+    #[error("spool.dir: {0}")]
+    Spool(#[from] SpoolError),
     /// The bucket.
     #[error("bucket: {0}")]
-    Bucket(#[from] crate::bucket::BucketError),
+    Bucket(#[from] bucket::BucketError),
     /// The trace exporter.
     #[error("trace.otlp_endpoint: {0}")]
-    Trace(#[from] crate::trace::TraceError),
+    Trace(#[from] TraceError),
     /// A thread or a runtime.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
+}
+
+/// Serves until SIGTERM or SIGINT, then drains. A second signal ends at once.
+pub fn run(config: &Config) -> Result<(), StartError> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let app = App::start(config)?;
+    runtime.block_on(signal());
+    tracing::info!("draining");
+    std::thread::spawn(|| {
+        let again = Builder::new_current_thread().enable_all().build();
+        if let Ok(again) = again {
+            again.block_on(signal());
+            std::process::exit(1);
+        }
+    });
+    app.stop();
+    Ok(())
+}
+
+async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
 }
 
 /// A flowtap that serves.
 pub struct App {
     drain: Drain,
     stopping: CancellationToken,
-    archive_stopping: CancellationToken,
-    admin_stopping: CancellationToken,
+    archiving: CancellationToken,
+    administering: CancellationToken,
+    runtime: Runtime,
+    archive: JoinHandle<()>,
     spool: Spool,
     tracer: Option<Tracer>,
     ready: Ready,
     drain_timeout: Duration,
-    /// The addresses of the taps, in the order of the configuration.
-    pub tap_addresses: Vec<SocketAddr>,
-    /// The address of the admin listener.
-    pub admin_address: Option<SocketAddr>,
+}
+
+impl App {
+    /// Starts everything. Doors are bound before anything runs, so that a taken port leaves no trace.
+    pub fn start(config: &Config) -> Result<Self, StartError> {
+        let metrics = Metrics::new(&config.metrics);
+        metrics.build_info(env!("CARGO_PKG_VERSION"));
+        config.taps.iter().for_each(|tap| metrics.tap_opened(&tap.name));
+        let (drain, ready) = (Drain::default(), Ready::default());
+        let console = Console::bind(&config.admin, metrics.clone(), ready.clone())?;
+
+        let now = Timestamp::now();
+        let (spool, recovery) = Spool::open(&config.spool, Arc::clone(&config.instance), metrics.clone(), now)?;
+        report(&recovery);
+        let tracer = config.trace.as_ref().map(|trace| start_tracer(trace, config, &metrics)).transpose()?;
+        let budget = MemoryBudget::new(config.capture.memory_bytes_max);
+        let (intake, outtake) = pipeline::intake(config.capture.queue_max, spool.ledger(), metrics.clone());
+        let outlets = proxy::Outlets { intake, budget: budget.clone(), metrics: metrics.clone() };
+        let proxy = Proxy::bind(config, &outlets)?;
+        drop(outlets);
+
+        // The runtime of all that waits for something other than traffic.
+        let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("keeping").enable_all().build()?;
+        let store = runtime.block_on(bucket::open(&config.bucket))?;
+        let (archiving, administering) = (CancellationToken::new(), CancellationToken::new());
+        let archive = Archive::new(spool.clone(), store, metrics.clone());
+        let archive = runtime.spawn(archive.run(archiving.clone()));
+        log_doors(&proxy, &console);
+        runtime.spawn(console.serve(administering.clone()));
+        let outlets = pipeline::Outlets {
+            metrics,
+            ledger: spool.ledger(),
+            spool: spool.writer(),
+            tracer: tracer.clone(),
+            budget,
+        };
+        Pipeline::new(config, outlets).start(outtake, &drain)?;
+        let stopping = CancellationToken::new();
+        proxy.serve(&drain, &stopping)?;
+        ready.set(true);
+        let drain_timeout = config.drain_timeout;
+        Ok(Self { drain, stopping, archiving, administering, runtime, archive, spool, tracer, ready, drain_timeout })
+    }
+
+    /// Drains, in the order of the flow; what meets the deadline is named in the log.
+    pub fn stop(self) {
+        let deadline = Instant::now() + self.drain_timeout;
+        self.ready.set(false);
+        self.stopping.cancel();
+        let mut late = self.drain.join("traffic", deadline);
+        // What no longer carries traffic is quick; it gets a moment even if traffic took all the time.
+        let deadline = deadline.max(Instant::now() + Duration::from_secs(2));
+        late.extend(self.drain.join("", deadline));
+        let left = || deadline.saturating_duration_since(Instant::now());
+        if !self.runtime.block_on(self.spool.close(left())) {
+            late.push("spool".to_owned());
+        }
+        self.archiving.cancel();
+        if self.runtime.block_on(async { tokio::time::timeout(left(), self.archive).await }).is_err() {
+            late.push("archive".to_owned());
+        }
+        if self.tracer.is_some_and(|tracer| !tracer.shutdown(left())) {
+            late.push("spans".to_owned());
+        }
+        self.administering.cancel();
+        self.runtime.shutdown_timeout(Duration::from_millis(100));
+        if late.is_empty() {
+            tracing::info!("drained");
+        } else {
+            tracing::warn!(?late, "the drain deadline passed; what the spool holds goes to the bucket after the next start");
+        }
+    }
+}
+
+fn start_tracer(trace: &config::Trace, config: &Config, metrics: &Metrics) -> Result<Tracer, TraceError> {
+    let metrics = metrics.clone();
+    let fates = Arc::new(move |fate, spans| match fate {
+        SpanFate::Exported => metrics.spans_exported(spans),
+        SpanFate::Overflowed | SpanFate::Failed | SpanFate::Abandoned => metrics.spans_dropped(spans),
+    });
+    Tracer::start(trace, &config.instance, fates)
+}
+
+fn report(recovery: &Recovery) {
+    if let Some(window) = &recovery.unaccounted {
+        tracing::warn!(?window, "the last run ended without a shutdown; this window cannot be accounted for");
+    }
+    if let Some(reason) = &recovery.unusable {
+        tracing::error!(reason, "the spool cannot be used for now: samples are dropped and counted, traffic passes");
+    }
+    tracing::info!(
+        segments = recovery.segments,
+        rows = recovery.rows,
+        damages = recovery.damages,
+        set_aside = recovery.set_aside,
+        "spool opened"
+    );
+}
+
+fn log_doors(proxy: &Proxy, console: &Console) {
+    for (tap, address) in proxy.addresses() {
+        tracing::info!(tap = &*tap, %address, "listening");
+    }
+    if let Some(address) = console.address() {
+        tracing::info!(door = "admin", %address, "listening");
+    }
 }

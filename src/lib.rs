@@ -21,6 +21,7 @@ pub mod bucket;
 pub mod ledger;
 pub mod rollup;
 pub mod sample;
+
 pub mod spool;
 
 pub mod archive;

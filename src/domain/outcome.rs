@@ -78,6 +78,8 @@ labelled! {
         TooLarge = "too_large",
         /// The process was told to stop before the work was done.
         Shutdown = "shutdown",
+        /// The process ended without a shutdown; found out by the next one.
+        Crash = "crash",
     }
 }
 

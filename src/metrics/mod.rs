@@ -1,6 +1,7 @@
 //! Every Prometheus family, in one registry that is passed down. Methods are named after what
 //! happened; label values come from closed sets or from bounded tables (see `labels`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prometheus::{Result, TextEncoder};
@@ -110,6 +111,19 @@ impl Metrics {
     /// The media type of [`Self::encode`].
     pub fn content_type(&self) -> &'static str {
         prometheus::TEXT_FORMAT
+    }
+
+    /// The values of a family of counters, summed by one of its labels.
+    pub fn sums(&self, family: &str, label: &str) -> BTreeMap<String, f64> {
+        let families = self.inner.registrar.registry.gather();
+        let series = families.iter().filter(|found| found.name() == family);
+        let mut sums = BTreeMap::new();
+        for metric in series.flat_map(|found| found.get_metric()) {
+            let value = metric.get_label().iter().find(|pair| pair.name() == label);
+            let value = value.map_or("", |pair| pair.value());
+            *sums.entry(value.to_owned()).or_default() += metric.get_counter().get_value();
+        }
+        sums
     }
 
     /// Every family that is registered, in the order of docs/METRICS.md.

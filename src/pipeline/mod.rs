@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::redact::Redactor;
 use crate::rollup::Rollup;
 use crate::sample::Sampler;
-use crate::spool::SpoolWriter;
+use crate::spool::Writer;
 use crate::trace::Tracer;
 use crate::{dialect, tokens};
 
@@ -42,7 +42,7 @@ pub struct Outlets {
     /// The loss ledger.
     pub ledger: Ledger,
     /// The local disk queue.
-    pub spool: SpoolWriter,
+    pub spool: Writer,
     /// Spans, if they are exported.
     pub tracer: Option<Tracer>,
     /// What captured bodies hold, for its gauge.

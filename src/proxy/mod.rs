@@ -112,9 +112,10 @@ impl Proxy {
         Ok(Self { taps, threads: config.traffic.threads.max(1), deadline: config.drain_timeout })
     }
 
-    /// The addresses bound, in the order of the taps.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.taps.iter().filter_map(|tap| tap.socket.local_addr().ok()).collect()
+    /// The taps' names with the addresses bound, in the order of the configuration.
+    pub fn addresses(&self) -> Vec<(Arc<str>, SocketAddr)> {
+        let bound = |tap: &BoundTap| Some((Arc::clone(&tap.shared.name), tap.socket.local_addr().ok()?));
+        self.taps.iter().filter_map(bound).collect()
     }
 
     /// Serves on threads of `drain` until `stopping` is set; then what is under way finishes, to the

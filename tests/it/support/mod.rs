@@ -2,4 +2,5 @@
 
 pub mod process;
 pub mod servers;
+pub mod tap;
 pub mod wire;

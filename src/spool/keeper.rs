@@ -1,0 +1,554 @@
+//! The spool's thread: batches rows into one write, fsyncs in groups, seals, and keeps the books safe.
+//!
+//! One thread does it all in order, so that a checkpoint's totals always cover exactly the rows before
+//! it. A slow fsync delays later ones while rows wait in the bounded queue; nobody waits for the thread.
+
+use std::io;
+use std::mem;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+
+use super::faults::Faults;
+use super::folder::{Entry, Folder, SegmentId, State};
+use super::format::{self, Head, Kind, Mark, Tally};
+use super::recovery::{self, Recovered};
+use super::segment::{self, OpenSegment};
+use super::{Recovery, Sealed, Shared, SpoolError};
+use crate::config;
+use crate::domain::{Dataset, DropReason, DropStage, Row};
+use crate::ledger::{Checkpoint, Hour, Memo};
+
+/// Rows are written at the latest when so many bytes of them have been gathered.
+const BATCH_BYTES: usize = 1 << 20;
+/// Between two checkpoints where figures changed.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+/// Between two checkpoints where nothing did: bounds the window that a crash leaves unaccounted.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
+/// Between two attempts at a disk that does not work.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// A segment without rows is begun anew when its checkpoints take more.
+const ROWLESS_BYTES_MAX: u64 = 1 << 20;
+/// The share of the quota that `corrupt/` may take: one part in so many.
+const CORRUPT_SHARE: u64 = 16;
+/// Room that a footer takes at most, for the size at which a segment is sealed.
+const FOOTER_BYTES: u64 = 4096;
+
+pub(super) enum Message {
+    Row(Row),
+    Command(Command),
+}
+
+pub(super) enum Command {
+    Finish { id: SegmentId, stored: Tally, lost: Tally, damaged: bool, reply: oneshot::Sender<()> },
+    Checkpoint { reply: oneshot::Sender<bool> },
+    Close { reply: oneshot::Sender<()> },
+}
+
+/// Opens the folder with the share of the quota that `corrupt/` gets.
+pub(super) fn open_folder(settings: &config::Spool, faults: Faults) -> Result<Folder, SpoolError> {
+    Folder::open(&settings.dir, settings.bytes_max / CORRUPT_SHARE, faults)
+}
+
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    receiver: Receiver<Message>,
+    faults: Faults,
+    folder: Option<Folder>,
+    open: Option<OpenSegment>,
+    sequence: u64,
+    /// Records gathered for the next write, and what rows they are.
+    batch: Vec<u8>,
+    batch_tally: Tally,
+    memo: Memo,
+    checkpointed: Instant,
+    /// Names of segments whose rows are stored and whose files may still be there.
+    removing: Vec<String>,
+    leftovers: Vec<Entry>,
+    retry_at: Instant,
+    trouble: DropReason,
+    healthy: bool,
+    taken_over: bool,
+    closed: bool,
+}
+
+impl Keeper {
+    pub(super) fn new(shared: Arc<Shared>, receiver: Receiver<Message>, faults: Faults) -> Self {
+        let now = Instant::now();
+        Self {
+            shared,
+            receiver,
+            faults,
+            folder: None,
+            open: None,
+            sequence: 0,
+            batch: Vec::new(),
+            batch_tally: Tally::default(),
+            memo: Memo::default(),
+            checkpointed: now,
+            removing: Vec::new(),
+            leftovers: Vec::new(),
+            retry_at: now,
+            trouble: DropReason::Disk,
+            healthy: true,
+            taken_over: false,
+            closed: false,
+        }
+    }
+
+    /// Hands what an earlier run left to the ledger and the archive.
+    pub(super) fn take_over(
+        &mut self,
+        folder: Folder,
+        found: Recovered,
+        now: Timestamp,
+    ) -> Recovery {
+        let shared = &self.shared;
+        let unaccounted = found.found.window(now);
+        let pages = found.found.settle(shared.ledger.instance(), now);
+        let before: u64 =
+            found.found.checkpoint.iter().flat_map(|c| c.pages.values()).map(corrupt).sum();
+        let lost = pages.values().map(corrupt).sum::<u64>().saturating_sub(before);
+        let lost = lost.max(found.damages + found.set_aside);
+        if lost > 0 {
+            shared.metrics.dropped(DropStage::Spool, DropReason::Corrupt, lost);
+        }
+        shared.ledger.restore(pages);
+        let seconds = unaccounted.map_or(0.0, |w| w.to.duration_since(w.from).as_secs_f64());
+        shared.metrics.unaccounted_seconds(seconds);
+        let recovery = Recovery {
+            segments: found.sealed.len(),
+            rows: found.sealed.values().map(|sealed| sealed.tally.rows()).sum(),
+            damages: found.damages,
+            set_aside: found.set_aside,
+            unaccounted,
+            unusable: None,
+        };
+        tell(&recovery);
+        shared.sealed().extend(found.sealed);
+        shared.grown.notify_one();
+        self.leftovers = found.leftovers;
+        self.taken_over = true;
+        self.folder = Some(folder);
+        recovery
+    }
+
+    /// Begins without a folder; it is tried again later.
+    pub(super) fn do_without(&mut self, error: &io::Error) -> Recovery {
+        self.suffer(error);
+        Recovery { unusable: Some(error.to_string()), ..Recovery::default() }
+    }
+
+    /// Runs until all handles are gone.
+    pub(super) fn run(mut self) {
+        self.ensure_open();
+        loop {
+            match self.receiver.recv_timeout(self.patience()) {
+                Ok(message) => self.take_all(message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.tick();
+        }
+        self.close();
+    }
+
+    /// How long there is nothing to do unless something comes.
+    fn patience(&self) -> Duration {
+        let settings = &self.shared.settings;
+        let open = self.open.as_ref();
+        let sync = open.and_then(|o| o.first_unsynced).map(|at| at + settings.sync);
+        let seal = open.and_then(|o| o.first_row).map(|at| at + settings.segment_age);
+        let now = Instant::now();
+        let next = [sync, seal].into_iter().flatten().min().unwrap_or(now + CHECKPOINT_EVERY);
+        next.saturating_duration_since(now).min(CHECKPOINT_EVERY)
+    }
+
+    /// Takes `message` and what waits behind it, up to one batch.
+    fn take_all(&mut self, message: Message) {
+        self.take(message);
+        while self.batch.len() < BATCH_BYTES {
+            match self.receiver.try_recv() {
+                Ok(message) => self.take(message),
+                Err(_) => break,
+            }
+        }
+        self.flush();
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Row(row) => {
+                self.shared.release(format::row_bytes(&row));
+                if let Err(reason) = self.gather(&row) {
+                    self.drop_rows(&tally_of(row.dataset, Hour::of(row.time)), reason);
+                }
+            }
+            Message::Command(command) => {
+                self.flush();
+                self.obey(command);
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Finish { id, stored, lost, damaged, reply } => {
+                self.finish(id, &stored, &lost, damaged);
+                let _ = reply.send(());
+            }
+            Command::Checkpoint { reply } => {
+                let _ = reply.send(self.sync(true, false));
+            }
+            Command::Close { reply } => {
+                self.close();
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    /// Adds a row to the batch.
+    fn gather(&mut self, row: &Row) -> Result<(), DropReason> {
+        let bytes = format::row_bytes(row);
+        if self.closed {
+            return Err(DropReason::Shutdown);
+        }
+        let waiting = self.batch.len() as u64 + bytes + FOOTER_BYTES;
+        let full = self.open.as_ref().is_some_and(|open| {
+            open.bytes() + waiting > self.shared.settings.segment_bytes
+                && (open.has_rows() || !self.batch.is_empty())
+        });
+        if full {
+            self.flush();
+            self.seal();
+        }
+        if !self.ensure_open() {
+            return Err(self.trouble);
+        }
+        if self.bytes() + bytes > self.quota() {
+            return Err(DropReason::Quota);
+        }
+        format::write_row(&mut self.batch, row);
+        self.batch_tally.add(row.dataset, Hour::of(row.time));
+        Ok(())
+    }
+
+    /// Writes the batch.
+    fn flush(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let tally = mem::take(&mut self.batch_tally);
+        let written = match (&mut self.open, &self.folder) {
+            (Some(open), Some(folder)) => open.append(folder, &self.batch),
+            _ => Err(io::Error::from(io::ErrorKind::NotFound)),
+        };
+        self.batch.clear();
+        match written {
+            Ok(()) => self.note_written(&tally),
+            Err(error) => {
+                self.suffer(&error);
+                let reason = self.trouble;
+                self.drop_rows(&tally, reason);
+            }
+        }
+    }
+
+    fn note_written(&mut self, tally: &Tally) {
+        let Some(open) = &mut self.open else { return };
+        open.written.merge(tally);
+        open.unsynced.merge(tally);
+        let now = Instant::now();
+        open.first_unsynced.get_or_insert(now);
+        open.first_row.get_or_insert(now);
+        self.recover_health();
+    }
+
+    /// What time demands: fsync, sealing, a checkpoint, another attempt at the disk.
+    fn tick(&mut self) {
+        let now = Instant::now();
+        let settings = &self.shared.settings;
+        let due = |at: Option<Instant>, after: Duration| at.is_some_and(|at| now >= at + after);
+        let open = self.open.as_ref();
+        let seal = due(open.and_then(|o| o.first_row), settings.segment_age);
+        let sync = due(open.and_then(|o| o.first_unsynced), settings.sync);
+        let rowless = open.is_some_and(|o| !o.has_rows() && o.bytes() > ROWLESS_BYTES_MAX);
+        if seal || rowless {
+            self.seal();
+        } else if sync || self.checkpointed + CHECKPOINT_EVERY <= now {
+            self.sync(false, false);
+        }
+        self.ensure_open();
+        self.shared.metrics.spool_bytes(self.bytes());
+        self.shared.metrics.spool_segments(self.shared.sealed().len() as u64);
+    }
+
+    /// Makes safe what was written, and the books with it: at once if `checkpoint`, else when a second
+    /// has passed. False where the disk did not let it.
+    fn sync(&mut self, checkpoint: bool, footer: bool) -> bool {
+        self.flush();
+        let mut records = Vec::new();
+        let wrote_mark = self.mark(checkpoint, &mut records);
+        if let Some(open) = self.open.as_ref().filter(|open| footer && open.has_rows()) {
+            format::write_footer(&mut records, &open.written, open.bytes());
+        }
+        let (Some(open), Some(folder)) = (&mut self.open, &self.folder) else { return false };
+        let appended = records.is_empty() || open.append(folder, &records).is_ok();
+        if wrote_mark && !appended {
+            self.memo = Memo::default();
+        }
+        if records.is_empty() && open.first_unsynced.is_none() {
+            return true;
+        }
+        if let Err(error) = open.sync(folder) {
+            self.abandon(&error);
+            return false;
+        }
+        for (hour, n) in mem::take(&mut open.unsynced).samples {
+            self.shared.ledger.kept(hour, n);
+        }
+        appended
+    }
+
+    /// Adds a checkpoint to `records` where one is due; `now` says that it is.
+    fn mark(&mut self, now: bool, records: &mut Vec<u8>) -> bool {
+        let since = self.checkpointed.elapsed();
+        let Some(open) = self.open.as_ref().filter(|_| now || since >= CHECKPOINT_EVERY) else {
+            return false;
+        };
+        let (time, group) = (Timestamp::now(), &open.unsynced.samples);
+        let changed = self.shared.ledger.checkpoint(&mut self.memo, false, group, time);
+        if changed.is_none() && !now && since < HEARTBEAT_EVERY {
+            return false;
+        }
+        let unchanged = || Checkpoint { time, clean: self.closed, pages: Default::default() };
+        let ledger = changed.unwrap_or_else(unchanged);
+        self.checkpointed = Instant::now();
+        format::write_json(
+            records,
+            Kind::Checkpoint,
+            &Mark { removing: self.removing.clone(), ledger },
+        )
+    }
+
+    /// Seals the open segment and begins the next one; one without rows is replaced.
+    fn seal(&mut self) {
+        if !self.sync(false, true) && self.open.is_none() {
+            return;
+        }
+        let (Some(open), Some(folder)) = (self.open.take(), &self.folder) else { return };
+        if !open.has_rows() {
+            self.leftovers.push(Entry { id: open.id, state: State::Open });
+        } else if let Err(error) = folder.seal(open.id) {
+            self.open = Some(open);
+            return self.abandon(&error);
+        } else {
+            self.offer(open.id, open.bytes(), open.opened, open.written);
+        }
+        self.ensure_open();
+    }
+
+    /// Lets the archive have a sealed segment.
+    fn offer(&self, id: SegmentId, bytes: u64, opened: Timestamp, tally: Tally) {
+        let instance = Some(self.shared.ledger.instance().to_string());
+        let sealed = Sealed { bytes, opened, tally, instance, damaged: false };
+        self.shared.sealed().insert(id, sealed);
+        self.shared.grown.notify_one();
+    }
+
+    /// Gives up the open segment after an error that leaves its state unknown. Rows that no fsync
+    /// had made safe are dropped; the safe ones go into a new segment; the file goes to `corrupt/`.
+    fn abandon(&mut self, error: &io::Error) {
+        self.suffer(error);
+        let Some(open) = self.open.take() else { return };
+        let reason = self.trouble;
+        self.drop_rows(&open.unsynced, reason);
+        self.memo = Memo::default();
+        self.find_folder();
+        let safe = open.safe();
+        let saved = safe.is_empty() || self.save(&open, &safe).is_ok();
+        if !saved {
+            let incarnation = self.shared.ledger.incarnation();
+            for (hour, n) in &safe.samples {
+                self.shared.ledger.unreadable(incarnation, *hour, *n);
+            }
+        }
+        if let Some(folder) = &self.folder {
+            let _ = folder.set_aside(open.id, State::Open);
+        }
+    }
+
+    fn save(&mut self, open: &OpenSegment, safe: &Tally) -> io::Result<()> {
+        let bytes = open.safe_bytes()?;
+        let id = self.next_id();
+        let folder = self.folder.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let bytes = segment::write_sealed(folder, id, bytes, safe)?;
+        self.offer(id, bytes, open.opened, safe.clone());
+        Ok(())
+    }
+
+    /// True where there is a segment to write to.
+    fn ensure_open(&mut self) -> bool {
+        if self.open.is_none() && Instant::now() >= self.retry_at {
+            if let Err(error) = self.begin() {
+                self.suffer(&error);
+            }
+        }
+        self.open.is_some()
+    }
+
+    fn begin(&mut self) -> io::Result<()> {
+        self.find_folder();
+        let id = self.next_id();
+        let folder = self.folder.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let (opened, none) = (Timestamp::now(), Default::default());
+        let head = Head { instance: self.shared.ledger.instance().to_string(), opened };
+        let ledger = self.shared.ledger.checkpoint(&mut self.memo, true, &none, opened);
+        let Some(ledger) = ledger else { return Ok(()) };
+        let mark = Mark { removing: self.removing.clone(), ledger };
+        self.open = Some(OpenSegment::create(folder, id, &head, &mark)?);
+        self.checkpointed = Instant::now();
+        self.recover_health();
+        self.clear_leftovers();
+        Ok(())
+    }
+
+    fn next_id(&mut self) -> SegmentId {
+        self.sequence += 1;
+        SegmentId { incarnation: self.shared.ledger.incarnation(), sequence: self.sequence }
+    }
+
+    /// Takes the folder again where it is missing. What earlier runs left is taken over once.
+    fn find_folder(&mut self) {
+        if self.folder.as_ref().is_some_and(Folder::is_there) {
+            return;
+        }
+        self.folder = None;
+        match open_folder(&self.shared.settings, self.faults.clone()) {
+            Ok(folder) if !self.taken_over => {
+                let found = recovery::recover(&folder);
+                self.take_over(folder, found, Timestamp::now());
+            }
+            Ok(folder) => self.folder = Some(folder),
+            Err(SpoolError::Disk(error)) => self.suffer(&error),
+            Err(error) => tracing::error!(%error, "the spool is lost to another process"),
+        }
+    }
+
+    /// Removes files that hold nothing, now that a newer checkpoint is safe.
+    fn clear_leftovers(&mut self) {
+        let Some(folder) = &self.folder else { return };
+        self.leftovers.retain(|entry| folder.remove(entry.id, entry.state).is_err());
+    }
+
+    /// Books the rows of a segment as stored or lost, makes that safe, then removes the segment.
+    fn finish(&mut self, id: SegmentId, stored: &Tally, lost: &Tally, damaged: bool) {
+        if self.shared.sealed().remove(&id).is_none() {
+            return;
+        }
+        let ledger = &self.shared.ledger;
+        for (hour, n) in &stored.samples {
+            ledger.stored(id.incarnation, *hour, *n);
+        }
+        for (hour, n) in &lost.samples {
+            ledger.unreadable(id.incarnation, *hour, *n);
+        }
+        let others = Tally { others: lost.others.clone(), ..Tally::default() };
+        self.drop_rows(&others, DropReason::Corrupt);
+        self.removing.push(id.to_string());
+        self.sync(true, false);
+        let Some(folder) = &self.folder else { return };
+        let gone = match damaged {
+            true => {
+                folder.set_aside(id, State::Sealed).or_else(|_| folder.remove(id, State::Sealed))
+            }
+            false => folder.remove(id, State::Sealed),
+        };
+        match gone {
+            Ok(()) => drop(self.removing.pop()),
+            Err(_) => self.leftovers.push(Entry { id, state: State::Sealed }),
+        }
+    }
+
+    /// Ends the run's books; the archive is served on.
+    fn close(&mut self) {
+        self.flush();
+        if mem::replace(&mut self.closed, true) {
+            return;
+        }
+        self.shared.ledger.close();
+        match self.open.as_ref().is_some_and(OpenSegment::has_rows) {
+            true => self.seal(),
+            false => drop(self.sync(true, false)),
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        let open = self.open.as_ref().map_or(0, OpenSegment::bytes);
+        self.shared.sealed_bytes() + open + self.batch.len() as u64
+    }
+
+    fn quota(&self) -> u64 {
+        let bytes_max = self.shared.settings.bytes_max;
+        bytes_max - bytes_max / CORRUPT_SHARE
+    }
+
+    fn drop_rows(&self, tally: &Tally, reason: DropReason) {
+        let all = [(Dataset::Exchanges, &tally.samples), (Dataset::Usage, &tally.others)];
+        for (dataset, hours) in all {
+            for (hour, n) in hours {
+                self.shared.ledger.dropped_rows(dataset, *hour, DropStage::Spool, reason, *n);
+            }
+        }
+    }
+
+    /// Notes an error of the disk; logged once until the disk works again.
+    fn suffer(&mut self, error: &io::Error) {
+        self.trouble = reason(error);
+        self.retry_at = Instant::now() + RETRY_EVERY;
+        if mem::replace(&mut self.healthy, false) {
+            tracing::error!(%error, reason = self.trouble.label(), "the spool cannot write; rows are dropped and counted");
+        }
+    }
+
+    fn recover_health(&mut self) {
+        if !mem::replace(&mut self.healthy, true) {
+            tracing::info!("the spool can write again");
+        }
+    }
+}
+
+fn reason(error: &io::Error) -> DropReason {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DropReason::DiskFull,
+        _ => DropReason::Disk,
+    }
+}
+
+fn corrupt(page: &crate::ledger::Page) -> u64 {
+    page.counts.dropped.get(&(DropStage::Spool, DropReason::Corrupt)).copied().unwrap_or(0)
+}
+
+fn tally_of(dataset: Dataset, hour: Hour) -> Tally {
+    let mut tally = Tally::default();
+    tally.add(dataset, hour);
+    tally
+}
+
+fn tell(recovery: &Recovery) {
+    if let Some(window) = recovery.unaccounted {
+        let (from, to) = (window.from, window.to);
+        tracing::warn!(%from, %to, "the last run ended without a shutdown; what it saw in this window is not accounted for");
+    }
+    if recovery.damages + recovery.set_aside > 0 {
+        let (damages, files) = (recovery.damages, recovery.set_aside);
+        tracing::warn!(damages, files, "some of the spool cannot be read and was set aside");
+    }
+    if recovery.segments > 0 {
+        let (segments, rows) = (recovery.segments, recovery.rows);
+        tracing::info!(segments, rows, "the spool holds rows of an earlier run");
+    }
+}

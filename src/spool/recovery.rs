@@ -1,0 +1,190 @@
+//! What an earlier run left behind: read at start, whatever its state, and never a reason to fail.
+//!
+//! Sealed segments are judged by their footer, so that start-up costs the same however full the spool
+//! is; the newest segment and those without a footer are read whole. A torn segment keeps its place:
+//! its whole rows are uploaded, then the file moves to `corrupt/`. A file that is no segment of this
+//! version moves there at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use super::folder::{self, Entry, Folder, SegmentId, State};
+use super::format::{self, Head, Item, Kind, MAGIC, Mark, TRAILER_BYTES, Tally, Walk};
+use super::{Sealed, StoredRow};
+use crate::ledger::{BookKey, Checkpoint, Found, Hour};
+
+/// All that was found.
+#[derive(Debug, Default)]
+pub(super) struct Recovered {
+    /// For the ledger.
+    pub(super) found: Found,
+    /// Segments to upload.
+    pub(super) sealed: BTreeMap<SegmentId, Sealed>,
+    /// Files to remove once a new checkpoint is safe: no rows in them, or stored already.
+    pub(super) leftovers: Vec<Entry>,
+    /// Files moved to `corrupt/`.
+    pub(super) set_aside: u64,
+    /// Places in segments that could not be read, each at least one record.
+    pub(super) damages: u64,
+}
+
+/// Reads `folder`, seals what was left open, and sets aside what is not ours.
+pub(super) fn recover(folder: &Folder) -> Recovered {
+    let mut recovered = Recovered::default();
+    let mut removing = BTreeSet::new();
+    // Newest first: the newest checkpoint is the one that counts.
+    for entry in folder.entries().into_iter().rev() {
+        let last = &mut recovered.found.last;
+        *last = Some(last.map_or(entry.id.incarnation, |id| id.max(entry.id.incarnation)));
+        match inspect(folder, &entry, recovered.found.checkpoint.is_none()) {
+            Ok(seen) => recovered.take(folder, &entry, seen, &mut removing),
+            Err(_) => recovered.reject(folder, &entry),
+        }
+    }
+    recovered
+}
+
+/// One segment's content in figures.
+#[derive(Debug, Default)]
+struct Inspection {
+    bytes: u64,
+    head: Option<Head>,
+    tally: Tally,
+    after: Tally,
+    mark: Option<Mark>,
+    damages: u64,
+}
+
+impl Recovered {
+    fn take(
+        &mut self,
+        folder: &Folder,
+        entry: &Entry,
+        seen: Inspection,
+        removing: &mut BTreeSet<String>,
+    ) {
+        let name = entry.id.to_string();
+        let opened = seen.head.as_ref().map_or(entry.id.incarnation.started(), |head| head.opened);
+        self.found.last_change = self.found.last_change.max(Some(opened));
+        if let Some(head) = &seen.head {
+            self.found.instances.entry(entry.id.incarnation).or_insert(head.instance.clone());
+        }
+        self.damages += seen.damages;
+        if self.found.checkpoint.is_none() {
+            add(&mut self.found.after, entry.id, &seen.after);
+            if let Some(mark) = seen.mark {
+                removing.extend(mark.removing);
+                self.found.checkpoint = Some(mark.ledger);
+            }
+        }
+        if seen.tally.is_empty() || removing.contains(&name) {
+            self.leftovers.push(entry.clone());
+            return;
+        }
+        add(&mut self.found.present, entry.id, &seen.tally);
+        if entry.state == State::Open && folder.seal(entry.id).is_err() {
+            tracing::warn!(segment = %name, "a segment of an earlier run cannot be sealed");
+        }
+        let instance = seen.head.map(|head| head.instance);
+        let damaged = seen.damages > 0;
+        let sealed = Sealed { bytes: seen.bytes, opened, tally: seen.tally, instance, damaged };
+        self.sealed.insert(entry.id, sealed);
+    }
+
+    fn reject(&mut self, folder: &Folder, entry: &Entry) {
+        let empty = folder.path(entry.id, entry.state).symlink_metadata();
+        let empty = empty.is_ok_and(|meta| meta.is_file() && meta.len() == 0);
+        if empty && entry.state == State::Open {
+            // Created, and the process ended before the first byte: nothing was lost.
+            self.leftovers.push(entry.clone());
+            return;
+        }
+        self.set_aside += 1;
+        if folder.set_aside(entry.id, entry.state).is_err() {
+            tracing::warn!(segment = %entry.id, "a file that is no segment cannot be set aside");
+        }
+    }
+}
+
+fn add(into: &mut BTreeMap<BookKey, u64>, id: SegmentId, tally: &Tally) {
+    for (hour, n) in &tally.samples {
+        *into.entry(BookKey { incarnation: id.incarnation, hour: *hour }).or_default() += n;
+    }
+}
+
+/// Looks into one file; an error means that it is no segment of this version.
+fn inspect(folder: &Folder, entry: &Entry, whole: bool) -> io::Result<Inspection> {
+    let file = folder.open_segment(entry.id, entry.state)?;
+    let mut magic = [0; MAGIC.len()];
+    file.read_exact_at(&mut magic, 0)?;
+    if magic != *MAGIC {
+        return Err(io::Error::from(io::ErrorKind::InvalidData));
+    }
+    if entry.state == State::Sealed && !whole {
+        if let Some(seen) = by_footer(&file) {
+            return Ok(seen);
+        }
+    }
+    let bytes = folder::read_all(&file)?;
+    by_walk(&bytes).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+/// Head and footer alone.
+fn by_footer(file: &File) -> Option<Inspection> {
+    let bytes = file.metadata().ok()?.len();
+    let mut trailer = [0; TRAILER_BYTES];
+    file.read_exact_at(&mut trailer, bytes.checked_sub(TRAILER_BYTES as u64)?).ok()?;
+    let offset = format::footer_offset(&trailer)?;
+    let mut footer = vec![0; usize::try_from(bytes.checked_sub(offset)?).ok()?];
+    file.read_exact_at(&mut footer, offset).ok()?;
+    let tally = format::read_footer(&footer)?;
+    let mut start = vec![0; 4096.min(bytes as usize)];
+    file.read_exact_at(&mut start, 0).ok()?;
+    let head = match Walk::new(&start)?.next()? {
+        Item::Record(Kind::Head, body) => serde_json::from_slice(body).ok()?,
+        _ => return None,
+    };
+    Some(Inspection { bytes, head: Some(head), tally, ..Inspection::default() })
+}
+
+/// Every record.
+fn by_walk(bytes: &[u8]) -> Option<Inspection> {
+    let mut seen = Inspection { bytes: bytes.len() as u64, ..Inspection::default() };
+    for item in Walk::new(bytes)? {
+        match item {
+            Item::Damage(_) => seen.damages += 1,
+            Item::Record(Kind::Row, body) => seen.row(format::read_row(body)),
+            Item::Record(Kind::Checkpoint, body) => seen.mark(serde_json::from_slice(body).ok()),
+            Item::Record(Kind::Head, body) => seen.head = serde_json::from_slice(body).ok(),
+            Item::Record(Kind::Footer, _) => {}
+        }
+    }
+    Some(seen)
+}
+
+impl Inspection {
+    fn row(&mut self, row: Option<StoredRow<'_>>) {
+        let Some(row) = row else {
+            self.damages += 1;
+            return;
+        };
+        let hour = Hour::of(row.time);
+        self.tally.add(row.dataset, hour);
+        self.after.add(row.dataset, hour);
+    }
+
+    /// Folds a checkpoint into the earlier ones: pages carry absolute figures.
+    fn mark(&mut self, mark: Option<Mark>) {
+        let Some(mark) = mark else {
+            self.damages += 1;
+            return;
+        };
+        let mut pages = self.mark.take().map(|before| before.ledger.pages).unwrap_or_default();
+        pages.extend(mark.ledger.pages);
+        let ledger = Checkpoint { pages, ..mark.ledger };
+        self.mark = Some(Mark { removing: mark.removing, ledger });
+        self.after = Tally::default();
+    }
+}

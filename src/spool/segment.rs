@@ -1,0 +1,141 @@
+//! A segment while it is written.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::faults::Point;
+use super::folder::{Folder, SegmentId, State};
+use super::format::{self, Head, Kind, Mark, Tally};
+
+/// The one segment that is being written. Its first records are the head and a full checkpoint.
+pub(super) struct OpenSegment {
+    pub(super) id: SegmentId,
+    pub(super) opened: Timestamp,
+    /// Since when the first row waits to be sealed.
+    pub(super) first_row: Option<Instant>,
+    /// Since when the oldest row waits for its fsync.
+    pub(super) first_unsynced: Option<Instant>,
+    /// Rows written, fsynced or not.
+    pub(super) written: Tally,
+    /// Rows written and not fsynced.
+    pub(super) unsynced: Tally,
+    file: File,
+    bytes: u64,
+    bytes_synced: u64,
+}
+
+impl OpenSegment {
+    /// Creates the file with its head and first checkpoint, fsynced, its name too.
+    pub(super) fn create(
+        folder: &Folder,
+        id: SegmentId,
+        head: &Head,
+        mark: &Mark,
+    ) -> io::Result<Self> {
+        let file = folder.create(id, State::Open)?;
+        let mut segment = Self {
+            id,
+            opened: head.opened,
+            first_row: None,
+            first_unsynced: None,
+            written: Tally::default(),
+            unsynced: Tally::default(),
+            file,
+            bytes: 0,
+            bytes_synced: 0,
+        };
+        let begun = segment.begin(folder, head, mark);
+        if begun.is_err() {
+            let _ = folder.remove(id, State::Open);
+        }
+        begun.map(|()| segment)
+    }
+
+    fn begin(&mut self, folder: &Folder, head: &Head, mark: &Mark) -> io::Result<()> {
+        let mut bytes = format::MAGIC.to_vec();
+        format::write_json(&mut bytes, Kind::Head, head);
+        format::write_json(&mut bytes, Kind::Checkpoint, mark);
+        self.append(folder, &bytes)?;
+        self.sync(folder)?;
+        folder.sync()
+    }
+
+    /// Bytes written.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// True where there is something for the bucket in it.
+    pub(super) fn has_rows(&self) -> bool {
+        !self.written.is_empty()
+    }
+
+    /// Rows that an fsync has made safe.
+    pub(super) fn safe(&self) -> Tally {
+        self.written.minus(&self.unsynced)
+    }
+
+    /// Writes whole records at the end. After an error the segment ends where it ended before: what
+    /// was half written is cut off, or else overwritten by the next records.
+    pub(super) fn append(&mut self, folder: &Folder, records: &[u8]) -> io::Result<()> {
+        let written = folder
+            .faults
+            .at(Point::Write)
+            .and_then(|()| self.file.write_all_at(records, self.bytes));
+        match written {
+            Ok(()) => self.bytes += records.len() as u64,
+            Err(_) => {
+                let _ = self.file.set_len(self.bytes);
+            }
+        }
+        written
+    }
+
+    /// Makes all rows safe. An error means that the file can be trusted no further than the last
+    /// fsync, for the kernel may have thrown the pages away.
+    pub(super) fn sync(&mut self, folder: &Folder) -> io::Result<()> {
+        folder.faults.at(Point::Sync)?;
+        self.file.sync_data()?;
+        if self.file.metadata()?.nlink() == 0 {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the segment was removed"));
+        }
+        self.bytes_synced = self.bytes;
+        self.first_unsynced = None;
+        Ok(())
+    }
+
+    /// The bytes up to the last fsync, for another file: this works even where the name is gone.
+    pub(super) fn safe_bytes(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; self.bytes_synced as usize];
+        self.file.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
+}
+
+/// Writes a sealed segment in one go: the rows that could be saved from one that failed.
+pub(super) fn write_sealed(
+    folder: &Folder,
+    id: SegmentId,
+    mut bytes: Vec<u8>,
+    tally: &Tally,
+) -> io::Result<u64> {
+    let mut footer = Vec::new();
+    format::write_footer(&mut footer, tally, bytes.len() as u64);
+    bytes.extend_from_slice(&footer);
+    let file = folder.create(id, State::Open)?;
+    let written = folder
+        .faults
+        .at(Point::Write)
+        .and_then(|()| file.write_all_at(&bytes, 0))
+        .and_then(|()| folder.faults.at(Point::Sync))
+        .and_then(|()| file.sync_data())
+        .and_then(|()| folder.seal(id));
+    if written.is_err() {
+        let _ = folder.remove(id, State::Open);
+    }
+    written.map(|()| bytes.len() as u64)
+}
