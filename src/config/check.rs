@@ -1,8 +1,14 @@
 //! From what was typed to checked types: all faults at once.
 
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::{Config, Faults};
+use super::fault::{Complaint, Report};
+use super::node::{Node, Origin};
+use super::table::ROOT;
+use super::walk::{Map, walk};
+use super::{Config, Faults, Tap, bucket, env, file, keep, serve, taps};
 
 /// What the command line adds to the file.
 #[derive(Clone, Debug, Default)]
@@ -17,11 +23,269 @@ pub struct Overrides {
     pub data_dir: Option<String>,
 }
 
-/// Reads, merges and checks everything that was typed.
+/// Reads, merges and checks everything that was typed: defaults, then the file, then `FLOWTAP_*`
+/// of `env`, then the command line. `env` also holds what `${VAR}` may name, and `HOSTNAME`.
+///
+/// # Errors
+/// All faults at once, each with its place; no secret is in them.
 pub fn load(
-    _file: Option<&Path>,
-    _overrides: &Overrides,
-    _env: &[(String, String)],
+    file: Option<&Path>,
+    overrides: &Overrides,
+    env: &[(String, String)],
 ) -> Result<Config, Faults> {
-    Err(Faults(Vec::new()))
+    let mut report = Report::new(file.map(|path| path.display().to_string()));
+    let bytes = match file {
+        None => Some(Vec::new()),
+        Some(path) => file::read(path, &mut report),
+    };
+    let config = bytes.and_then(|bytes| from_bytes(bytes, overrides, env, &mut report));
+    match config {
+        Some(config) if !report.is_faulty() => Ok(config),
+        _ => Err(report.into_faults()),
+    }
+}
+
+/// `load` from what the file holds.
+fn from_bytes(
+    bytes: Vec<u8>,
+    overrides: &Overrides,
+    env: &[(String, String)],
+    report: &mut Report,
+) -> Option<Config> {
+    let text = file::text(bytes, report)?;
+    report.source(&text);
+    let mut root = file::parse(&text, report)?;
+    env::expand(&mut root, env, report);
+    env::lay_environment(&mut root, env, report);
+    env::lay_options(&mut root, overrides, report);
+    let map = walk(&root, "", ROOT, report);
+    build(&map, &root, env, report)
+}
+
+/// Builds the whole; `None` after a fault.
+fn build(map: &Map, root: &Node, env: &[(String, String)], report: &mut Report) -> Option<Config> {
+    let data_dir = map.path_buf("data_dir").unwrap_or_else(|| PathBuf::from("."));
+    let tap_maps = map.maps("taps");
+    if tap_maps.is_empty() && map.sound(&["taps"]) {
+        let origin = root.get("taps").map_or(&Origin::Nowhere, |taps| &taps.origin);
+        let complaint = Complaint::new("there is no tap: nothing to listen on or to forward to")
+            .allowed("`taps` with at least one entry, or `--upstream URL`");
+        report.fault(origin, complaint);
+    }
+    let taps: Vec<Option<Tap>> = tap_maps.iter().map(|tap| taps::build(tap, report)).collect();
+    names(tap_maps, report);
+    listeners(tap_maps, &taps, map.map("admin"), report);
+    let sample = keep::build_sample(map.map("sample")?, report);
+    let capture = keep::build_capture(map.map("capture")?, report);
+    let redact = keep::build_redact(map.map("redact")?, report);
+    let spool = keep::build_spool(map.map("spool")?, &data_dir, report);
+    let bucket = match map.sound(&["bucket"]) {
+        true => bucket::build(map.map("bucket"), &data_dir, report),
+        false => None,
+    };
+    let admin = serve::build_admin(map.map("admin")?, report);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Some(Config {
+        taps: taps.into_iter().collect::<Option<Vec<Tap>>>()?,
+        sample,
+        capture,
+        redact,
+        bucket: bucket?,
+        spool,
+        admin: admin?,
+        trace: map.map("trace").and_then(serve::build_trace),
+        traffic: serve::build_traffic(map.map("traffic")?, cores),
+        metrics: serve::build_metrics(map.map("metrics")?),
+        instance: instance(map.text("instance"), env),
+        drain_timeout: map.time("drain_timeout"),
+        log: map.text("log")?.to_owned(),
+        warnings: std::mem::take(&mut report.warnings),
+    })
+}
+
+/// The instance's name: as given, else the host's with what names cannot have replaced.
+fn instance(given: Option<&str>, env: &[(String, String)]) -> Arc<str> {
+    if let Some(given) = given {
+        return Arc::from(given);
+    }
+    let host = env.iter().find(|(name, _)| name == "HOSTNAME").map_or("", |(_, host)| host);
+    let plain: String = host
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' })
+        .collect();
+    // The end of a pod's name is what tells it from its siblings.
+    let tail = plain.get(plain.len().saturating_sub(64)..).unwrap_or_default();
+    let name = tail.trim_start_matches(['.', '-']);
+    Arc::from(if name.is_empty() { "localhost" } else { name })
+}
+
+/// Reports taps of the same name.
+fn names(taps: &[Map], report: &mut Report) {
+    for (index, tap) in taps.iter().enumerate() {
+        let Some(name) = tap.text("name").filter(|_| tap.sound(&["name"])) else { continue };
+        let Some(first) = taps.iter().take(index).find(|t| t.text("name") == Some(name)) else {
+            continue;
+        };
+        let place = report.place_in_words(first.origin("name"));
+        let message = format!(
+            "`{}` is `{name}`, as is `{}` ({place})",
+            tap.path_of("name"),
+            first.path_of("name")
+        );
+        report.fault(tap.origin("name"), Complaint::new(message).allowed("a name of its own"));
+    }
+}
+
+/// A socket we listen on, with its place.
+struct Listener<'a> {
+    map: &'a Map,
+    address: SocketAddr,
+}
+
+/// Reports listeners that take the same socket, and taps that forward to one of them.
+fn listeners(taps: &[Map], built: &[Option<Tap>], admin: Option<&Map>, report: &mut Report) {
+    let all: Vec<Listener<'_>> = taps
+        .iter()
+        .chain(admin)
+        .filter(|map| map.sound(&["listen"]))
+        .filter_map(|map| Some(Listener { map, address: map.listen("listen")? }))
+        .filter(|listener| listener.address.port() != 0)
+        .collect();
+    for (index, listener) in all.iter().enumerate() {
+        let taken = all.iter().take(index).find(|first| collide(first.address, listener.address));
+        if let Some(first) = taken {
+            let place = report.place_in_words(first.map.origin("listen"));
+            let message = format!(
+                "`{}` is {}, which `{}` takes ({place})",
+                listener.map.path_of("listen"),
+                listener.address,
+                first.map.path_of("listen")
+            );
+            let complaint = Complaint::new(message).allowed("an address of its own");
+            report.fault(listener.map.origin("listen"), complaint);
+        }
+    }
+    for (map, tap) in taps.iter().zip(built) {
+        let Some(tap) = tap else { continue };
+        let own =
+            all.iter().find(|own| reaches(&tap.upstream.host, tap.upstream.port, own.address));
+        if let Some(own) = own {
+            let message = format!(
+                "`{}` leads back to flowtap: `{}` is {}",
+                map.path_of("upstream"),
+                own.map.path_of("listen"),
+                own.address
+            );
+            let complaint = Complaint::new(message).allowed("a server other than flowtap itself");
+            report.fault(map.origin("upstream"), complaint);
+        }
+    }
+}
+
+/// Whether two listeners cannot both be bound.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    // Linux binds `[::]` to IPv4 too.
+    let covers =
+        |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+    a.port() == b.port() && (a.ip() == b.ip() || covers(a.ip(), b.ip()) || covers(b.ip(), a.ip()))
+}
+
+/// Whether a connection to `host` and `port` ends at the listener.
+fn reaches(host: &str, port: u16, listener: SocketAddr) -> bool {
+    let ip = match host {
+        "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        host => match host.parse() {
+            Ok(ip) => ip,
+            Err(_) => return false,
+        },
+    };
+    let local = ip.is_loopback() || ip.is_unspecified();
+    let same = ip == listener.ip() || (host == "localhost" && listener.ip().is_loopback());
+    port == listener.port()
+        && (same
+            || (local && listener.ip().is_unspecified())
+            || (ip.is_unspecified() && listener.ip().is_loopback()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{BucketStore, DialectChoice, RedactKind, SampleBy, effective};
+
+    fn check(text: &str, overrides: &Overrides, env: &[(&str, &str)]) -> Result<Config, String> {
+        let env: Vec<_> = env.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let mut report = Report::new(Some("flowtap.yaml".to_owned()));
+        let config = from_bytes(text.as_bytes().to_vec(), overrides, &env, &mut report);
+        match config.filter(|_| !report.is_faulty()) {
+            Some(config) => Ok(config),
+            None => Err(report.into_faults().to_string()),
+        }
+    }
+
+    fn upstream(url: &str) -> Overrides {
+        Overrides { upstream: Some(url.to_owned()), ..Overrides::default() }
+    }
+
+    const EXAMPLE: &str = "\
+taps:
+  - name: chat                     # label `tap`
+    listen: 0.0.0.0:8080
+    upstream: http://127.0.0.1:9000
+    deployment: blue
+    dialect: auto
+    columns: {question: question, answer: answer, context: context, ground_truth: ground_truth, chat_history: chat_history}
+  - name: models
+    listen: 127.0.0.1:8081
+    upstream: https://contoso.openai.azure.com
+sample:  {rate: 0.1, errors: 1.0, slow: {over: 10s, rate: 1.0}, by: request}
+capture: {body_bytes_max: 1MiB, memory_bytes_max: 64MiB, headers: [content-type, user-agent]}
+redact:  {detect: [email, phone, credit_card, iban, ip, secret], mode: hash, key: k}
+bucket:  file:///var/lib/flowtap/bucket
+spool:   {dir: /var/lib/flowtap/spool, bytes_max: 1GiB, segment_bytes: 16MiB, segment_age: 60s, sync: 100ms}
+admin:   {listen: 127.0.0.1:9464, token: t}
+trace:   {otlp_endpoint: http://127.0.0.1:4317}
+";
+
+    #[test]
+    fn loads_the_example_of_the_contract() {
+        let config = check(EXAMPLE, &Overrides::default(), &[]).unwrap();
+        let [chat, models] = &*config.taps else { panic!("two taps") };
+        assert_eq!((&*chat.name, &*models.name), ("chat", "models"));
+        assert_eq!(models.upstream.authority, "contoso.openai.azure.com");
+        assert_eq!((models.upstream.secure, models.upstream.port), (true, 443));
+        assert_eq!(chat.dialect, DialectChoice::Auto);
+        assert!(chat.columns.configured && !models.columns.configured);
+        assert_eq!(config.sample.slow.unwrap().over, Duration::from_secs(10));
+        assert_eq!(config.redact.detect.len(), 6);
+        assert_eq!(config.spool.segment_bytes, 16 << 20);
+        assert_eq!(&*config.instance, "localhost");
+    }
+
+    #[test]
+    fn an_upstream_alone_is_enough() {
+        let config =
+            check("", &upstream("http://127.0.0.1:9000"), &[("HOSTNAME", "Pod 7.x")]).unwrap();
+        let [tap] = &*config.taps else { panic!("one tap") };
+        assert_eq!((&*tap.name, tap.listen.to_string()), ("default", "127.0.0.1:8080".to_owned()));
+        assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9464");
+        assert_eq!(config.spool.dir, Path::new("./flowtap-data/spool"));
+        let BucketStore::Local { path } = &config.bucket.store else { panic!("a folder") };
+        assert_eq!(path, Path::new("./flowtap-data/bucket"));
+        assert_eq!(config.redact.detect, [RedactKind::Secret, RedactKind::CreditCard]);
+        assert_eq!(config.sample.by, SampleBy::Request);
+        assert_eq!(&*config.instance, "Pod-7.x");
+    }
+
+    #[test]
+    fn what_is_effective_loads_again() {
+        let config = check(EXAMPLE, &Overrides::default(), &[]).unwrap();
+        let shown = effective(&config);
+        let mut again = check(&shown, &Overrides::default(), &[]).unwrap();
+        assert_eq!(again.warnings.len(), 2, "{:?}", again.warnings);
+        again.warnings.clear();
+        assert_eq!(format!("{config:?}"), format!("{again:?}"), "{shown}");
+        assert_eq!(shown, effective(&again));
+    }
 }

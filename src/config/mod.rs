@@ -8,14 +8,25 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod bucket;
 mod check;
+mod env;
 mod fault;
 mod file;
+mod keep;
+mod kind;
+mod mask;
+mod node;
+mod place;
 mod secret;
+mod serve;
 mod show;
+mod table;
+mod taps;
+mod walk;
 
 pub use check::{Overrides, load};
-pub use fault::{Fault, Faults};
+pub use fault::{Fault, Faults, Place};
 pub use secret::Secret;
 pub use show::effective;
 
@@ -48,6 +59,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// The log filter, as of `tracing`'s `EnvFilter`. Default `info`.
     pub log: String,
+    /// What does not stop us but should be known, for the log: secret files that others may read.
+    pub warnings: Vec<String>,
 }
 
 /// One listener in front of one upstream.
@@ -116,7 +129,7 @@ pub enum UpstreamHttp2 {
 pub struct CertificateFiles {
     /// The chain.
     pub cert_file: PathBuf,
-    /// The key; refused if others may read it.
+    /// The key; refused if others may change it.
     pub key_file: PathBuf,
 }
 

@@ -1,6 +1,9 @@
-//! A value that is never shown.
+//! A value that is never shown, and the files that secrets are read from.
 
 use std::fmt;
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::path::Path;
 
 /// A secret: no `Display`, and a `Debug` that tells nothing.
 #[derive(Clone, PartialEq, Eq)]
@@ -22,4 +25,79 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
+}
+
+/// The longest secret file, in bytes: a service account's JSON has about 2.5 KiB.
+const SECRET_BYTES_MAX: u64 = 64 * 1024;
+
+/// What a file's permissions say of a secret in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exposure {
+    /// Nobody else may read it.
+    Private,
+    /// Others may read it: Kubernetes mounts secrets so by default.
+    Readable,
+    /// Others may change it.
+    Writable,
+}
+
+/// Reads at most `bytes_max` bytes of a regular file. The error completes "the file ...".
+pub(super) fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
+    // Looked at first: opening a pipe would wait for its writer.
+    let metadata = metadata(path)?;
+    if metadata.len() > bytes_max {
+        return Err(format!("has {} bytes, more than {bytes_max}", metadata.len()));
+    }
+    let file = File::open(path).map_err(|error| cannot_read(&error))?;
+    let mut bytes = Vec::new();
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(|error| cannot_read(&error))?;
+    match bytes.len() as u64 > bytes_max {
+        true => Err(format!("has more than {bytes_max} bytes")),
+        false => Ok(bytes),
+    }
+}
+
+/// Reads a secret, without the line ends at its end. The error completes "the file ...".
+pub(super) fn read_secret(path: &Path) -> Result<Secret, String> {
+    let bytes = read_bounded(path, SECRET_BYTES_MAX)?;
+    let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned())?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err("is empty".to_owned()),
+        secret => Ok(Secret::new(secret)),
+    }
+}
+
+/// Who besides its owner may touch the file. The error completes "the file ...".
+pub(super) fn exposure(path: &Path) -> Result<Exposure, String> {
+    Ok(exposed(&metadata(path)?))
+}
+
+fn metadata(path: &Path) -> Result<Metadata, String> {
+    let metadata = std::fs::metadata(path).map_err(|error| cannot_read(&error))?;
+    match metadata.is_file() {
+        true => Ok(metadata),
+        false => Err("is not a regular file".to_owned()),
+    }
+}
+
+fn cannot_read(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "does not exist".to_owned(),
+        kind => format!("cannot be read: {kind}"),
+    }
+}
+
+#[cfg(unix)]
+fn exposed(metadata: &Metadata) -> Exposure {
+    use std::os::unix::fs::PermissionsExt;
+    match metadata.permissions().mode() {
+        mode if mode & 0o022 != 0 => Exposure::Writable,
+        mode if mode & 0o004 != 0 => Exposure::Readable,
+        _ => Exposure::Private,
+    }
+}
+
+#[cfg(not(unix))]
+fn exposed(_metadata: &Metadata) -> Exposure {
+    Exposure::Private
 }

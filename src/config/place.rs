@@ -1,0 +1,233 @@
+//! Addresses and URLs: where to listen, where to forward to, where to keep.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use url::{Host, Url};
+
+use super::kind::Refusal;
+
+/// A URL of an upstream, in its parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct UpstreamUrl {
+    pub(super) secure: bool,
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) authority: String,
+    pub(super) path_prefix: String,
+}
+
+/// A URL of a bucket, in its parts. Prefixes have no slash at their ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum BucketUrl {
+    Local { path: PathBuf },
+    S3 { name: String, prefix: String },
+    Azure { account: String, container: String, prefix: String },
+    Gcs { name: String, prefix: String },
+}
+
+/// An address to listen on: `localhost` is 127.0.0.1, and no host is every IPv4 address.
+pub(super) fn listen(text: &str) -> Result<SocketAddr, Refusal> {
+    let completed = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None if text.starts_with(':') => format!("0.0.0.0{text}"),
+        None => text.to_owned(),
+    };
+    completed.parse().map_err(|_| listen_refusal(text))
+}
+
+fn listen_refusal(text: &str) -> Refusal {
+    if text.parse::<u16>().is_ok() {
+        return Refusal::meant(format!("127.0.0.1:{text}"));
+    }
+    if let Ok(address) = text.parse::<Ipv6Addr>() {
+        return Refusal {
+            why: Some("it has no port".to_owned()),
+            nearest: Some(format!("[{address}]:8080")),
+        };
+    }
+    if let Ok(address) = text.parse::<Ipv4Addr>() {
+        return Refusal {
+            why: Some("it has no port".to_owned()),
+            nearest: Some(format!("{address}:8080")),
+        };
+    }
+    let bare = text.trim_end_matches('/').split("://").nth(1).filter(|rest| listen(rest).is_ok());
+    Refusal { why: None, nearest: bare.map(str::to_owned) }
+}
+
+/// An upstream's URL.
+pub(super) fn upstream(text: &str) -> Result<UpstreamUrl, Refusal> {
+    let url = web(text)?;
+    let secure = url.scheme() == "https";
+    let port = url.port().unwrap_or(if secure { 443 } else { 80 });
+    let host = host(&url)?;
+    let bracketed = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    let authority = match url.port() {
+        Some(port) => format!("{bracketed}:{port}"),
+        None => bracketed,
+    };
+    let path_prefix = url.path().trim_end_matches('/').to_owned();
+    Ok(UpstreamUrl { secure, host, port, authority, path_prefix })
+}
+
+/// An endpoint of a store: not where cloud machines keep their credentials.
+pub(super) fn endpoint(text: &str) -> Result<(), Refusal> {
+    let host = host(&web(text)?)?;
+    match is_metadata(&host) {
+        true => Err(Refusal::because("metadata and link-local addresses hand out credentials")),
+        false => Ok(()),
+    }
+}
+
+/// A bucket's URL.
+pub(super) fn bucket(text: &str) -> Result<BucketUrl, Refusal> {
+    if text.contains(|c: char| c.is_control()) {
+        return Err(Refusal::because("it has control characters"));
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        let path = text.starts_with('/') || text.starts_with("./") || text.starts_with("../");
+        let nearest = path.then(|| format!("file://{text}"));
+        return Err(Refusal { why: Some("it has no scheme".to_owned()), nearest });
+    };
+    if scheme != "file" && rest.contains(['?', '#', '@', '%', '\\', ' ']) {
+        return Err(Refusal::because("options stand in the map, not in the URL"));
+    }
+    match scheme {
+        "file" => local(rest),
+        "s3" => {
+            let (name, prefix) = named(rest)?;
+            when(is_bucket_name(name), "the bucket's name")?;
+            Ok(BucketUrl::S3 { name: name.to_owned(), prefix })
+        }
+        "gs" => {
+            let (name, prefix) = named(rest)?;
+            when(is_bucket_name(name), "the bucket's name")?;
+            Ok(BucketUrl::Gcs { name: name.to_owned(), prefix })
+        }
+        "az" => azure(rest),
+        other => {
+            let near = match other {
+                "azure" | "azblob" | "abfs" | "abfss" | "wasbs" => Some("az"),
+                "gcs" | "gcp" => Some("gs"),
+                "s3a" | "s3n" => Some("s3"),
+                _ => None,
+            };
+            Err(Refusal { why: None, nearest: near.map(|near| format!("{near}://{rest}")) })
+        }
+    }
+}
+
+/// Whether `text` is a host name or an address, without port.
+pub(super) fn is_host(text: &str) -> bool {
+    text.len() <= 253 && !text.contains(char::is_whitespace) && Host::parse(text).is_ok()
+}
+
+/// Whether a request to `host` could hand out a machine's credentials: link-local addresses and
+/// the clouds' metadata services (AWS, Azure, Google, Alibaba, Oracle).
+pub(super) fn is_metadata(host: &str) -> bool {
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => is_metadata_v4(address),
+        Ok(IpAddr::V6(address)) => {
+            address.is_unicast_link_local()
+                || address == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
+                || address.to_ipv4().is_some_and(is_metadata_v4)
+        }
+        Err(_) => {
+            let name = host.trim_end_matches('.').to_ascii_lowercase();
+            ["metadata", "metadata.google.internal", "metadata.goog", "instance-data"]
+                .contains(&name.as_str())
+        }
+    }
+}
+
+fn is_metadata_v4(address: Ipv4Addr) -> bool {
+    address.is_link_local()
+        || address == Ipv4Addr::new(168, 63, 129, 16)
+        || address == Ipv4Addr::new(100, 100, 100, 200)
+}
+
+/// An http or https URL without user, query and fragment.
+fn web(text: &str) -> Result<Url, Refusal> {
+    let lower = text.to_ascii_lowercase();
+    if !lower.starts_with("http://") && !lower.starts_with("https://") {
+        return Err(web_refusal(text));
+    }
+    if text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\') {
+        return Err(Refusal::because("it has spaces, control characters or backslashes"));
+    }
+    let url = Url::parse(text).map_err(|error| Refusal::because(error.to_string()))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Refusal::because("user and password have no place in it"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(Refusal::because("it has a query or a fragment"));
+    }
+    match url.port() {
+        Some(0) => Err(Refusal::because("port 0 is no port")),
+        _ => Ok(url),
+    }
+}
+
+fn web_refusal(text: &str) -> Refusal {
+    if text.contains("://") || text.is_empty() {
+        return Refusal::default();
+    }
+    let local = text.starts_with("localhost") || text.starts_with("127.") || text.starts_with('[');
+    let guess = format!("{}://{text}", if local { "http" } else { "https" });
+    let why = Some("it has no scheme".to_owned());
+    Refusal { why, nearest: web(&guess).is_ok().then_some(guess) }
+}
+
+fn host(url: &Url) -> Result<String, Refusal> {
+    match url.host() {
+        Some(Host::Domain(name)) => Ok(name.to_owned()),
+        Some(Host::Ipv4(address)) => Ok(address.to_string()),
+        Some(Host::Ipv6(address)) => Ok(address.to_string()),
+        None => Err(Refusal::because("it has no host")),
+    }
+}
+
+fn local(rest: &str) -> Result<BucketUrl, Refusal> {
+    let relative = rest == "." || rest.starts_with("./") || rest.starts_with("../");
+    if !rest.starts_with('/') && !relative {
+        let nearest = (!rest.is_empty()).then(|| format!("file:///{rest}"));
+        let why = Some("a file URL has three slashes, or `./` after two".to_owned());
+        return Err(Refusal { why, nearest });
+    }
+    let trimmed = rest.trim_end_matches('/');
+    when(!trimmed.is_empty(), "a folder below the root")?;
+    Ok(BucketUrl::Local { path: PathBuf::from(trimmed) })
+}
+
+fn azure(rest: &str) -> Result<BucketUrl, Refusal> {
+    let (account, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (container, prefix) = named(path)?;
+    let lower = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    when((3..=24).contains(&account.len()) && lower(account), "the account's name")?;
+    let plain = container.trim_start_matches('$').replace('-', "");
+    when((3..=63).contains(&container.len()) && lower(&plain), "the container's name")?;
+    Ok(BucketUrl::Azure { account: account.to_owned(), container: container.to_owned(), prefix })
+}
+
+/// A name, and the prefix after it.
+fn named(rest: &str) -> Result<(&str, String), Refusal> {
+    let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let prefix = prefix.trim_matches('/');
+    let piece = |piece: &str| !matches!(piece, "" | "." | "..");
+    when(prefix.is_empty() || prefix.split('/').all(piece), "the prefix")?;
+    when(prefix.len() <= 512, "the prefix")?;
+    Ok((name, prefix.to_owned()))
+}
+
+/// Amazon's and Google's rules for bucket names, and the wider ones of stores that speak like them.
+fn is_bucket_name(name: &str) -> bool {
+    (3..=222).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && !name.contains("..")
+}
+
+fn when(fine: bool, what: &str) -> Result<(), Refusal> {
+    if fine { Ok(()) } else { Err(Refusal::because(format!("{what} is missing or malformed"))) }
+}

@@ -1,0 +1,172 @@
+//! `admin`, `trace`, `traffic`, `metrics`: how the process shows itself, and its resources.
+
+use std::sync::Arc;
+
+use super::fault::Report;
+use super::kind::Kind::{Choice, Hosts, Listen, Secret, SecretFile, SecretMap, Text, Url, Whole};
+use super::place;
+use super::show::Shown;
+use super::table::Default::{Is, Required, Unset};
+use super::table::Key;
+use super::walk::Map;
+use super::{Admin, MetricsLimits, OtlpProtocol, Trace, Traffic};
+
+/// The keys of `admin`.
+pub(super) static ADMIN: &[Key] = &[
+    Key::new(
+        "listen",
+        Listen,
+        Is("127.0.0.1:9464"),
+        "Where `/metrics`, `/livez`, `/readyz`, `/api` and the page are served.",
+        "0.0.0.0:9464",
+    ),
+    Key::new(
+        "token",
+        Secret,
+        Unset("`/api` and the page ask for none"),
+        "The bearer token that `/api` and the page ask for. `/metrics`, `/livez` and `/readyz` do \
+         not.",
+        "${ADMIN_TOKEN}",
+    ),
+    Key::new(
+        "token_file",
+        SecretFile,
+        Unset("`/api` and the page ask for none"),
+        "The file that holds `token`.",
+        "/run/secrets/admin",
+    ),
+    Key::new(
+        "hosts",
+        Hosts,
+        Is("[]"),
+        "`Host` values that are answered besides addresses and `localhost`: against DNS rebinding.",
+        "[flowtap.example.com]",
+    ),
+];
+
+/// The keys of `trace`.
+pub(super) static TRACE: &[Key] = &[
+    Key::new(
+        "otlp_endpoint",
+        Url,
+        Required,
+        "The collector's URL. Over HTTP, a URL without a path gets `/v1/traces`.",
+        "http://127.0.0.1:4317",
+    ),
+    Key::new(
+        "protocol",
+        Choice(&["grpc", "http"]),
+        Unset("`http` where the port is 4318 or the URL has a path, else `grpc`"),
+        "OTLP over gRPC, or over HTTP with protobuf.",
+        "http",
+    ),
+    Key::new(
+        "headers",
+        SecretMap,
+        Unset("none"),
+        "Headers for the collector, such as authorization. Every value is a secret.",
+        "{authorization: \"${OTLP_AUTHORIZATION}\"}",
+    ),
+    Key::new("service_name", Text, Is("flowtap"), "`service.name` of the spans.", "flowtap-chat"),
+];
+
+/// The keys of `traffic`.
+pub(super) static TRAFFIC: &[Key] = &[Key::new(
+    "threads",
+    Whole(1, 1_024),
+    Unset("one a core"),
+    "Threads that carry traffic.",
+    "2",
+)];
+
+/// The keys of `metrics`.
+pub(super) static METRICS: &[Key] = &[
+    Key::new(
+        "models_max",
+        Whole(1, 10_000),
+        Is("50"),
+        "Distinct model names as labels; the rest is `other`.",
+        "50",
+    ),
+    Key::new(
+        "deployments_max",
+        Whole(1, 10_000),
+        Is("50"),
+        "Distinct deployments as labels and folders; the rest is `other`.",
+        "50",
+    ),
+];
+
+/// Builds `admin`; `None` after a fault.
+pub(super) fn build_admin(map: &Map, report: &mut Report) -> Option<Admin> {
+    let token = map.secret("token", report);
+    Some(Admin { listen: map.listen("listen")?, token, hosts: map.texts("hosts") })
+}
+
+/// Builds `trace`; `None` after a fault.
+pub(super) fn build_trace(map: &Map) -> Option<Trace> {
+    let endpoint = map.text("otlp_endpoint")?;
+    let url = place::upstream(endpoint).ok()?;
+    let http = url.port == 4318 || !url.path_prefix.is_empty();
+    Some(Trace {
+        otlp_endpoint: endpoint.to_owned(),
+        protocol: match map.text("protocol") {
+            Some("http") => OtlpProtocol::Http,
+            None if http => OtlpProtocol::Http,
+            _ => OtlpProtocol::Grpc,
+        },
+        headers: map.secrets("headers"),
+        service_name: map.text("service_name")?.to_owned(),
+    })
+}
+
+/// Builds `traffic`; `cores` is what the machine lends us.
+pub(super) fn build_traffic(map: &Map, cores: usize) -> Traffic {
+    Traffic { threads: map.whole("threads").map_or(cores, |_| map.size("threads")) }
+}
+
+/// Builds `metrics`.
+pub(super) fn build_metrics(map: &Map) -> MetricsLimits {
+    MetricsLimits {
+        models_max: map.size("models_max"),
+        deployments_max: map.size("deployments_max"),
+    }
+}
+
+/// `admin` as YAML.
+pub(super) fn show_admin(admin: &Admin) -> Vec<(&'static str, Shown)> {
+    vec![
+        ("listen", Shown::text(admin.listen)),
+        ("token", Shown::secret(admin.token.as_ref())),
+        ("hosts", Shown::List(admin.hosts.clone())),
+    ]
+}
+
+/// `trace` as YAML.
+pub(super) fn show_trace(trace: &Trace) -> Vec<(&'static str, Shown)> {
+    let protocol = match trace.protocol {
+        OtlpProtocol::Grpc => "grpc",
+        OtlpProtocol::Http => "http",
+    };
+    let names = trace.headers.iter().map(|(name, _)| Arc::<str>::from(name.as_str()));
+    let headers: Vec<_> = names.collect();
+    vec![
+        ("otlp_endpoint", Shown::text(&trace.otlp_endpoint)),
+        ("protocol", Shown::text(protocol)),
+        ("headers", if headers.is_empty() { Shown::Unset } else { Shown::Secrets(headers) }),
+        ("service_name", Shown::text(&trace.service_name)),
+    ]
+}
+
+/// `traffic` as YAML.
+pub(super) fn show_traffic(traffic: &Traffic) -> Vec<(&'static str, Shown)> {
+    vec![("threads", Shown::text(traffic.threads))]
+}
+
+/// `metrics` as YAML.
+pub(super) fn show_metrics(metrics: &MetricsLimits) -> Vec<(&'static str, Shown)> {
+    vec![
+        ("models_max", Shown::text(metrics.models_max)),
+        ("deployments_max", Shown::text(metrics.deployments_max)),
+    ]
+}

@@ -1,0 +1,164 @@
+//! The table of keys: the one source for checking, for docs/CONFIG.md and for what is shown.
+
+use super::kind::Kind;
+use super::{bucket, keep, serve, taps};
+
+/// One key of a map.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) default: Default,
+    /// What it means: a sentence or two.
+    pub(super) doc: &'static str,
+    /// A value that is allowed, as YAML.
+    pub(super) example: &'static str,
+}
+
+/// What a key is where nobody gave it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Default {
+    /// It has to be given.
+    Required,
+    /// This, as YAML.
+    Is(&'static str),
+    /// Not set; the text says what that means.
+    Unset(&'static str),
+}
+
+impl Key {
+    /// A key with a default.
+    pub(super) const fn new(
+        name: &'static str,
+        kind: Kind,
+        default: Default,
+        doc: &'static str,
+        example: &'static str,
+    ) -> Self {
+        Self { name, kind, default, doc, example }
+    }
+
+    /// The keys below this one.
+    pub(super) fn below(&self) -> &'static [Key] {
+        match self.kind {
+            Kind::Map(keys) | Kind::Maps(keys) | Kind::UrlOrMap(keys) => keys,
+            _ => &[],
+        }
+    }
+
+    /// Its path below the path `above`; `[]` stands for any entry of a list.
+    pub(super) fn path(&self, above: &str) -> String {
+        let name = match self.kind {
+            Kind::Maps(_) => format!("{}[]", self.name),
+            _ => self.name.to_owned(),
+        };
+        if above.is_empty() { name } else { format!("{above}.{name}") }
+    }
+}
+
+/// Keys of a later version: known, so that nobody is told they were misspelt.
+pub(super) const LATER: &[&str] = &["judge", "evaluate", "monitors", "alerts", "queue"];
+
+/// The keys of the file.
+pub(super) static ROOT: &[Key] = &[
+    Key::new(
+        "taps",
+        Kind::Maps(taps::KEYS),
+        Default::Unset("`--upstream` makes one"),
+        "The listeners, each in front of one upstream.",
+        "[{listen: 127.0.0.1:8080, upstream: http://127.0.0.1:9000}]",
+    ),
+    Key::new(
+        "sample",
+        Kind::Map(keep::SAMPLE),
+        Default::Is("{}"),
+        "What share of the exchanges is kept.",
+        "{rate: 0.1, errors: 1.0}",
+    ),
+    Key::new(
+        "capture",
+        Kind::Map(keep::CAPTURE),
+        Default::Is("{}"),
+        "How much of an exchange is held in memory, whatever the tap.",
+        "{body_bytes_max: 1MiB}",
+    ),
+    Key::new(
+        "redact",
+        Kind::Map(keep::REDACT),
+        Default::Is("{}"),
+        "What is removed from text before it reaches a disk.",
+        "{detect: [email, secret], mode: mask}",
+    ),
+    Key::new(
+        "bucket",
+        Kind::UrlOrMap(bucket::KEYS),
+        Default::Unset("the folder `bucket` of `data_dir`"),
+        "Where samples, rollups and ledger go: a URL, or a map where options are needed.",
+        "s3://name/prefix",
+    ),
+    Key::new(
+        "spool",
+        Kind::Map(keep::SPOOL),
+        Default::Is("{}"),
+        "The queue on the local disk before the bucket.",
+        "{dir: /var/lib/flowtap/spool, bytes_max: 1GiB}",
+    ),
+    Key::new(
+        "admin",
+        Kind::Map(serve::ADMIN),
+        Default::Is("{}"),
+        "The listener for metrics, health, the API and the page.",
+        "{listen: 127.0.0.1:9464}",
+    ),
+    Key::new(
+        "trace",
+        Kind::Map(serve::TRACE),
+        Default::Unset("no traces are sent"),
+        "OpenTelemetry traces, one span an exchange.",
+        "{otlp_endpoint: \"http://127.0.0.1:4317\"}",
+    ),
+    Key::new(
+        "traffic",
+        Kind::Map(serve::TRAFFIC),
+        Default::Is("{}"),
+        "The proxy's own resources.",
+        "{threads: 2}",
+    ),
+    Key::new(
+        "metrics",
+        Kind::Map(serve::METRICS),
+        Default::Is("{}"),
+        "Limits on what metrics may grow to.",
+        "{models_max: 50}",
+    ),
+    Key::new(
+        "instance",
+        Kind::DottedName,
+        Default::Unset("the environment's `HOSTNAME`, else `localhost`"),
+        "The name of this process in records and in the names of bucket objects. No two processes \
+         that write to one bucket may share it.",
+        "pod-7f9c",
+    ),
+    Key::new(
+        "data_dir",
+        Kind::Path,
+        Default::Is("./flowtap-data"),
+        "The folder of `spool.dir` and `bucket` where they are not given.",
+        "/var/lib/flowtap",
+    ),
+    Key::new(
+        "drain_timeout",
+        Kind::Time(0, 3_600_000),
+        Default::Is("25s"),
+        "How long exchanges in flight and queues get after SIGTERM. Keep it below the \
+         orchestrator's own limit (Kubernetes: `terminationGracePeriodSeconds`, 30 s).",
+        "25s",
+    ),
+    Key::new(
+        "log",
+        Kind::Filter,
+        Default::Is("info"),
+        "The log filter: a level, or `target=level` pairs.",
+        "info,flowtap::proxy=debug",
+    ),
+];
