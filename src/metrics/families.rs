@@ -21,8 +21,9 @@ const TOKENS: &str = "tokens";
 const COUNT: &str = "";
 
 macro_rules! families {
-    ($($name:ident[$labels_max:literal] = $full:expr, $unit:expr, $labels:expr, $help:literal, $advice:literal;)+) => {
-        $(pub(super) const $name: Spec<$labels_max> =
+    ($($name:ident[$count:literal] = $full:expr, $unit:expr, $labels:expr,
+        $help:literal, $advice:literal;)+) => {
+        $(pub(super) const $name: Spec<$count> =
             Spec { name: $full, unit: $unit, labels: $labels, help: $help, advice: $advice };)+
     };
 }
@@ -32,7 +33,7 @@ families! {
     REQUESTS[6] = "flowtap_requests_total", COUNT,
         ["tap", "deployment", "model", "operation", "status", "outcome"],
         "Exchanges that ended, all of them, whether or not anything else is known of them.",
-        "The rate and its share of outcomes other than ok are the service's health: alert on those.";
+        "The rate, and its share of outcomes other than ok, are the health: alert on those.";
     REQUEST_DURATION[2] = "flowtap_request_duration_seconds", SECONDS, ["tap", "outcome"],
         "Time to the last byte of every exchange, health checks and the like included.",
         "For inference alone read gen_ai_server_request_duration_seconds.";
@@ -47,7 +48,7 @@ families! {
         "Near limits.connections_max new clients wait: raise it, or find who leaks connections.";
     REJECTED[2] = "flowtap_rejected_requests_total", COUNT, ["tap", "reason"],
         "Malformed requests that flowtap refused by itself.",
-        "A client sends broken HTTP, or someone probes: the log names the fault, never the content.";
+        "A client sends broken HTTP, or someone probes: the log names the fault.";
     UPSTREAM_CONNECTS[2] = "flowtap_upstream_connects_total", COUNT, ["tap", "result"],
         "Attempts to connect to the upstream, by result.",
         "Results other than ok: the upstream is down, or its name or certificate is wrong.";
@@ -145,12 +146,12 @@ families! {
         "The bucket's growth: plan its retention by it.";
     ARCHIVE_FAILURES[1] = "flowtap_archive_failures_total", COUNT, ["kind"],
         "Uploads that failed; each is tried again.",
-        "Kinds of access need new credentials; timeouts and the like heal by themselves or not at all.";
+        "Refused access needs new credentials; most of the rest heals by itself.";
     BREAKER_OPEN[0] = "flowtap_archive_breaker_open", COUNT, [],
         "1 while uploads pause because the bucket kept failing, else 0.",
         "Open for long: the bucket is unreachable; the spool holds what fits its quota.";
     UNACCOUNTED[0] = "flowtap_unaccounted_seconds", SECONDS, [],
-        "Length of the window before this start for which records may be missing; 0 after a clean stop.",
+        "Window before this start for which records may be missing; 0 after a clean stop.",
         "The process was killed: the ledger names the window.";
     SPANS_EXPORTED[0] = "flowtap_spans_exported_total", COUNT, [],
         "Spans that the collector accepted.",

@@ -2,6 +2,7 @@
 //! happened; label values come from closed sets or from bounded tables (see `labels`).
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use prometheus::{Result, TextEncoder};
@@ -129,6 +130,12 @@ impl Metrics {
     /// Every family that is registered, in the order of docs/METRICS.md.
     pub fn families(&self) -> Vec<Family> {
         self.inner.registrar.families.clone()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
     }
 }
 

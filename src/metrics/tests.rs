@@ -171,7 +171,7 @@ fn a_hostile_client_cannot_grow_the_page() {
     metrics.exchange(&chat(), None);
     let mut summary = chat();
     let hostile = |i: usize| match i % 4 {
-        0 => format!("m{}", "x".repeat(i * 100)),
+        0 => format!("m{}", "x".repeat(i * 10)),
         1 => format!("\"\n}} {i}"),
         2 => format!("\u{1b}[{i}m😀"),
         _ => format!("model-{i}"),

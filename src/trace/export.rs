@@ -2,6 +2,7 @@
 //! batches. The queue is looked at ten times a second instead of waking the thread for every span.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -38,6 +39,8 @@ const HTTP_PATH: &str = "/v1/traces";
 /// The near end of the queue, and the means to end the thread at its far end.
 pub(super) struct Exporter {
     queue: Arc<ArrayQueue<SpanData>>,
+    /// Spans of the batch under way; whoever takes the number tells their fate.
+    in_batch: Arc<AtomicU64>,
     fates: SpanFates,
     stop: CancellationToken,
     /// Disconnects when the thread has ended.
@@ -56,14 +59,20 @@ impl Exporter {
             collector(settings, instance)?
         };
         let queue = Arc::new(ArrayQueue::new(QUEUE_MAX));
+        let in_batch = Arc::new(AtomicU64::new(0));
         let stop = CancellationToken::new();
-        let worker =
-            Worker { queue: queue.clone(), fates: fates.clone(), stop: stop.clone(), collector };
+        let worker = Worker {
+            queue: queue.clone(),
+            in_batch: in_batch.clone(),
+            fates: fates.clone(),
+            stop: stop.clone(),
+            collector,
+        };
         let (ends, ended) = mpsc::channel();
         thread::Builder::new()
             .name("flowtap-spans".to_owned())
             .spawn(move || worker.run(&runtime, ends))?;
-        Ok(Self { queue, fates, stop, ended: Mutex::new(ended) })
+        Ok(Self { queue, in_batch, fates, stop, ended: Mutex::new(ended) })
     }
 
     pub(super) fn offer(&self, span: SpanData) {
@@ -76,16 +85,24 @@ impl Exporter {
         self.stop.cancel();
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         let in_time = ended.recv_timeout(timeout) == Err(mpsc::RecvTimeoutError::Disconnected);
-        let left = std::iter::from_fn(|| self.queue.pop()).count();
+        let queued = std::iter::from_fn(|| self.queue.pop()).count() as u64;
+        let left = queued + self.in_batch.swap(0, Ordering::AcqRel);
         if left > 0 {
-            (self.fates)(SpanFate::Abandoned, left as u64);
+            (self.fates)(SpanFate::Abandoned, left);
         }
         in_time && left == 0
     }
 }
 
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
 struct Worker {
     queue: Arc<ArrayQueue<SpanData>>,
+    in_batch: Arc<AtomicU64>,
     fates: SpanFates,
     stop: CancellationToken,
     collector: opentelemetry_otlp::SpanExporter,
@@ -99,6 +116,9 @@ impl Worker {
                 let stopped = time::timeout(TICK, self.stop.cancelled()).await.is_ok();
                 while let Some(batch) = self.next_batch() {
                     reachable = self.export(batch, reachable).await;
+                    if !reachable && self.stop.is_cancelled() {
+                        break;
+                    }
                 }
                 if stopped {
                     break;
@@ -116,12 +136,15 @@ impl Worker {
     /// Sends one batch and tells whether the collector took it; logs only when that changes.
     async fn export(&self, batch: Vec<SpanData>, reachable_before: bool) -> bool {
         let spans = batch.len() as u64;
+        self.in_batch.store(spans, Ordering::Release);
         let sent = time::timeout(EXPORT_TIMEOUT_HARD, self.collector.export(batch)).await;
         let error = sent.map_or(Some("no answer in time".to_owned()), |result| {
             result.err().map(|error| error.to_string())
         });
         let accepted = error.is_none();
-        (self.fates)(if accepted { SpanFate::Exported } else { SpanFate::Failed }, spans);
+        if self.in_batch.swap(0, Ordering::AcqRel) > 0 {
+            (self.fates)(if accepted { SpanFate::Exported } else { SpanFate::Failed }, spans);
+        }
         match (reachable_before, accepted) {
             (true, false) => tracing::warn!(error, spans, "the collector did not take the spans"),
             (false, true) => tracing::info!("the collector takes spans again"),

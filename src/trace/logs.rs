@@ -171,8 +171,9 @@ fn text(raw: &str, bytes_max: usize) -> String {
 
 /// Control characters, and those that reorder or hide the text around them.
 fn deceives(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    let invisible = matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}');
+    let isolating = matches!(character, '\u{2066}'..='\u{2069}' | '\u{feff}');
+    character.is_control() || invisible || isolating
 }
 
 enum Item {

@@ -4,6 +4,7 @@
 //! to the upstream as its client sees it, and its id is the one that the upstream was sent as
 //! parent, so that the flow's own spans hang below it. Content is never put on a span.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,10 @@ use export::Exporter;
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
     /// The endpoint cannot be used.
-    #[error("trace.otlp_endpoint cannot be used: not a valid URL, or TLS could not be set up")]
+    #[error(
+        "trace.otlp_endpoint cannot be used: it is no valid URL, TLS could not be set up, or an \
+         OTEL_EXPORTER_OTLP_* variable is wrong"
+    )]
     Endpoint,
     /// A header cannot be sent.
     #[error("trace.headers: {0:?} is not a header that can be sent")]
@@ -78,5 +82,11 @@ impl Tracer {
     /// not is counted as [`SpanFate::Abandoned`]. Blocks: not for traffic threads.
     pub fn shutdown(&self, timeout: Duration) -> bool {
         self.exporter.shutdown(timeout)
+    }
+}
+
+impl fmt::Debug for Tracer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tracer").finish_non_exhaustive()
     }
 }
