@@ -25,7 +25,7 @@ pub struct Named {
 impl Named {
     /// The segments from the crate's root, for a file that is `file_depth` modules below it:
     /// `crate::x` and as many `super::` as lead up to the root. `None` for any other path.
-    pub fn from_root(&self, file_depth: usize) -> Option<&[String]> {
+    pub fn below_root(&self, file_depth: usize) -> Option<&[String]> {
         if self.segments.first().is_some_and(|first| first == "crate") {
             return self.segments.get(1..);
         }
@@ -192,7 +192,7 @@ mod tests {
     fn supers_that_reach_the_root_count_as_crate() {
         let text = "use super::app; mod inner { use super::super::app; use super::ours; }";
         let roots: Vec<_> =
-            paths(text).iter().filter_map(|n| n.from_root(1).map(<[String]>::to_vec)).collect();
+            paths(text).iter().filter_map(|n| n.below_root(1).map(<[String]>::to_vec)).collect();
         assert_eq!(roots, [["app"], ["app"]]);
     }
 

@@ -36,7 +36,7 @@ pub fn floor_faults(source: &Source, floors: &HashMap<String, usize>) -> Vec<Fau
     let room = module.split('/').next().unwrap_or(module);
     let depth = module.split('/').count();
     let check =
-        |named: Named| floor_fault(source, floors, room, named.from_root(depth)?, named.line);
+        |named: Named| floor_fault(source, floors, room, named.below_root(depth)?, named.line);
     paths(&source.text).into_iter().filter_map(check).collect()
 }
 
