@@ -25,8 +25,9 @@ const SECRET_BYTES_MIN: usize = 14;
 
 /// The findings of the given kinds in `text`: in order, disjoint, on character boundaries.
 ///
-/// Time is linear in the text. Measured on English prose, one core, release build: see the module
-/// above.
+/// Time is linear in the text. Measured, optimised build, one core of a shared machine: 2.2 µs a
+/// KiB of prose without a finding for the default kinds and 2.5 µs for all, up to 9 µs for base64;
+/// a megabyte of any of twenty hostile units took 2 to 75 ms, ten times what a tenth of it took.
 pub(super) fn find(kinds: &[RedactKind], text: &str) -> Vec<Finding> {
     let mut found = Vec::new();
     if text.len() < TEXT_BYTES_MIN || is_short_word(text) {

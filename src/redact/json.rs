@@ -117,14 +117,16 @@ impl<'a> Walk<'a> {
     }
 
     fn keys(&mut self, map: &mut Map<String, Value>) {
-        let redacted = |text: &String| self.redactor.scan(text, self.counts).into_owned();
-        let names: Vec<String> = map.keys().map(redacted).collect();
-        if names.iter().eq(map.keys()) {
+        let renamed = |key: &String| match self.redactor.scan(key, self.counts) {
+            Cow::Owned(name) => Some(name),
+            Cow::Borrowed(_) => None,
+        };
+        let names: Vec<Option<String>> = map.keys().map(renamed).collect();
+        if names.iter().all(Option::is_none) {
             return;
         }
-        let values = std::mem::take(map);
-        for (name, (_, value)) in names.into_iter().zip(values) {
-            map.insert(unused(map, name), value);
+        for (name, (key, value)) in names.into_iter().zip(std::mem::take(map)) {
+            map.insert(unused(map, name.unwrap_or(key)), value);
         }
     }
 

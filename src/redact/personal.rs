@@ -1,5 +1,5 @@
 //! Personal data in text: e-mail addresses, payment cards, IBANs, phone numbers, IP addresses.
-//! ASCII digits only; full-width and other scripts' digits are not looked for (docs/SECURITY.md).
+//! ASCII digits only; full-width and other scripts' digits are not looked for.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
@@ -215,32 +215,55 @@ fn next_number_or_colon(bytes: &[u8], from: usize) -> Option<usize> {
     bytes.get(from..)?.iter().position(first).map(|index| from + index)
 }
 
+/// The address in a run of hexadecimal digits, dots and colons.
 fn address_in(text: &str, start: usize, end: usize) -> Option<Finding> {
-    let run = &text[start..end];
-    let word = |c: char| c.is_alphanumeric() || c == '_';
-    let joined = text[..start].chars().next_back().is_some_and(word)
-        || text[end..].chars().next().is_some_and(word);
-    if joined || run.len() < 4 {
-        return None;
+    v6_in(text, start, end).or_else(|| v4_in(text, start, end))
+}
+
+fn v6_in(text: &str, start: usize, end: usize) -> Option<Finding> {
+    let mut run = &text[start..end];
+    // In `node:2001:db8::1` what stands before the first colon is a label.
+    let labelled = text[..start].chars().next_back().is_some_and(is_word);
+    let colon = run.starts_with(':') && !run.starts_with("::");
+    if labelled || colon {
+        run = run.split_once(':')?.1;
     }
-    // `1.2.3.4:8080` and `1.2.3.4:` are an address with a port or a colon.
-    let (host, rest) = run.split_once(':').unwrap_or((run, ""));
-    let v4 = || {
-        let address: Ipv4Addr = host.trim_end_matches('.').parse().ok()?;
-        let port = rest.bytes().all(|byte| byte.is_ascii_digit());
-        let somebody =
-            !address.is_loopback() && !address.is_unspecified() && !address.is_broadcast();
-        (port && somebody && !is_version(&text[..start]))
-            .then_some(host.trim_end_matches('.').len())
-    };
-    let v6 = || {
-        let address = run.strip_suffix(':').filter(|short| !short.ends_with(':')).unwrap_or(run);
-        let parsed: Ipv6Addr = address.parse().ok()?;
-        let somebody = !parsed.is_loopback() && !parsed.is_unspecified();
-        (somebody && is_deliberate(address)).then_some(address.len())
-    };
-    let len = v4().or_else(v6)?;
-    Some(Finding::new(RedactKind::Ip, start, start + len))
+    let address = run.strip_suffix(':').filter(|short| !short.ends_with(':')).unwrap_or(run);
+    let parsed: Ipv6Addr = address.parse().ok()?;
+    let somebody = !parsed.is_loopback() && !parsed.is_unspecified();
+    let inside = labelled && address.starts_with(':');
+    let ends = !text[end..].chars().next().is_some_and(is_word);
+    let from = end - run.len();
+    (somebody && ends && !inside && is_deliberate(address))
+        .then(|| Finding::new(RedactKind::Ip, from, from + address.len()))
+}
+
+/// A part between colons, as in `ip:203.0.113.7:443`.
+fn v4_in(text: &str, start: usize, end: usize) -> Option<Finding> {
+    let mut from = start;
+    for part in text[start..end].split(':') {
+        let to = from + part.len();
+        let address: Option<Ipv4Addr> = part.parse().ok();
+        let somebody = address.is_some_and(|address| {
+            !address.is_loopback() && !address.is_unspecified() && !address.is_broadcast()
+        });
+        if somebody && is_bare(text, from, to) && !is_version(&text[..from]) {
+            return Some(Finding::new(RedactKind::Ip, from, to));
+        }
+        from = to + 1;
+    }
+    None
+}
+
+/// No word goes on before or after.
+fn is_bare(text: &str, start: usize, end: usize) -> bool {
+    let before = text[..start].chars().next_back();
+    let after = text[end..].chars().next();
+    !before.is_some_and(is_word) && !after.is_some_and(is_word)
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
 }
 
 /// Words of code such as `add::bed` parse as IPv6, too: an address has digits, and several groups

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use memchr::memmem;
+use memchr::{memchr2_iter, memmem};
 use regex::{Captures, Regex};
 
 use super::credential;
@@ -12,8 +12,14 @@ use crate::config::RedactKind;
 
 /// Adds the secrets in `text`.
 pub(super) fn find(text: &str, found: &mut Vec<Finding>) {
+    let assigns = has_assignment(text);
     for shape in SHAPES.iter() {
-        if memmem::find(text.as_bytes(), shape.hint.as_bytes()).is_none() {
+        let possible = match shape.hint {
+            Hint::None => true,
+            Hint::Text(literal) => memmem::find(text.as_bytes(), literal.as_bytes()).is_some(),
+            Hint::Assignment => assigns,
+        };
+        if !possible {
             continue;
         }
         for captures in shape.pattern.captures_iter(text) {
@@ -28,16 +34,25 @@ pub(super) fn find(text: &str, found: &mut Vec<Finding>) {
 /// A pattern whose match is a secret: the capture group that took part, else the whole match.
 struct Shape {
     pattern: Regex,
-    /// Text without this literal cannot match: spares the pattern.
-    hint: &'static str,
+    hint: Hint,
     accept: Accept,
+}
+
+/// What a text must have for a pattern to match: spares patterns that have no literal to search for.
+#[derive(Clone, Copy)]
+enum Hint {
+    None,
+    Text(&'static str),
+    Assignment,
 }
 
 /// Says of a match, and of the part that would be redacted, whether it is a secret.
 type Accept = fn(&Captures<'_>, &str) -> bool;
 
+/// Word boundaries are ASCII ones throughout: Unicode's send the engine to its slowest matcher, a hundred
+/// times slower, wherever the text has a letter beyond ASCII.
 static SHAPES: LazyLock<Vec<Shape>> = LazyLock::new(|| {
-    let compiled = |(pattern, hint, accept): (String, &'static str, Accept)| {
+    let compiled = |(pattern, hint, accept): (String, Hint, Accept)| {
         Some(Shape { pattern: Regex::new(&pattern).ok()?, hint, accept })
     };
     table().into_iter().filter_map(compiled).collect()
@@ -82,7 +97,7 @@ const TOKENS: &[&str] = &[
 ];
 
 /// Names of what is assigned, where the name alone says that the value is a credential.
-const NAMES: &str = r"api[_-]?key|(?:account|access|shared|secret|private|master|subscription|functions|signing|encryption|auth)[_-]?(?:access[_-]?)?key|(?:access|auth|refresh|id|session|security|api|bearer|sas)[_-]?token|(?:client|app)[_-]?secret|pass(?:word|wd|phrase|code)|(?:\b|_)pwd|authorization|connection[_-]?string";
+const NAMES: &str = r"api[_-]?key|(?:account|access|shared|secret|private|master|subscription|functions|signing|encryption|auth)[_-]?(?:access[_-]?)?key|(?:access|auth|refresh|id|session|security|api|bearer|sas)[_-]?token|(?:client|app)[_-]?secret|pass(?:word|wd|phrase|code)|(?:(?-u:\b)|_)pwd|authorization|connection[_-]?string";
 
 /// Names that often label something harmless: the value must look like a credential.
 const LABELS: &str = "key|token|secret|sig|signature|sas|auth|credentials?|pass|cookie";
@@ -93,49 +108,90 @@ const SEPARATOR: &str = r#"(?:\\*["'`])?[ \t]*(?:=>|:=|[:=])[ \t]*"#;
 /// A scheme that may stand before a credential.
 const SCHEME: &str = r"(?:(?:bearer|basic|token|apikey|api-key|key|digest|negotiate)[ \t]+)?";
 
-/// What stands in quotes, the other kind of quotes and escapes included.
-const QUOTED: &str =
-    r#"(?:\\*"((?:[^"\\\r\n]|\\[^"\r\n])+)|\\*'((?:[^'\\\r\n]|\\[^'\r\n])+)|`([^`\r\n]+))"#;
+/// What stands in quotes, the other kind of quotes and escapes included; inside JSON in a string,
+/// where the quotes themselves are escaped, an escaped quote is the end.
+const QUOTED: &str = concat!(
+    r#"(?:"((?:[^"\\\r\n]|\\[^\r\n])+)|'((?:[^'\\\r\n]|\\[^\r\n])+)|`([^`\r\n]+)"#,
+    r#"|\\+"((?:[^"\\\r\n]|\\[^"\r\n])+)|\\+'((?:[^'\\\r\n]|\\[^'\r\n])+))"#
+);
 
-fn table() -> Vec<(String, &'static str, Accept)> {
+fn table() -> Vec<(String, Hint, Accept)> {
     let (begin, end) = (r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY", r"-----END [A-Z0-9 ]*PRIVATE KEY");
     let base64 = r"[A-Za-z0-9+/]{40,}={0,2}";
     vec![
-        (format!("(?-u:{})", TOKENS.join("|")), "", always),
+        (format!("(?-u:{})", TOKENS.join("|")), Hint::None, always),
         (
             format!(r#"(?i)(?:{NAMES}|["'`]secret|["'`]token|["'`]pass){SEPARATOR}{QUOTED}"#),
-            "",
+            Hint::Assignment,
             in_quotes,
         ),
-        (format!(r#"(?i)(?:{NAMES}){SEPARATOR}{SCHEME}([^\s"'`\\&,;<>]{{4,}})"#), "", assigned),
+        (
+            format!(r#"(?i)(?:{NAMES}){SEPARATOR}{SCHEME}([^\s"'`\\&,;<>]{{4,}})"#),
+            Hint::Assignment,
+            assigned,
+        ),
         (
             format!(
-                r#"(?i)(?:\b|_)(?:{LABELS}){SEPARATOR}\\*["'`]?{SCHEME}([A-Za-z0-9_\-+/=.%~]{{16,}})"#
+                r#"(?i)(?:(?-u:\b)|_)(?:{LABELS}){SEPARATOR}\\*["'`]?{SCHEME}([A-Za-z0-9_\-+/=.%~]{{16,}})"#
             ),
-            "",
+            Hint::Assignment,
             with_digit,
         ),
         (
             format!(
                 r#"(?i)(?:key|token|secret|password)(?:\\*["'`])?[ \t:=]{{1,4}}(?:is[ \t:=]{{1,4}})?\\*["'`]?([0-9a-f]{{32,64}}|{base64})"#
             ),
-            "",
+            Hint::None,
             with_digit,
         ),
-        (r"(?i)\bbearer[ \t]+([A-Za-z0-9._~+/=-]{8,})".into(), "", opaque_part),
-        (r"(?i)\bbasic[ \t]+([A-Za-z0-9+/]{8,}={0,2})".into(), "", opaque_part),
-        (r#"(?i)\bcookie:[ \t]*([^\s=;"]+=[^\r\n"'`\\]+)"#.into(), ":", always),
-        (format!(r"(?s){begin}.*?(?:{end}(?: BLOCK)?-----|\z)"), "-----BEGIN ", always),
-        (r#"://([^\s/?#"'`<>\\]+)@"#.into(), "://", userinfo),
+        (r"(?i)(?-u:\b)bearer[ \t]+([A-Za-z0-9._~+/=-]{8,})".into(), Hint::None, opaque_part),
+        (r"(?i)(?-u:\b)basic[ \t]+([A-Za-z0-9+/]{8,}={0,2})".into(), Hint::None, opaque_part),
+        (r#"(?i)(?-u:\b)cookie:[ \t]*([^\s=;"]+=[^\r\n"'`\\]+)"#.into(), Hint::Text(":"), always),
+        (format!(r"(?s){begin}.*?(?:{end}(?: BLOCK)?-----|\z)"), Hint::Text("-----BEGIN "), always),
+        (r#"://([^\s/?#"'`<>\\]+)@"#.into(), Hint::Text("://"), userinfo),
         (
             r#"[?&](?:amp;)?(?i:code|key|sig|token|secret|pass|pwd|auth)=([^\s"'`&<>#]{6,})"#
                 .into(),
-            "=",
+            Hint::Text("="),
             always,
         ),
         // Azure OpenAI's longer keys have a fixed part in the middle.
-        (r"(?-u:\b)[A-Za-z0-9]{30,70}JQQJ9[A-Za-z0-9]{10,}".into(), "JQQJ9", always),
+        (r"(?-u:\b)[A-Za-z0-9]{30,70}JQQJ9[A-Za-z0-9]{10,}".into(), Hint::Text("JQQJ9"), always),
     ]
+}
+
+/// Ends of all names that the patterns with [`Hint::Assignment`] begin with.
+const NAME_ENDS: &[&str] = &[
+    "key",
+    "token",
+    "secret",
+    "password",
+    "passwd",
+    "phrase",
+    "passcode",
+    "pwd",
+    "authorization",
+    "string",
+    "sig",
+    "signature",
+    "sas",
+    "auth",
+    "credential",
+    "credentials",
+    "pass",
+    "cookie",
+];
+
+/// True if a name of a credential stands before a `:` or `=`. Prose rarely has that, and three
+/// patterns without a literal to search for are spared.
+fn has_assignment(text: &str) -> bool {
+    memchr2_iter(b':', b'=', text.as_bytes()).any(|at| {
+        let name = text[..at].trim_end_matches([' ', '\t', '"', '\'', '`', '\\']).as_bytes();
+        NAME_ENDS.iter().any(|end| {
+            name.len() >= end.len()
+                && name[name.len() - end.len()..].eq_ignore_ascii_case(end.as_bytes())
+        })
+    })
 }
 
 fn always(_: &Captures<'_>, _: &str) -> bool {

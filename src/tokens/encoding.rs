@@ -69,7 +69,7 @@ impl Encoding {
     /// Tokens of `text`, special tokens' names counted as text, and whether the figure is exact.
     /// `None` if the tokenizer panicked.
     pub(super) fn count(self, text: &str) -> Option<(u64, bool)> {
-        catch_unwind(AssertUnwindSafe(|| self.count_unguarded(text))).ok()
+        guarded(|| self.count_unguarded(text))
     }
 
     fn count_unguarded(self, text: &str) -> (u64, bool) {
@@ -80,6 +80,11 @@ impl Encoding {
             Self::R50k => in_pieces(tiktoken_rs::r50k_base_singleton(), text),
         }
     }
+}
+
+/// `None` where `count` panicked: counters hold no state that a panic could leave half changed.
+fn guarded(count: impl FnOnce() -> (u64, bool)) -> Option<(u64, bool)> {
+    catch_unwind(AssertUnwindSafe(count)).ok()
 }
 
 /// Bytes of one call into tiktoken-rs: its regular expressions fail on a megabyte of spaces, and
@@ -111,5 +116,24 @@ fn cut(text: &str) -> (usize, bool) {
     match (PIECE_BYTES_MAX / 2..PIECE_BYTES_MAX).rev().find(single) {
         Some(at) => (at, true),
         None => (text.floor_char_boundary(PIECE_BYTES_MAX), false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_contained() {
+        assert_eq!(guarded(|| (3, true)), Some((3, true)));
+        assert_eq!(guarded(|| panic!("as tiktoken-rs does on a megabyte of spaces")), None);
+    }
+
+    #[test]
+    fn a_cut_prefers_a_single_space_between_words() {
+        let text = format!("{} {}", "x".repeat(10_000), "y".repeat(10_000));
+        assert_eq!(cut(&text), (10_000, true));
+        let run = "é".repeat(PIECE_BYTES_MAX);
+        assert_eq!(cut(&format!("a{run}")), (PIECE_BYTES_MAX - 1, false), "on a character");
     }
 }
