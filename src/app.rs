@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::runtime::{Builder, Runtime};
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::archive::Archive;
+use crate::archive::{self, Archive};
 use crate::config::Config;
 use crate::console::{Console, ConsoleError, Ready};
 use crate::domain::MemoryBudget;
@@ -80,10 +80,9 @@ async fn signal() {
 pub struct App {
     drain: Drain,
     stopping: CancellationToken,
-    archiving: CancellationToken,
+    archiving: watch::Sender<Option<tokio::time::Instant>>,
     administering: CancellationToken,
     runtime: Runtime,
-    archive: JoinHandle<()>,
     spool: Spool,
     tracer: Option<Tracer>,
     ready: Ready,
@@ -112,9 +111,12 @@ impl App {
         // The runtime of all that waits for something other than traffic.
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("keeping").enable_all().build()?;
         let store = runtime.block_on(bucket::open(&config.bucket))?;
-        let (archiving, administering) = (CancellationToken::new(), CancellationToken::new());
-        let archive = Archive::new(spool.clone(), store, metrics.clone());
-        let archive = runtime.spawn(archive.run(archiving.clone()));
+        let (archiving, until) = watch::channel(None);
+        let administering = CancellationToken::new();
+        let instance = Arc::clone(&config.instance);
+        let archive = Archive::new(spool.clone(), store, spool.ledger(), metrics.clone(), instance);
+        let archiver = Builder::new_current_thread().enable_all().build()?;
+        drain.thread("archive", move || archiver.block_on(archive.run(until)))?;
         log_doors(&proxy, &console);
         runtime.spawn(console.serve(administering.clone()));
         let outlets = pipeline::Outlets {
@@ -129,7 +131,7 @@ impl App {
         proxy.serve(&drain, &stopping)?;
         ready.set(true);
         let drain_timeout = config.drain_timeout;
-        Ok(Self { drain, stopping, archiving, administering, runtime, archive, spool, tracer, ready, drain_timeout })
+        Ok(Self { drain, stopping, archiving, administering, runtime, spool, tracer, ready, drain_timeout })
     }
 
     /// Drains, in the order of the flow; what meets the deadline is named in the log.
@@ -140,15 +142,14 @@ impl App {
         let mut late = self.drain.join("traffic", deadline);
         // What no longer carries traffic is quick; it gets a moment even if traffic took all the time.
         let deadline = deadline.max(Instant::now() + Duration::from_secs(2));
-        late.extend(self.drain.join("", deadline));
+        late.extend(self.drain.join("pipeline", deadline));
+        late.extend(self.drain.join("tokens", deadline));
         let left = || deadline.saturating_duration_since(Instant::now());
         if !self.runtime.block_on(self.spool.close(left())) {
             late.push("spool".to_owned());
         }
-        self.archiving.cancel();
-        if self.runtime.block_on(async { tokio::time::timeout(left(), self.archive).await }).is_err() {
-            late.push("archive".to_owned());
-        }
+        self.archiving.send_replace(Some(deadline.into()));
+        late.extend(self.drain.join("archive", deadline));
         if self.tracer.is_some_and(|tracer| !tracer.shutdown(left())) {
             late.push("spans".to_owned());
         }
@@ -160,6 +161,13 @@ impl App {
             tracing::warn!(?late, "the drain deadline passed; what the spool holds goes to the bucket after the next start");
         }
     }
+}
+
+/// Checks the ledger of the bucket `settings` against what lies there.
+pub fn verify(settings: &config::Bucket) -> Result<archive::Report, StartError> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let verified = async { archive::verify(&*bucket::open(settings).await?).await };
+    Ok(runtime.block_on(verified)?)
 }
 
 fn start_tracer(trace: &config::Trace, config: &Config, metrics: &Metrics) -> Result<Tracer, TraceError> {

@@ -98,6 +98,15 @@ impl Source {
         config::load(self.config.as_deref(), &overrides, &environment)
     }
 
+    /// The environment's settings (credentials, endpoints), with `url` as the bucket.
+    fn bucket(url: &str) -> Result<Config, config::Faults> {
+        let unused = Some("http://127.0.0.1:1".to_owned());
+        let overrides = Overrides { upstream: unused, ..Overrides::default() };
+        let mut environment: Vec<_> = std::env::vars().collect();
+        environment.push(("FLOWTAP_BUCKET".to_owned(), url.to_owned()));
+        config::load(None, &overrides, &environment)
+    }
+
     fn file(config: PathBuf) -> Self {
         Self { config: Some(config), upstream: None, listen: None, admin: None, data_dir: None }
     }
@@ -148,14 +157,20 @@ fn check(source: Source) -> ExitCode {
 }
 
 fn verify(bucket: &str, json: bool) -> ExitCode {
-    match app::verify(bucket, json) {
-        Ok((report, true)) => print(&report),
-        Ok((report, false)) => {
-            print(&report);
-            ExitCode::from(START_FAILED)
-        }
-        Err(error) => fail(START_FAILED, &error),
-    }
+    let config = match Source::bucket(bucket) {
+        Ok(config) => config,
+        Err(faults) => return fail(CONFIG, &faults),
+    };
+    let report = match app::verify(&config.bucket) {
+        Ok(report) => report,
+        Err(error) => return fail(START_FAILED, &error),
+    };
+    let json = json.then(|| serde_json::to_string(&report).map(|json| json + "\n"));
+    match json.transpose() {
+        Ok(json) => print(&json.unwrap_or_else(|| report.to_string())),
+        Err(error) => return fail(START_FAILED, &error),
+    };
+    ExitCode::from(if report.ok { 0 } else { START_FAILED })
 }
 
 fn print(text: &str) -> ExitCode {

@@ -112,7 +112,7 @@ impl Pipeline {
             self.outlets.metrics.intake_only(&tap, status, outcome, timing.total_us as f64 / 1e6);
             return self.lose_to_panic(hour);
         };
-        if !needs_counting(&understood.reading) {
+        if !needs_counting(&understood) {
             return self.settle(understood);
         }
         match to_count.try_send(understood) {
@@ -171,9 +171,14 @@ impl Pipeline {
     }
 }
 
-/// Tokens are counted where the upstream told nothing of them, or was cut before it told the output.
-fn needs_counting(reading: &Reading) -> bool {
+/// Tokens are counted where the upstream told nothing of them, or was cut before it told the output;
+/// never of failures, of which nobody knows what was spent.
+fn needs_counting(understood: &Understood) -> bool {
+    let Understood { exchange, reading } = understood;
     let Some(countable) = &reading.countable else { return false };
+    if !exchange.status.is_some_and(|status| (200..300).contains(&status)) {
+        return false;
+    }
     let unknown = reading.usage.input.is_none() || reading.usage.output.is_none();
     unknown || (reading.stream && countable.output_truncated)
 }

@@ -34,7 +34,8 @@ impl Pipeline {
 
     fn sampled_row(&self, understood: Understood) -> Option<Result<Row, DropReason>> {
         let Understood { exchange, reading } = understood;
-        let summary = self.summarise(&exchange, &reading);
+        // Names and paths come from clients and upstreams: they are redacted before any figure bears them.
+        let summary = self.redactor.summary(self.summarise(&exchange, &reading));
         self.measure(&exchange, &reading, &summary);
         let sampling = self.decide(&exchange, &reading, &summary)?;
         Some(self.record(&exchange, reading, summary, sampling))
