@@ -14,6 +14,7 @@ pub trait Bucket: Send + Sync {
     fn get<'a>(&'a self, name: &'a str) -> Boxed<'a, Bytes>;
     fn list<'a>(&'a self, prefix: &'a str) -> Boxed<'a, Vec<Listed>>;
     fn delete<'a>(&'a self, name: &'a str) -> Boxed<'a, ()>;
+    fn describe(&self) -> String;
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +45,14 @@ impl BucketErrorKind {
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{}", kind.label())]
+#[error("{}: {message}", kind.label())]
 pub struct BucketError {
     pub kind: BucketErrorKind,
+    pub message: String,
+}
+
+impl BucketError {
+    pub fn new(kind: BucketErrorKind, message: impl AsRef<str>) -> Self {
+        Self { kind, message: message.as_ref().to_owned() }
+    }
 }
