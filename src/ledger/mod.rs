@@ -25,7 +25,7 @@ mod row;
 pub use checkpoint::{BookKey, Checkpoint, Found, Page, Window};
 pub use counts::Counts;
 pub use hour::{Hour, Incarnation};
-pub use row::{LedgerRow, Loss};
+pub use row::{LedgerRow, Loss, run_name};
 
 use counts::{Cells, add};
 
@@ -241,7 +241,8 @@ fn begin_hour(hours: &mut BTreeMap<Hour, Cells>, hour: Hour) -> &Cells {
 /// The one place where tests of this floor and above make their metrics.
 #[cfg(test)]
 pub(crate) fn metrics_for_tests() -> Metrics {
-    Metrics::default()
+    let limits = crate::config::MetricsLimits { models_max: 10, deployments_max: 10 };
+    Metrics::new(&limits)
 }
 
 #[cfg(test)]

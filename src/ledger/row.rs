@@ -86,7 +86,8 @@ impl LedgerRow {
     pub fn name(&self) -> String {
         let folder = Dataset::Ledger.label();
         let partition = Hour::of(self.hour).partition();
-        format!("{folder}/{partition}/{}-{}.jsonl.gz", self.instance, self.incarnation)
+        let run = run_name(&self.instance, self.incarnation);
+        format!("{folder}/{partition}/{run}.jsonl.gz")
     }
 
     /// Exchanges lost in all.
@@ -111,5 +112,26 @@ impl LedgerRow {
     pub fn same_figures(&self, other: &Self) -> bool {
         let other = Self { updated: self.updated, ..other.clone() };
         *self == other
+    }
+}
+
+/// What the names of all objects of one run begin with. Only letters, digits, `-`, `_` and `.` of the
+/// instance's name are used, and at most 100 of them.
+pub fn run_name(instance: &str, incarnation: Incarnation) -> String {
+    let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let name: String = instance.chars().take(100).map(|c| if safe(c) { c } else { '-' }).collect();
+    format!("{}-{incarnation}", name.trim_start_matches('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostile_instance_name_stays_in_its_folder() {
+        let run = Incarnation::parse("0011223344556677").expect("sixteen digits");
+        assert_eq!(run_name("pod-7f", run), "pod-7f-0011223344556677");
+        assert_eq!(run_name("../a/b\0", run), "-a-b-0-0011223344556677");
+        assert_eq!(run_name(&"x".repeat(5000), run).len(), 117);
     }
 }
