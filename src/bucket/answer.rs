@@ -24,6 +24,13 @@ pub(super) fn code_in(body: &str) -> String {
     after.split_once("</Code>").map(|(text, _)| code(text)).unwrap_or_default()
 }
 
+/// Whether the body of a success begins as an error's does: stores and their proxies send such answers
+/// when they notice trouble after the head.
+pub(super) fn holds_error(body: &[u8]) -> bool {
+    let begin = &body[..body.len().min(1024)];
+    begin.windows(7).any(|bytes| bytes == b"<Error>")
+}
+
 /// The kind and text of a connection's failure: only the system's own error, never a URL.
 pub(super) fn connection(error: &(dyn Error + 'static)) -> (BucketErrorKind, String) {
     match chain(error).find_map(|e| e.downcast_ref::<std::io::Error>()) {
@@ -133,5 +140,13 @@ mod tests {
         );
         assert_eq!(code_in("<Code>cut"), "");
         assert_eq!(code_in("plain"), "");
+    }
+
+    #[test]
+    fn an_error_is_seen_at_the_beginning_of_a_body_only() {
+        assert!(holds_error(b"<?xml version=\"1.0\"?>\n<Error><Code>x</Code></Error>"));
+        assert!(!holds_error(b"<ListBucketResult/>"));
+        assert!(!holds_error(b""));
+        assert!(!holds_error(&[b" ".repeat(2000), b"<Error>".to_vec()].concat()));
     }
 }

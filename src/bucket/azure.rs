@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 
+use super::checked::Connector;
 use super::remote::{self, Remote};
 use super::{BucketError, BucketErrorKind, endpoint};
 use crate::config::AzureBucket;
@@ -21,6 +22,7 @@ pub(super) fn open(
         .with_account(&settings.account)
         .with_container_name(&settings.container)
         .with_client_options(remote::client(attempt_timeout, plain))
+        .with_http_connector(Connector)
         .with_retry(remote::retry(operation_timeout));
     if let Some(endpoint) = &settings.endpoint {
         builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());

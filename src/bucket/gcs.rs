@@ -8,6 +8,7 @@ use std::time::Duration;
 use object_store::StaticCredentialProvider;
 use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
 
+use super::checked::Connector;
 use super::remote::{self, Remote};
 use super::{BucketError, BucketErrorKind, endpoint};
 use crate::config::GcsBucket;
@@ -22,6 +23,7 @@ pub(super) fn open(
     let mut builder = credentials(settings)
         .with_bucket_name(&settings.name)
         .with_client_options(remote::client(attempt_timeout, plain))
+        .with_http_connector(Connector)
         .with_retry(remote::retry(operation_timeout));
     if let Some(endpoint) = &settings.endpoint {
         builder = builder.with_base_url(endpoint.trim_end_matches('/'));

@@ -15,6 +15,7 @@ use crate::config;
 
 mod answer;
 mod azure;
+mod checked;
 mod endpoint;
 mod error;
 mod gcs;

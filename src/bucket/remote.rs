@@ -188,6 +188,7 @@ fn kind_of_silence(error: &object_store::Error) -> (BucketErrorKind, String) {
     if let Some(http) = chain(error).find_map(|e| e.downcast_ref::<HttpError>()) {
         return match http.kind() {
             HttpErrorKind::Timeout => (BucketErrorKind::Timeout, "no answer in time".to_owned()),
+            HttpErrorKind::Decode => (BucketErrorKind::Unavailable, "unusable answer".to_owned()),
             _ => answer::connection(http as &(dyn Error + 'static)),
         };
     }

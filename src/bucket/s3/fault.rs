@@ -13,8 +13,7 @@ use aws_sdk_s3::primitives::ByteStreamError;
 use super::super::answer::{self, chain};
 use super::super::{BucketError, BucketErrorKind};
 
-/// Fails an operation whose answer is 200 with an error in its body, which S3 and its proxies send
-/// when they notice trouble after the head.
+/// Fails an operation whose answer is a success with an error in its body.
 #[derive(Debug)]
 pub(super) struct ErrorInBody;
 
@@ -32,8 +31,7 @@ impl Intercept for ErrorInBody {
         let response = context.response();
         // A body that is still a stream is an object, which may well speak of errors.
         let body = response.body().bytes().unwrap_or_default();
-        let begin = &body[..body.len().min(1024)];
-        if response.status().is_success() && begin.windows(7).any(|w| w == b"<Error>") {
+        if response.status().is_success() && answer::holds_error(body) {
             return Err("an error in the body of a success".into());
         }
         Ok(())

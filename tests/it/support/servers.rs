@@ -37,11 +37,6 @@ impl Server {
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
-
-    /// The operating system's id of the process.
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
 }
 
 impl Drop for Server {
@@ -77,15 +72,14 @@ pub fn seaweedfs() -> Option<Server> {
 
 /// Azurite as Azure Blob Storage, with the account [`AZURE_ACCOUNT`]; `None` if servers are left out.
 pub fn azurite() -> Option<Server> {
-    start("azurite", "node_modules/azurite/dist/src/blob/main.js", |program, home| {
+    start("azurite", "node_modules/azurite/dist/src/blob/main.js", |program, _home| {
         let port = free_port();
         let mut command = Command::new("node");
         command
             .arg(program)
             .args(["--silent", "--skipApiVersionCheck", "--disableTelemetry"])
             .args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string()])
-            .args(["--inMemoryPersistence", "-l"])
-            .arg(home)
+            .arg("--inMemoryPersistence")
             .env("AZURITE_ACCOUNTS", format!("{AZURE_ACCOUNT}:{AZURE_KEY}"));
         (command, port)
     })
