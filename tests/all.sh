@@ -25,10 +25,10 @@ fi
 begin "format"
 cargo fmt --check
 
-begin "the rules of the house (tests/tidy.rs)"
+begin "the rules of the house (the first build takes 5 to 10 minutes)"
 tests --test tidy
 
-begin "lints (the first build takes minutes)"
+begin "lints"
 cargo clippy --locked --all-targets --quiet -- -D warnings
 
 begin "unit tests and documentation examples"

@@ -62,7 +62,11 @@ fi
 "$python" deploy/demo/ask.py free DEMO_PORT DEMO_ADMIN_PORT DEMO_FLOW_PORT
 
 step 1 "building flowtap (the first time takes 5 to 10 minutes) ..."
-cargo build --locked --quiet
+if [[ -t 2 ]]; then # someone watches: show the compiler's progress
+    cargo build --locked
+else
+    cargo build --locked --quiet
+fi
 flowtap=${CARGO_TARGET_DIR:-target}/debug/flowtap
 
 step 2 "installing prompt flow (the first time takes a minute or two) ..."

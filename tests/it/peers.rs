@@ -17,21 +17,40 @@ const MODEL: &str = "smollm2-135m";
 #[test]
 fn a_flow_on_flask_gives_the_same_bytes() {
     if peers_wanted() {
-        compare_flow(|port| pf_serve(port, "flask"));
+        compare_flow("flow", |port| pf_serve("qa_stream", port, "flask"));
     }
 }
 
 #[test]
 fn a_flow_on_fastapi_gives_the_same_bytes() {
     if peers_wanted() {
-        compare_flow(|port| pf_serve(port, "fastapi"));
+        compare_flow("flow", |port| pf_serve("qa_stream", port, "fastapi"));
     }
 }
 
 #[test]
 fn a_flow_on_gunicorn_gives_the_same_bytes() {
     if peers_wanted() {
-        compare_flow(gunicorn);
+        compare_flow("flow", gunicorn);
+    }
+}
+
+/// Those that need a model reach it through a tap of their own.
+#[test]
+fn every_example_flow_gives_the_same_bytes() {
+    if peers_wanted() {
+        let upstream = free_port();
+        let mut model = Process::start("llama.cpp", &mut llama(upstream));
+        model.await_http(upstream, "/v1/models", UP_WITHIN);
+        let models = Tap::before(upstream);
+        for flow in ["qa_basic", "qa_flex", "qa_llm_dag", "qa_llm_stream"] {
+            let base_url = format!("http://127.0.0.1:{}/v1", models.port);
+            compare_flow("example", |port| {
+                let mut command = pf_serve(flow, port, "fastapi");
+                command.env("LLM_BASE_URL", &base_url).env("LLM_MODEL", MODEL);
+                command
+            });
+        }
     }
 }
 
@@ -77,12 +96,12 @@ impl Tap {
     }
 }
 
-fn compare_flow(server: impl Fn(u16) -> Command) {
+fn compare_flow(cases: &str, server: impl Fn(u16) -> Command) {
     let upstream = free_port();
     let mut flow = Process::start("prompt flow", &mut server(upstream));
     flow.await_http(upstream, "/health", UP_WITHIN);
     let tap = Tap::before(upstream);
-    compare(&["flow", &upstream.to_string(), &tap.port.to_string()]);
+    compare(&[cases, &upstream.to_string(), &tap.port.to_string()]);
 }
 
 /// Runs one comparison; fails with the differences that it prints.
@@ -96,12 +115,12 @@ fn compare(arguments: &[&str]) {
     assert!(status.success(), "{}", process.printed());
 }
 
-fn pf_serve(port: u16, engine: &str) -> Command {
+fn pf_serve(flow: &str, port: u16, engine: &str) -> Command {
     let mut command = flow_command("promptflow/bin/pf");
     command
         .args(["flow", "serve", "--skip-open-browser", "--host", "127.0.0.1", "--engine", engine])
         .args(["--port", &port.to_string(), "--source"])
-        .arg(root().join("examples/flows/qa_stream"));
+        .arg(root().join("examples/flows").join(flow));
     command
 }
 

@@ -1,6 +1,7 @@
 """Compares what a client gets directly with what it gets through flowtap; exits 1 with every difference.
 
     compare.py flow DIRECT_PORT VIA_PORT
+    compare.py example DIRECT_PORT VIA_PORT
     compare.py openai DIRECT_PORT VIA_PORT MODEL
     compare.py anthropic UPSTREAM_PORT VIA_PORT     (starts its scripted upstream itself)
     compare.py proof                                (shows that differences are found)
@@ -91,6 +92,8 @@ def main(words):
     match words:
         case ["flow", direct, via]:
             return flows.compare(int(direct), int(via))
+        case ["example", direct, via]:
+            return flows.compare(int(direct), int(via), flows.EXAMPLE_CASES, warm=True)
         case ["openai", direct, via, model]:
             return compare_openai(int(direct), int(via), model)
         case ["anthropic", upstream, via]:

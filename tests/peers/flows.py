@@ -54,6 +54,18 @@ CASES = [
     ("two on one connection", [score(TENT), score({"question": "lamp", "pause_ms": 1}, SSE)]),
 ]
 
+# What is asked of the other example flows, some of which have a model behind them.
+LAMP = {"question": "How bright is the lamp?"}
+EXAMPLE_CASES = [
+    ("swagger", [request("GET", "/swagger.json")]),
+    ("plain", [score(LAMP)]),
+    ("history", [score({**LAMP, "chat_history": HISTORY})]),
+    ("streamed or plain", [score(LAMP, "Accept: text/event-stream, application/json")]),
+    ("streamed", [score(LAMP, SSE)]),
+    ("empty question", [score({"question": " "})]),
+    ("missing question", [score({})]),
+]
+
 
 def seen(response):
     """What must be the same with and without flowtap."""
@@ -83,10 +95,13 @@ def conversation(port, requests):
     return responses
 
 
-def compare(direct_port, via_port, cases=CASES):
-    """The faults found: one line for each thing that differs."""
+def compare(direct_port, via_port, cases=CASES, warm=False):
+    """The faults found: one line for each thing that differs. `warm` asks everything once before: a
+    model with a cold cache rounds differently, and may then choose another word."""
     faults = []
     for name, requests in cases:
+        if warm:
+            conversation(direct_port, requests)
         pairs = zip(conversation(direct_port, requests), conversation(via_port, requests), strict=True)
         for direct, via in ((seen(a), seen(b)) for a, b in pairs):
             if not direct["status line"]:

@@ -20,7 +20,7 @@ def ask_model(question: str, chat_history: list, context: str) -> str:
     reply = client.chat.completions.create(
         model=os.environ.get("LLM_MODEL", "smollm2-135m"),
         messages=messages,
-        max_tokens=48,
+        max_tokens=24,
         temperature=0.0,
     )
     return reply.choices[0].message.content

@@ -13,7 +13,7 @@ def chat(question: str, chat_history: list = None) -> str:
     chunks = client.chat.completions.create(
         model=os.environ.get("LLM_MODEL", "smollm2-135m"),
         messages=[{"role": "user", "content": question}],
-        max_tokens=48,
+        max_tokens=24,
         temperature=0.0,
         stream=True,
     )
