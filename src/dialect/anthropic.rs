@@ -36,7 +36,7 @@ pub(super) fn read(view: &View<'_>, answer: &Answer<'_>, reading: &mut Reading) 
     if reading.answer.is_none() {
         reading.answer = said(blocks.unwrap_or_default());
     }
-    if view.whole_success() {
+    if answer.whole_success {
         match blocks {
             None if !answer.stream => reading.fault = Some(Fault::Shape.label()),
             blocks => reading.empty = is_empty(blocks.unwrap_or_default()),

@@ -67,7 +67,7 @@ pub(super) fn decode<'a>(body: &'a CapturedBody, headers: &HeaderMap) -> Decoded
     if coding == Coding::Identity || captured.is_empty() {
         return identity(body, captured, gap);
     }
-    let (bytes, end) = run(coding, &captured);
+    let (bytes, end) = run(coding, &captured, !gap && body.complete);
     let broken = matches!(end, End::Broken);
     Decoded {
         missing: gap || !body.complete || !matches!(end, End::Whole),
@@ -131,25 +131,30 @@ fn identity<'a>(body: &'a CapturedBody, head: Cow<'a, [u8]>, gap: bool) -> Decod
     }
 }
 
-fn run(coding: Coding, bytes: &[u8]) -> (Vec<u8>, End) {
+fn run(coding: Coding, bytes: &[u8], complete: bool) -> (Vec<u8>, End) {
     let bytes_max =
         OUTPUT_BYTES_MAX.min(bytes.len().saturating_mul(RATIO_MAX).max(RATIO_FLOOR_BYTES));
     match coding {
         Coding::Identity => (bytes.to_vec(), End::Whole),
         Coding::Gzip => pump(flate2::bufread::MultiGzDecoder::new(bytes), bytes_max),
-        Coding::Deflate => deflate(bytes, bytes_max),
+        Coding::Deflate => deflate(bytes, complete, bytes_max),
         Coding::Brotli => brotli(bytes, bytes_max),
         Coding::Zstd => zstd(bytes, bytes_max),
     }
 }
 
-/// `deflate` is the zlib format, but many senders leave the zlib header out.
-fn deflate(bytes: &[u8], bytes_max: usize) -> (Vec<u8>, End) {
+/// `deflate` is the zlib format, but many senders leave the zlib header out. Without it nothing
+/// proves the label, and any bytes may begin like a raw stream: it counts only if it also ends.
+fn deflate(bytes: &[u8], complete: bool, bytes_max: usize) -> (Vec<u8>, End) {
     let (decoded, end) = inflate(Decompress::new(true), bytes, bytes_max);
-    if decoded.is_empty() && matches!(end, End::Broken) {
-        return inflate(Decompress::new(false), bytes, bytes_max);
+    if !decoded.is_empty() || !matches!(end, End::Broken) {
+        return (decoded, end);
     }
-    (decoded, end)
+    match inflate(Decompress::new(false), bytes, bytes_max) {
+        (_, End::Broken) => (Vec::new(), End::Broken),
+        (_, End::Early) if complete => (Vec::new(), End::Broken),
+        other => other,
+    }
 }
 
 /// By hand, since the readers of the crate take an early end for a proper one.

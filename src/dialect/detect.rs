@@ -3,6 +3,8 @@
 //! What none of them tells is [`Operation::Other`], of which no content is kept. A path decides
 //! only for calls that carry a body (POST); a shape decides only where request and response agree.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, Method};
 use serde_json::Value;
 
@@ -27,7 +29,7 @@ pub(super) fn at_a_glance(exchange: &Exchange, tap: &Tap) -> Glance {
         DialectChoice::Auto => None,
         DialectChoice::Fixed(dialect) => Some(dialect),
     };
-    let by_path = by_path(&exchange.path);
+    let by_path = by_path(&full_path(exchange, tap));
     let calls = matches!(exchange.method, Method::POST | Method::PUT | Method::PATCH);
     if !calls || exchange.status == Some(101) {
         let hinted = by_path.map(|(dialect, _)| dialect);
@@ -49,6 +51,14 @@ fn known(dialect: Dialect, operation: Operation) -> Glance {
     match operation {
         Operation::Other => Glance::Other(dialect),
         operation => Glance::Known(dialect, operation),
+    }
+}
+
+/// The path that the upstream sees: the tap may add a prefix.
+pub(super) fn full_path<'a>(exchange: &'a Exchange, tap: &Tap) -> Cow<'a, str> {
+    match tap.upstream.path_prefix.as_str() {
+        "" => Cow::Borrowed(&exchange.path),
+        prefix => Cow::Owned(format!("{prefix}{}", exchange.path)),
     }
 }
 
@@ -137,9 +147,9 @@ fn model_call(
 }
 
 /// The answer, or the first event of a streamed one.
-fn first_object(response: &Side<'_>) -> Option<Value> {
+fn first_object<'a>(response: &'a Side<'_>) -> Option<Cow<'a, Value>> {
     if !response.is_stream() {
-        return response.json().cloned();
+        return response.json().map(Cow::Borrowed);
     }
     let mut first = None;
     response.each_event(&mut |event, _| {
@@ -147,7 +157,7 @@ fn first_object(response: &Side<'_>) -> Option<Value> {
             first = super::json::parse(event.data.as_bytes()).ok();
         }
     });
-    first
+    first.map(Cow::Owned)
 }
 
 /// A list of messages, each with a role.
@@ -188,7 +198,7 @@ pub(super) fn provider(dialect: Dialect, exchange: &Exchange, tap: &Tap) -> Opti
     };
     let host = tap.upstream.host.trim_end_matches('.').to_ascii_lowercase();
     let by_host = PROVIDERS.iter().find(|(domain, _)| under(&host, domain)).map(|(_, name)| *name);
-    let azure = dialect == Dialect::Openai && speaks_azure(exchange);
+    let azure = dialect == Dialect::Openai && speaks_azure(exchange, tap);
     Some(match (by_host, azure) {
         (Some("openai") | None, true) => "azure.ai.openai",
         (Some(name), _) => name,
@@ -200,8 +210,8 @@ fn under(host: &str, domain: &str) -> bool {
     host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
-fn speaks_azure(exchange: &Exchange) -> bool {
-    let path = &exchange.path;
+fn speaks_azure(exchange: &Exchange, tap: &Tap) -> bool {
+    let path = full_path(exchange, tap);
     path.contains("/openai/deployments/")
         || path.contains("/openai/v1/")
         || exchange.request_headers.contains_key("api-key")

@@ -120,9 +120,13 @@ fn merge_value(key: &str, whole: &mut Value, delta: Value) -> bool {
             true
         }
         (Value::Object(members), Value::Object(more)) => merge(members, more),
-        (Value::Array(elements), Value::Array(more)) => more
-            .into_iter()
-            .fold(true, |complete, element| merge_element(elements, element) && complete),
+        (Value::Array(elements), Value::Array(more)) => {
+            // Every element is taken, whatever became of the one before.
+            let left_out = more
+                .into_iter()
+                .filter_map(|element| (!merge_element(elements, element)).then_some(()));
+            left_out.count() == 0
+        }
         // An empty name comes with every later piece of some servers.
         (Value::String(text), Value::String(more)) if more.is_empty() && !text.is_empty() => true,
         (whole, delta) => {

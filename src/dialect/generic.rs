@@ -11,6 +11,6 @@ pub(super) fn read(view: &View<'_>, answer: &Answer<'_>, reading: &mut Reading) 
     reading.model.request =
         view.request.json().and_then(|body| super::json::name(body.get("model")));
     reading.model.response = body.and_then(|body| super::json::name(body.get("model")));
-    reading.empty = view.whole_success() && promptflow::says_nothing(view, body, reading);
+    reading.empty = answer.whole_success && promptflow::says_nothing(view, body, reading);
     reading.countable = view.succeeded().then(|| promptflow::countable(view, answer, reading));
 }

@@ -92,12 +92,6 @@ impl View<'_> {
     fn succeeded(&self) -> bool {
         self.exchange.status.is_some_and(|status| (200..300).contains(&status))
     }
-
-    /// The whole of a successful answer is here, so that what is not in it was not given.
-    fn whole_success(&self) -> bool {
-        let there = self.exchange.response.complete && !self.response.partial();
-        self.succeeded() && there && self.response.fault.is_none()
-    }
 }
 
 /// The answer in one form, streamed or not.
@@ -110,20 +104,24 @@ struct Answer<'a> {
     stream: bool,
     /// Part of the answer is missing.
     cut: bool,
+    /// The whole of a successful answer is here and understood: what is not in it was not given.
+    whole_success: bool,
     /// `usage` from the tail of a body with a hole.
     usage_in_tail: Option<Value>,
 }
 
 impl<'a> Answer<'a> {
     fn new(view: &'a View<'_>, folded: Option<&'a Folded>) -> Self {
-        let delivered = view.exchange.response.complete && view.exchange.outcome == Outcome::Ok;
+        let complete = view.exchange.response.complete && !view.response.partial();
+        let folding = folded.and_then(|folded| folded.fault);
+        let understood = view.response.fault.or(folding).is_none();
+        let unended = folded.is_some_and(|folded| !folded.ended);
         Self {
             body: folded.map_or(view.response.json(), |folded| folded.body.as_ref()),
             tally: folded.map(|folded| folded.tally).unwrap_or_default(),
             stream: folded.is_some(),
-            cut: !delivered
-                || view.response.partial()
-                || folded.is_some_and(|folded| !folded.ended),
+            cut: !complete || view.exchange.outcome != Outcome::Ok || unended,
+            whole_success: view.succeeded() && complete && understood,
             usage_in_tail: view.response.usage_in_tail(),
         }
     }

@@ -27,11 +27,11 @@ pub(super) fn read(view: &View<'_>, answer: &Answer<'_>, reading: &mut Reading) 
     if reading.answer.is_none() {
         reading.answer = body.and_then(|body| unnamed_answer(body, &view.tap.columns));
     }
-    if view.whole_success() && body.is_none() && view.response.plain_text().is_some() {
+    if answer.whole_success && body.is_none() && view.response.plain_text().is_some() {
         reading.fault = Some(Fault::Shape.label());
     }
     read_usage(answer, reading);
-    reading.empty = view.whole_success() && says_nothing(view, body, reading);
+    reading.empty = answer.whole_success && says_nothing(view, body, reading);
     reading.countable = view.succeeded().then(|| countable(view, answer, reading));
 }
 

@@ -24,7 +24,7 @@ pub(in crate::dialect) fn read(view: &View<'_>, answer: &Answer<'_>, reading: &m
     if reading.answer.is_none() {
         reading.answer = first.and_then(|choice| choice.get("message")).and_then(said);
     }
-    if view.whole_success() {
+    if answer.whole_success {
         match choices {
             None if !answer.stream => reading.fault = Some(Fault::Shape.label()),
             choices => reading.empty = choices.unwrap_or_default().iter().all(silent),

@@ -26,7 +26,7 @@ pub(in crate::dialect) fn read(view: &View<'_>, answer: &Answer<'_>, reading: &m
     }
     let texts = choices.unwrap_or_default().iter().filter_map(|choice| json::text(choice, "text"));
     let output: Vec<String> = texts.map(str::to_owned).collect();
-    if view.whole_success() {
+    if answer.whole_success {
         match choices {
             None if !answer.stream => reading.fault = Some(Fault::Shape.label()),
             _ => reading.empty = output.iter().all(|text| text.trim().is_empty()),

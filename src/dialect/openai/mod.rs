@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use super::detect::full_path;
 use super::{Answer, View, json};
 use crate::domain::{ChatTurn, Reading};
 
@@ -18,7 +19,7 @@ fn read_names(view: &View<'_>, answer: &Answer<'_>, reading: &mut Reading) {
     reading.model.request = named(view.request.json(), "model");
     reading.model.response = named(answer.body, "model");
     reading.response_id = named(answer.body, "id");
-    reading.model_deployment = deployment(&view.exchange.path);
+    reading.model_deployment = deployment(&full_path(view.exchange, view.tap));
     let mut tally = answer.tally;
     if let Some(usage) = answer.reported() {
         tally.take_openai(usage);

@@ -26,7 +26,7 @@ pub(in crate::dialect) fn read(view: &View<'_>, answer: &Answer<'_>, reading: &m
     if reading.answer.is_none() {
         reading.answer = said(output.unwrap_or_default());
     }
-    if view.whole_success() {
+    if answer.whole_success {
         match output {
             None if !answer.stream => reading.fault = Some(Fault::Shape.label()),
             output => reading.empty = is_empty(answer.body, output.unwrap_or_default()),

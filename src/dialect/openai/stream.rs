@@ -31,7 +31,7 @@ impl Fold for Chunks {
             _ => Vec::new(),
         };
         self.take_head(chunk);
-        let carried = choices.iter().any(|choice| carries(choice));
+        let carried = choices.iter().any(carries);
         for choice in choices {
             self.take_choice(choice);
         }
@@ -62,10 +62,12 @@ impl Fold for Chunks {
 
 impl Chunks {
     /// Members beside the choices: the first one that says something, but the last `usage`.
-    /// (Azure begins with a chunk whose id and model are empty.)
+    /// (Azure begins with a chunk whose id, model and time are empty.)
     fn take_head(&mut self, chunk: Map<String, Value>) {
         for (key, value) in chunk {
-            let silent = |value: &Value| value.is_null() || value.as_str() == Some("");
+            let silent = |value: &Value| {
+                value.is_null() || value.as_str() == Some("") || value.as_u64() == Some(0)
+            };
             let known = self.whole.get(&key).is_some_and(|before| !silent(before));
             if !known || (key == "usage" && !silent(&value)) {
                 self.whole.insert(key, value);

@@ -15,7 +15,13 @@ use crate::domain::{
     CapturedBody, Exchange, ExchangeId, Outcome, Reading, SpanId, Timing, TraceContext, TraceId,
 };
 
+mod codings;
+mod events;
+mod holes;
+mod hostile;
+mod models;
 mod recorded;
+mod routes;
 
 /// A tap that detects its dialect, with the default columns.
 fn tap() -> Tap {
@@ -118,4 +124,10 @@ fn streamed(path: &str, request: impl Into<Vec<u8>>, response: impl Into<Vec<u8>
 
 fn read_one(exchange: &Exchange) -> Reading {
     read(exchange, &tap())
+}
+
+/// The body of a fixture.
+fn fixture(path: &str) -> Vec<u8> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    std::fs::read(root.join(path)).expect("a fixture")
 }
