@@ -66,8 +66,12 @@ pub async fn verify(bucket: &dyn Bucket) -> Result<Report, BucketError> {
     let mut hours: BTreeMap<(Hour, String), Hourly> = BTreeMap::new();
     for listed in bucket.list(&prefix(Dataset::Ledger)).await? {
         let body = bucket.get(&listed.name).await?;
-        let read = lines(&body).map(|lines| lines.iter().map(|line| ledger_row(line)).collect());
-        place_ledger(&mut hours, &listed.name, read.and_then(|rows: Option<Vec<_>>| rows));
+        let mut rows = Some(Vec::new());
+        let whole = each_line(&body, |line| match (ledger_row(line), &mut rows) {
+            (Some(row), Some(rows)) => rows.push(row),
+            _ => rows = None,
+        });
+        place_ledger(&mut hours, &listed.name, rows.filter(|_| whole));
     }
     for listed in bucket.list(&prefix(Dataset::Exchanges)).await? {
         if let Some(key) = object_key(&listed.name) {
@@ -103,17 +107,14 @@ struct Id {
 
 impl Contents {
     fn add(&mut self, body: &Bytes) {
-        let Some(lines) = lines(body) else {
-            self.unreadable = true;
-            return;
-        };
-        for line in lines {
+        let whole = each_line(body, |line| {
             self.lines += 1;
-            match serde_json::from_slice::<Id>(&line) {
+            match serde_json::from_slice::<Id>(line) {
                 Ok(Id { id }) => drop(self.ids.insert(id)),
                 Err(_) => self.unreadable = true,
             }
-        }
+        });
+        self.unreadable |= !whole;
     }
 }
 
@@ -196,9 +197,16 @@ fn ledger_row(line: &[u8]) -> Option<LedgerRow> {
     (row.schema == LedgerRow::SCHEMA).then_some(row)
 }
 
-fn lines(body: &Bytes) -> Option<Vec<Vec<u8>>> {
+/// Calls `line` with every line of a gzip object; false where the object is damaged.
+fn each_line(body: &Bytes, mut line: impl FnMut(&[u8])) -> bool {
     let lines = BufReader::new(MultiGzDecoder::new(body.as_ref())).split(b'\n');
-    lines.collect::<Result<_, _>>().ok()
+    for read in lines {
+        match read {
+            Ok(read) => line(&read),
+            Err(_) => return false,
+        }
+    }
+    true
 }
 
 impl fmt::Display for Report {
