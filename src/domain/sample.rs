@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::outcome::labelled;
@@ -17,7 +17,8 @@ use super::{
 pub struct Summary {
     /// Our own id.
     pub id: ExchangeId,
-    /// When the request's head had been read.
+    /// When the request's head had been read; written with microseconds.
+    #[serde(serialize_with = "with_microseconds")]
     pub time: Timestamp,
     /// The tap's name.
     pub tap: Arc<str>,
@@ -60,6 +61,11 @@ pub struct Summary {
     /// The upstream's id of the response, for spans.
     #[serde(skip)]
     pub response_id: Option<String>,
+}
+
+/// Always six digits, so that the texts sort as the times do.
+fn with_microseconds<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"))
 }
 
 /// One call that the flow made to a model.

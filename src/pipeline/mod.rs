@@ -73,7 +73,7 @@ impl Pipeline {
             instance: Arc::clone(&config.instance),
             redactor: Redactor::new(&config.redact, &config.capture.headers),
             sampler: Sampler::new(&config.sample),
-            rollup: Mutex::new(Rollup::default()),
+            rollup: Mutex::new(Rollup::new(Arc::clone(&config.instance))),
             outlets,
         }
     }
