@@ -1,8 +1,9 @@
 //! The buckets: one suite on every store, against real servers, and faults from a scripted one.
 
 // A test's support fails by panicking, like the test itself.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
+mod chain;
 mod conformance;
 mod faults;
 mod gcs_front;
