@@ -127,7 +127,12 @@ fn main() -> ExitCode {
         Command::Check { source } => check(source),
         Command::Verify { bucket, json } => verify(&bucket, json),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "flowtap", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Arguments::command(),
+                "flowtap",
+                &mut std::io::stdout(),
+            );
             ExitCode::SUCCESS
         }
     }

@@ -220,7 +220,10 @@ impl StreamedResponse {
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
     }
 
-    fn poll_stripped(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_stripped(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
             let frame = std::task::ready!(self.poll_frame(cx));
             let Some(stripper) = &mut self.stripper else { return Poll::Ready(frame) };

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue,
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, Request, Response, StatusCode, Version, request, response};
 use http_body_util::{BodyExt, Full};
-use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 
@@ -145,7 +145,9 @@ pub async fn forward(passage: &Passage, mut request: Request<Incoming>) -> Respo
     observation.own_time(back);
     if answered.response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return match on_upgrade {
-            Some(on_upgrade) => upgrade::tunnel(passage, on_upgrade, answered.response, observation),
+            Some(on_upgrade) => {
+                upgrade::tunnel(passage, on_upgrade, answered.response, observation)
+            }
             None => answer_failure(observation, BAD_FRAMING),
         };
     }

@@ -89,6 +89,7 @@ fn exchange(path: &str, headers: &[(&'static str, &str)], request_id: &str) -> E
         status: Some(200),
         response_headers: of(headers),
         response: CapturedBody::default(),
+        fault: None,
         outcome: Outcome::Ok,
         timing: Timing::default(),
         request_id: Some(request_id.into()),
