@@ -117,15 +117,21 @@ impl Place {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Complaint {
     message: String,
+    veiled: Option<String>,
     allowed: Option<String>,
     nearest: Option<String>,
-    secret: bool,
 }
 
 impl Complaint {
     /// A complaint that says what was found.
     pub(super) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), ..Self::default() }
+    }
+
+    /// Says instead what does not quote the place, should that be hidden.
+    pub(super) fn veiled(mut self, veiled: Option<String>) -> Self {
+        self.veiled = veiled;
+        self
     }
 
     /// Says what is allowed.
@@ -139,12 +145,6 @@ impl Complaint {
         self.nearest = nearest;
         self
     }
-
-    /// Hides what stands at its place.
-    pub(super) fn secret(mut self, secret: bool) -> Self {
-        self.secret = secret;
-        self
-    }
 }
 
 /// Collects faults and warnings while a configuration is checked.
@@ -153,6 +153,8 @@ pub(super) struct Report {
     file: Option<String>,
     text: String,
     faults: Vec<(Origin, Complaint)>,
+    /// Lines and columns from which on a line is not shown.
+    hidden: Vec<(usize, usize)>,
     /// What does not stop us, but should be known.
     pub(super) warnings: Vec<String>,
 }
@@ -173,14 +175,21 @@ impl Report {
         self.faults.push((origin.clone(), complaint));
     }
 
+    /// Hides what stands at `origin`, and what follows it on its line, from all that is shown.
+    pub(super) fn hide(&mut self, origin: &Origin) {
+        if let Origin::File { line, column, .. } = origin {
+            self.hidden.push((*line, *column));
+        }
+    }
+
     /// Adds a warning.
     pub(super) fn warn(&mut self, warning: String) {
         self.warnings.push(mask::line(&warning));
     }
 
-    /// Whether there is a fault.
-    pub(super) fn is_faulty(&self) -> bool {
-        !self.faults.is_empty()
+    /// How many faults there are.
+    pub(super) fn count(&self) -> usize {
+        self.faults.len()
     }
 
     /// The place of `origin` in words, for a fault that has two places.
@@ -199,21 +208,21 @@ impl Report {
             Origin::File { line, column, .. } => (*line, *column),
             _ => (usize::MAX, 0),
         });
-        let mask = Mask::of(&self.text);
+        let mask = Mask::of(&self.text, &self.hidden);
         let file = self.file.as_deref();
         Faults(self.faults.into_iter().map(|(o, c)| fault(file, &mask, o, c)).collect())
     }
 }
 
 fn fault(file: Option<&str>, mask: &Mask, origin: Origin, complaint: Complaint) -> Fault {
+    let message = match (&origin, complaint.veiled) {
+        (Origin::File { line, column, .. }, Some(veiled)) if mask.hides(*line, *column) => veiled,
+        _ => complaint.message,
+    };
     let place = match (origin, file) {
-        (Origin::File { line, column, length }, Some(file)) => Place::At {
-            file: file.to_owned(),
-            line,
-            column,
-            length,
-            source_line: mask.show(line, complaint.secret.then_some(column)),
-        },
+        (Origin::File { line, column, length }, Some(file)) => {
+            Place::At { file: file.to_owned(), line, column, length, source_line: mask.show(line) }
+        }
         (Origin::Environment(name), _) => Place::Environment(mask::line(&name)),
         (Origin::CommandLine(option), _) => Place::CommandLine(option),
         (_, Some(file)) => Place::File(file.to_owned()),
@@ -221,7 +230,7 @@ fn fault(file: Option<&str>, mask: &Mask, origin: Origin, complaint: Complaint) 
     };
     Fault {
         place,
-        message: mask::line(&complaint.message),
+        message: mask::line(&message),
         allowed: complaint.allowed,
         nearest: complaint.nearest.map(|near| mask::line(&near)),
     }

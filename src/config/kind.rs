@@ -158,7 +158,7 @@ impl Kind {
             Self::Text => "1 to 1024 characters on one line",
             Self::Path => "the path of a file or folder",
             Self::Listen => {
-                "`address:port`, `[address]:port`, `localhost:port` or `:port` (every address)"
+                "`address:port`, `[address]:port`, `localhost:port` or `:port` (every IPv4 address)"
             }
             Self::Url => "an http or https URL without user, query or fragment",
             Self::Endpoint => {
@@ -201,7 +201,8 @@ impl Kind {
             Self::Time(min, max) => Checked::Time(time(text, min, max)?),
             Self::Bytes(min, max) => Checked::Whole(bytes(text, min, max)?),
             Self::Listen => Checked::Listen(place::listen(text)?),
-            Self::Secret | Self::SecretMap => Checked::Secret(secret(text)?),
+            Self::Secret => Checked::Secret(secret(text)?),
+            Self::SecretMap => Checked::Secret(header_value(text)?),
             other => {
                 other.check_text(text)?;
                 Checked::Text(text.to_owned())
@@ -378,6 +379,13 @@ fn secret(text: &str) -> Result<Secret, Refusal> {
     match (1..=64 * 1024).contains(&text.len()) {
         true => Ok(Secret::new(text)),
         false => Err(Refusal::because("it is empty or too long")),
+    }
+}
+
+fn header_value(text: &str) -> Result<Secret, Refusal> {
+    match http::HeaderValue::from_str(text) {
+        Ok(_) => secret(text),
+        Err(_) => Err(Refusal::because("it has characters that headers cannot have")),
     }
 }
 

@@ -15,9 +15,11 @@ mod fault;
 mod file;
 mod keep;
 mod kind;
+mod map;
 mod mask;
 mod node;
 mod place;
+mod reference;
 mod secret;
 mod serve;
 mod show;
@@ -27,6 +29,7 @@ mod walk;
 
 pub use check::{Overrides, load};
 pub use fault::{Fault, Faults, Place};
+pub use reference::{key_paths, reference};
 pub use secret::Secret;
 pub use show::effective;
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::fault::Report;
 use super::kind::Kind::{Choice, Hosts, Listen, Secret, SecretFile, SecretMap, Text, Url, Whole};
+use super::map::Map;
 use super::place;
 use super::show::Shown;
 use super::table::Default::{Is, Required, Unset};
 use super::table::Key;
-use super::walk::Map;
 use super::{Admin, MetricsLimits, OtlpProtocol, Trace, Traffic};
 
 /// The keys of `admin`.

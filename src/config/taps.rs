@@ -8,11 +8,11 @@ use super::kind::Kind::{
     Whole,
 };
 use super::kind::{show_bytes, show_time};
+use super::map::Map;
 use super::place;
 use super::show::Shown;
 use super::table::Default::{Is, Required, Unset};
 use super::table::Key;
-use super::walk::Map;
 use super::{
     CaptureMode, CertificateFiles, Columns, DialectChoice, IncludeUsage, Limits, ServerTls, Tap,
     Timeouts, Upstream, UpstreamHttp2,
