@@ -299,4 +299,28 @@ trace:   {otlp_endpoint: http://127.0.0.1:4317}
         assert_eq!(format!("{config:?}"), format!("{again:?}"), "{shown}");
         assert_eq!(shown, effective(&again));
     }
+
+    #[test]
+    fn the_instance_keeps_the_end_of_a_long_host_name() {
+        let name = |host: &str| instance(None, &[("HOSTNAME".to_owned(), host.to_owned())]);
+        assert_eq!(&*name(&format!("{}-7f9c", "x".repeat(80))), format!("{}-7f9c", "x".repeat(59)));
+        assert_eq!((&*name("../a b"), &*name("ä"), &*name("")), ("a-b", "localhost", "localhost"));
+    }
+
+    #[test]
+    fn knows_which_listeners_collide_and_which_upstreams_lead_back() {
+        let at = |text: &str| text.parse().unwrap();
+        assert!(collide(at("0.0.0.0:1"), at("127.0.0.1:1")));
+        assert!(collide(at("127.0.0.1:1"), at("[::]:1")));
+        assert!(!collide(at("0.0.0.0:1"), at("[::1]:1")));
+        assert!(!collide(at("127.0.0.1:1"), at("127.0.0.2:1")));
+        assert!(reaches("localhost", 1, at("[::1]:1")) && reaches("::1", 1, at("[::]:1")));
+        assert!(
+            reaches("0.0.0.0", 1, at("127.0.0.1:1")) && reaches("10.0.0.1", 1, at("10.0.0.1:1"))
+        );
+        assert!(
+            !reaches("10.0.0.1", 1, at("0.0.0.0:1")) && !reaches("example.com", 1, at("0.0.0.0:1"))
+        );
+        assert!(!reaches("127.0.0.1", 2, at("127.0.0.1:1")));
+    }
 }

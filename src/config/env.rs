@@ -100,7 +100,7 @@ fn variable<'a>(
         return Err(Unexpanded::Malformed);
     }
     match (variables.get(name), default) {
-        (Some(value), Some(default)) if value.is_empty() => Ok(default),
+        (Some(&""), Some(default)) => Ok(default),
         (Some(value), _) => Ok(value),
         (None, Some(default)) => Ok(default),
         (None, None) => Err(Unexpanded::NotSet(name.to_owned())),

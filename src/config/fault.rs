@@ -29,10 +29,12 @@ pub enum Place {
         line: usize,
         /// Column in characters, from 1.
         column: usize,
+        /// The line itself, or what surrounds the column of a long one; secrets masked.
+        source_line: String,
+        /// How many characters of `source_line` stand before what is meant.
+        indent: usize,
         /// How many characters are meant.
         length: usize,
-        /// The line itself, secrets masked.
-        source_line: String,
     },
     /// In the file as a whole.
     File(String),
@@ -97,11 +99,10 @@ impl Place {
         let gutter = self.gutter();
         let arrow = gutter.get(1..).unwrap_or_default();
         match self {
-            Self::At { file, line, column, length, source_line } => {
-                let (text, indent, length) = crop(source_line, *column, *length);
+            Self::At { file, line, column, source_line: text, indent, length } => {
                 writeln!(f, "{arrow}--> {file}:{line}:{column}\n{gutter}|")?;
                 writeln!(f, "{line:>width$} | {text}", width = gutter.len() - 1)?;
-                let (space, carets) = (" ".repeat(indent), "^".repeat(length));
+                let (space, carets) = (" ".repeat(*indent), "^".repeat(*length));
                 let line = format!("{gutter}| {space}{carets} {}", hint.unwrap_or_default());
                 writeln!(f, "{}", line.trim_end())
             }
@@ -147,12 +148,17 @@ impl Complaint {
     }
 }
 
+/// The most faults that are told: more come from something that is no configuration.
+const FAULTS_MAX: usize = 500;
+
 /// Collects faults and warnings while a configuration is checked.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     file: Option<String>,
     text: String,
     faults: Vec<(Origin, Complaint)>,
+    /// Faults beyond those that are told.
+    untold: usize,
     /// Lines and columns from which on a line is not shown.
     hidden: Vec<(usize, usize)>,
     /// What does not stop us, but should be known.
@@ -172,7 +178,10 @@ impl Report {
 
     /// Adds a fault.
     pub(super) fn fault(&mut self, origin: &Origin, complaint: Complaint) {
-        self.faults.push((origin.clone(), complaint));
+        match self.faults.len() < FAULTS_MAX {
+            true => self.faults.push((origin.clone(), complaint)),
+            false => self.untold += 1,
+        }
     }
 
     /// Hides what stands at `origin`, and what follows it on its line, from all that is shown.
@@ -189,7 +198,7 @@ impl Report {
 
     /// How many faults there are.
     pub(super) fn count(&self) -> usize {
-        self.faults.len()
+        self.faults.len() + self.untold
     }
 
     /// The place of `origin` in words, for a fault that has two places.
@@ -208,6 +217,10 @@ impl Report {
             Origin::File { line, column, .. } => (*line, *column),
             _ => (usize::MAX, 0),
         });
+        if self.untold > 0 {
+            let message = format!("there are {} more faults, not shown here", self.untold);
+            self.faults.push((Origin::Nowhere, Complaint::new(message)));
+        }
         let mask = Mask::of(&self.text, &self.hidden);
         let file = self.file.as_deref();
         Faults(self.faults.into_iter().map(|(o, c)| fault(file, &mask, o, c)).collect())
@@ -221,7 +234,8 @@ fn fault(file: Option<&str>, mask: &Mask, origin: Origin, complaint: Complaint) 
     };
     let place = match (origin, file) {
         (Origin::File { line, column, length }, Some(file)) => {
-            Place::At { file: file.to_owned(), line, column, length, source_line: mask.show(line) }
+            let (source_line, indent, length) = crop(mask.show(line), column, length);
+            Place::At { file: file.to_owned(), line, column, source_line, indent, length }
         }
         (Origin::Environment(name), _) => Place::Environment(mask::line(&name)),
         (Origin::CommandLine(option), _) => Place::CommandLine(option),
@@ -256,6 +270,9 @@ pub(super) fn nearest<'a>(
     typed: &str,
     names: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
+    if typed.len() > 64 {
+        return None;
+    }
     let typed = typed.to_lowercase().replace('-', "_");
     let limit = (typed.chars().count() / 3).max(1);
     names

@@ -4,6 +4,8 @@
 //! parser refused: what follows a key that sounds like a secret is hidden, with all the lines that
 //! belong to it, and so is the user part of any URL.
 
+use std::collections::BTreeMap;
+
 /// A text's lines, each as it may be shown.
 #[derive(Debug)]
 pub(super) struct Mask {
@@ -18,7 +20,13 @@ impl Mask {
         let mut by_name = Hidden::default();
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut lines: Vec<String> = text.lines().map(|text| by_name.next(text)).collect();
+        // The first hidden column of a line hides all after it.
+        let mut first = BTreeMap::new();
         for (number, column) in hidden {
+            let least = first.entry(number).or_insert(column);
+            *least = column.min(least);
+        }
+        for (number, column) in first {
             if let Some(line) = lines.get_mut(number.saturating_sub(1)) {
                 cut(line, column.saturating_sub(1));
             }
@@ -31,8 +39,8 @@ impl Mask {
     }
 
     /// Line `number`, from 1.
-    pub(super) fn show(&self, number: usize) -> String {
-        self.lines.get(number.saturating_sub(1)).cloned().unwrap_or_default()
+    pub(super) fn show(&self, number: usize) -> &str {
+        self.lines.get(number.saturating_sub(1)).map_or("", String::as_str)
     }
 
     /// Whether what stands at line `number` and `column`, from 1, is hidden.
@@ -80,22 +88,21 @@ const SECRET_WORDS: &[&str] = &[
     "service_account",
 ];
 
-/// `text` with what stands before an `@` replaced: from a scheme on to the last `@` of the line,
+/// `text` with what stands before an `@` replaced: after a scheme up to the last `@` of the line,
 /// for a password may hold anything, and elsewhere from the last space or quote on.
 fn without_user_parts(text: &str) -> String {
-    let Some((before, host)) = text.rsplit_once('@') else { return text.to_owned() };
+    let scheme = text.find(":/").map_or(text.len(), |colon| {
+        let slashes = text.get(colon + 1..).unwrap_or_default();
+        text.len() - slashes.trim_start_matches('/').len()
+    });
+    let (before, after) = text.split_at(scheme);
     let ends = |c: char| c.is_whitespace() || "\"'<>`".contains(c);
-    let start = match before.find(":/") {
-        Some(colon) => {
-            let slashes = before.get(colon + 1..).unwrap_or_default();
-            before.len() - slashes.trim_start_matches('/').len()
-        }
-        None => before.rfind(ends).map_or(0, |at| at + 1),
-    };
-    match before.get(..start) {
-        Some(shown) => format!("{}{STARS}@{host}", without_user_parts(shown)),
-        None => format!("{STARS}@{host}"),
-    }
+    let runs = before.split_inclusive(ends).chain([after]);
+    runs.map(|run| match run.rsplit_once('@') {
+        Some((_, host)) => format!("{STARS}@{host}"),
+        None => run.to_owned(),
+    })
+    .collect()
 }
 
 fn printable(c: char) -> char {

@@ -1,7 +1,9 @@
 //! Settings as the rest of the program sees them: checked, complete, defaults filled in.
 //!
-//! What a user typed is read by `file` (YAML with positions, environment, `${VAR}`, `*_file`), and
-//! checked by `check`, which reports all faults at once. Past this room nothing is checked again.
+//! What a user typed is read by `file` (YAML into a tree with places), completed by `env`
+//! (`${VAR}`, `FLOWTAP_*`, options) and walked along `table`, the one source for checking, for
+//! docs/CONFIG.md and for what is shown. `check` puts it together and reports all faults at once.
+//! Past this room nothing is checked again.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -60,7 +60,7 @@ fn row(key: &Key, above: &str) -> String {
         Kind::UrlOrMap(_) => "a URL, or a map with the keys below".to_owned(),
         Kind::Choice(words) => list(words),
         Kind::Choices(words) => format!("each at most once: {}", list(words)),
-        kind => kind.allowed(),
+        kind => kind.range(),
     };
     let example = format!("`{}: {}`", key.name, key.example);
     let cells = [

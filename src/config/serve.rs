@@ -46,13 +46,7 @@ pub(super) static ADMIN: &[Key] = &[
 
 /// The keys of `trace`.
 pub(super) static TRACE: &[Key] = &[
-    Key::new(
-        "otlp_endpoint",
-        Url,
-        Required,
-        "The collector's URL. Over HTTP, a URL without a path gets `/v1/traces`.",
-        "http://127.0.0.1:4317",
-    ),
+    Key::new("otlp_endpoint", Url, Required, "The collector's URL.", "http://127.0.0.1:4317"),
     Key::new(
         "protocol",
         Choice(&["grpc", "http"]),

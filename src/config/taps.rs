@@ -196,7 +196,7 @@ static TIMEOUTS: &[Key] = &[
         "header",
         Time(1, 300_000),
         Is("10s"),
-        "For a request's whole head, from its first byte; then 408.",
+        "For a request's whole head, from its first byte.",
         "10s",
     ),
     Key::new("keep_alive", Time(1, DAY_MS), Is("75s"), "For an idle client connection.", "75s"),

@@ -1,5 +1,6 @@
 //! The walk: a tree of nodes against the table of keys, all faults at once.
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::fault::{Complaint, Report, nearest};
@@ -32,12 +33,12 @@ pub(super) fn walk(node: &Node, path: &str, keys: &'static [Key], report: &mut R
 
 /// Reports keys that stand twice, belong to a later version or mean nothing.
 fn strangers(entries: &[Entry], path: &str, keys: &[Key], report: &mut Report) {
-    for (index, entry) in entries.iter().enumerate() {
+    let mut seen: HashMap<&str, &Origin> = HashMap::new();
+    for entry in entries {
         let full = join(path, &entry.key);
-        let first = entries.iter().take(index).find(|earlier| earlier.key == entry.key);
-        if let Some(first) = first {
-            let place = report.place_in_words(&first.origin);
-            let message = format!("`{full}` stands twice, first at {place}");
+        if let Some(first) = seen.insert(&entry.key, &entry.origin) {
+            let place = report.place_in_words(first);
+            let message = format!("`{full}` stands twice, before at {place}");
             report.fault(&entry.origin, Complaint::new(message).allowed("each key once"));
         } else if path.is_empty() && LATER.contains(&entry.key.as_str()) {
             let message = format!("`{full}` is not available in this version");
@@ -291,14 +292,14 @@ fn secrets(path: &str, node: &Node, report: &mut Report) -> Option<Checked> {
 }
 
 fn strangers_of_headers(entries: &[Entry], path: &str, report: &mut Report) {
-    for (index, entry) in entries.iter().enumerate() {
-        let same = |earlier: &Entry| earlier.key.eq_ignore_ascii_case(&entry.key);
-        if entries.iter().take(index).any(same) {
-            let message = format!("`{}` stands twice", join(path, &entry.key));
-            report.fault(&entry.origin, Complaint::new(message).allowed("each header once"));
-        } else if Kind::HeaderNames.check(&entry.key).is_err() {
+    let mut seen = HashSet::new();
+    for entry in entries {
+        if Kind::HeaderNames.check(&entry.key).is_err() {
             let message = format!("`{path}` has a key that is no header name");
             report.fault(&entry.origin, Complaint::new(message).allowed("header names"));
+        } else if !seen.insert(entry.key.to_ascii_lowercase()) {
+            let message = format!("`{}` stands twice", join(path, &entry.key));
+            report.fault(&entry.origin, Complaint::new(message).allowed("each header once"));
         }
     }
 }

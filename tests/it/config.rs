@@ -1,5 +1,7 @@
 //! The configuration: fixtures for every key, docs/CONFIG.md, and that nothing typed can break it.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by them")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -308,6 +310,30 @@ fn long_lines_are_cut_around_the_fault() {
     let rendered = faults(&format!("{TAP}sample: {{by: request, rat: 1}} # {padding}\n"), &[]);
     assert!(rendered.contains("did you mean `rate`?"), "{rendered}");
     assert!(rendered.lines().all(|line| line.chars().count() < 200), "{rendered}");
+}
+
+#[test]
+fn what_is_no_configuration_is_refused_in_bounded_time() {
+    let entries = |entry: &str| entry.repeat(1_000_000 / entry.len());
+    let numbered: String = (0..24_000).map(|n| format!("k{n}: 1, key: s, ")).collect();
+    for text in [
+        entries("a@ "),
+        entries("a: b\n"),
+        format!("{{{}}}", entries("key: b, ")),
+        format!("{{{numbered}}}"),
+        format!("taps: [{}]", entries("{}, ")),
+        format!("log: {}", entries("${")),
+        format!("? {}\n: a", entries("key")),
+        format!("a: &a [1]\nb: [{}]", entries("*a, ")),
+        entries("- "),
+        entries("{"),
+        entries("  key: |\n"),
+    ] {
+        let started = std::time::Instant::now();
+        let rendered = faults(&text, &[]);
+        assert!(started.elapsed().as_secs() < 20, "{:?}", &text[..40]);
+        assert!(rendered.len() < 1_000_000, "{} of {:?}", rendered.len(), &text[..40]);
+    }
 }
 
 /// A file whose secrets stand in many shapes, and where they may be damaged.
