@@ -8,11 +8,11 @@ use super::kind::Kind::{
     Whole,
 };
 use super::kind::{show_bytes, show_time};
+use super::map::Map;
 use super::place;
 use super::show::Shown;
 use super::table::Default::{Is, Required, Unset};
 use super::table::Key;
-use super::walk::Map;
 use super::{
     CaptureMode, CertificateFiles, Columns, DialectChoice, IncludeUsage, Limits, ServerTls, Tap,
     Timeouts, Upstream, UpstreamHttp2,
@@ -196,7 +196,7 @@ static TIMEOUTS: &[Key] = &[
         "header",
         Time(1, 300_000),
         Is("10s"),
-        "For a request's whole head, from its first byte; then 408.",
+        "For a request's whole head, from its first byte.",
         "10s",
     ),
     Key::new("keep_alive", Time(1, DAY_MS), Is("75s"), "For an idle client connection.", "75s"),
