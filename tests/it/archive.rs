@@ -1,6 +1,8 @@
 //! Crash after crash with `kill -9`, in one spool and one bucket: nothing fsynced is missing, nothing
 //! is counted twice, and the ledger proves it.
 
+#![allow(clippy::expect_used)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
