@@ -188,8 +188,7 @@ impl Archive {
             Ok(packed) => packed,
             Err(error) if is_final(&error) => {
                 tracing::warn!(segment = %id, %error, "a segment is lost");
-                self.spool.finish(id, Tally::default(), sealed.tally, true).await;
-                return Ok(());
+                return self.finish(id, Tally::default(), sealed.tally, true).await;
             }
             Err(error) => return Err(Failure::Read(error)),
         };
@@ -198,8 +197,20 @@ impl Archive {
         self.put_all(&packed.objects, at_once).await.map_err(Failure::Bucket)?;
         let lost = sealed.tally.minus(&packed.tally);
         let damaged = sealed.damaged || packed.damaged || !lost.is_empty();
-        self.spool.finish(id, packed.tally, lost, damaged).await;
-        Ok(())
+        self.finish(id, packed.tally, lost, damaged).await
+    }
+
+    async fn finish(
+        &self,
+        id: SegmentId,
+        stored: Tally,
+        lost: Tally,
+        damaged: bool,
+    ) -> Result<(), Failure> {
+        match self.spool.finish(id, stored, lost, damaged).await {
+            true => Ok(()),
+            false => Err(Failure::Read(io::Error::other("the spool's thread is gone"))),
+        }
     }
 
     async fn pack(&self, id: SegmentId, instance: Option<&str>) -> io::Result<Packed> {

@@ -119,8 +119,8 @@ fn open(dir: &Path) -> Spool {
 fn row(i: usize, dataset: Dataset) -> Row {
     let json = format!("{{\"id\":\"{i:026}\"}}").into_bytes();
     // Two hours and two deployments.
-    let time = if i % 2 == 0 { "2026-11-23T22:47:50Z" } else { "2026-11-23T23:00:00Z" };
-    let deployment = if i % 3 == 0 { "blue" } else { "green" };
+    let time = if i.is_multiple_of(2) { "2026-11-23T22:47:50Z" } else { "2026-11-23T23:00:00Z" };
+    let deployment = if i.is_multiple_of(3) { "blue" } else { "green" };
     let time = time.parse().expect("a time");
     Row { dataset, deployment: Arc::from(deployment), time, json }
 }

@@ -27,6 +27,7 @@ use crate::metrics::Metrics;
 mod faults;
 mod folder;
 mod format;
+mod health;
 mod keeper;
 mod read;
 mod recovery;

@@ -10,10 +10,13 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use jiff::Timestamp;
+
 use super::folder::{self, Entry, Folder, SegmentId, State};
 use super::format::{self, Head, Item, Kind, MAGIC, Mark, TRAILER_BYTES, Tally, Walk};
-use super::{Sealed, StoredRow};
-use crate::ledger::{BookKey, Checkpoint, Found, Hour};
+use super::{Recovery, Sealed, Shared, StoredRow};
+use crate::domain::{DropReason, DropStage};
+use crate::ledger::{BookKey, Checkpoint, Found, Hour, Page};
 
 /// All that was found.
 #[derive(Debug, Default)]
@@ -58,6 +61,34 @@ struct Inspection {
 }
 
 impl Recovered {
+    /// Gives the ledger its earlier pages and the archive its segments, and tells what was found.
+    pub(super) fn hand_over(self, shared: &Shared, now: Timestamp) -> Recovery {
+        let unaccounted = self.found.window(now);
+        let pages = self.found.settle(shared.ledger.instance(), now);
+        let before = self.found.checkpoint.iter().flat_map(|checkpoint| checkpoint.pages.values());
+        let before: u64 = before.map(corrupt).sum();
+        let lost = pages.values().map(corrupt).sum::<u64>().saturating_sub(before);
+        let lost = lost.max(self.damages + self.set_aside);
+        if lost > 0 {
+            shared.metrics.dropped(DropStage::Spool, DropReason::Corrupt, lost);
+        }
+        shared.ledger.restore(pages);
+        let seconds = unaccounted.map_or(0.0, |w| w.to.duration_since(w.from).as_secs_f64());
+        shared.metrics.unaccounted_seconds(seconds);
+        let recovery = Recovery {
+            segments: self.sealed.len(),
+            rows: self.sealed.values().map(|sealed| sealed.tally.rows()).sum(),
+            damages: self.damages,
+            set_aside: self.set_aside,
+            unaccounted,
+            unusable: None,
+        };
+        tell(&recovery);
+        shared.sealed().extend(self.sealed);
+        shared.grown.notify_one();
+        recovery
+    }
+
     fn take(
         &mut self,
         folder: &Folder,
@@ -108,6 +139,25 @@ impl Recovered {
     }
 }
 
+fn corrupt(page: &Page) -> u64 {
+    page.counts.dropped.get(&(DropStage::Spool, DropReason::Corrupt)).copied().unwrap_or(0)
+}
+
+fn tell(recovery: &Recovery) {
+    if let Some(window) = recovery.unaccounted {
+        let (from, to) = (window.from, window.to);
+        tracing::warn!(%from, %to, "the last run ended without a shutdown; what it saw in this window is not accounted for");
+    }
+    if recovery.damages + recovery.set_aside > 0 {
+        let (damages, files) = (recovery.damages, recovery.set_aside);
+        tracing::warn!(damages, files, "some of the spool cannot be read and was set aside");
+    }
+    if recovery.segments > 0 {
+        let (segments, rows) = (recovery.segments, recovery.rows);
+        tracing::info!(segments, rows, "the spool holds rows of an earlier run");
+    }
+}
+
 fn add(into: &mut BTreeMap<BookKey, u64>, id: SegmentId, tally: &Tally) {
     for (hour, n) in &tally.samples {
         *into.entry(BookKey { incarnation: id.incarnation, hour: *hour }).or_default() += n;
@@ -122,10 +172,9 @@ fn inspect(folder: &Folder, entry: &Entry, whole: bool) -> io::Result<Inspection
     if magic != *MAGIC {
         return Err(io::Error::from(io::ErrorKind::InvalidData));
     }
-    if entry.state == State::Sealed && !whole {
-        if let Some(seen) = by_footer(&file) {
-            return Ok(seen);
-        }
+    let short = (entry.state == State::Sealed && !whole).then(|| by_footer(&file)).flatten();
+    if let Some(seen) = short {
+        return Ok(seen);
     }
     let bytes = folder::read_all(&file)?;
     by_walk(&bytes).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))

@@ -367,27 +367,42 @@ fn after_a_failed_fsync_the_segment_is_given_up_and_its_safe_rows_are_saved() {
     close(&spool);
     let row = ledger_row(&spool);
     assert!(row.balances() && row.in_flight == 0);
-    assert!(dir.path().join("corrupt").exists());
     assert!(!stored_rows(&spool).iter().any(|row| row.contains(&format!("{:026}", 12))));
     assert_eq!(stored_rows(&spool).len() as u64, row.pending);
 }
 
 #[test]
-fn rows_that_are_safe_outlive_a_failed_fsync() {
+fn a_segment_that_cannot_be_renamed_is_sealed_later() {
     let dir = tempfile::tempdir().expect("a folder");
     let faults = Faults::default();
-    let long = config::Spool { sync: Duration::from_millis(50), ..settings(dir.path()) };
-    let (spool, _) = open_with(&long, faults.clone());
+    let (spool, _) = open_with(&settings(dir.path()), faults.clone());
+    faults.arm(Point::Rename, io::ErrorKind::PermissionDenied);
+    offer(&spool, 0..15);
+    close(&spool);
+    assert!(spool.sealed().is_empty());
+    assert_eq!(ledger_row(&spool).pending, 15, "safe all the same");
+    faults.disarm();
+    until("sealed", || spool.sealed().len() == 1);
+    assert_eq!(stored_rows(&spool).len(), 15);
+}
+
+#[test]
+fn safe_rows_outlive_a_failed_fsync_on_a_full_disk() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let faults = Faults::default();
+    let (spool, _) = open_with(&settings(dir.path()), faults.clone());
     offer(&spool, 0..10);
     until("kept", || ledger_row(&spool).kept == 10);
-    faults.arm(Point::Rename, io::ErrorKind::Other);
+    faults.arm(Point::Sync, io::ErrorKind::StorageFull);
+    faults.arm(Point::Create, io::ErrorKind::StorageFull);
     offer(&spool, 10..15);
-    until("kept", || ledger_row(&spool).kept == 15);
-    let unsealed = block_on(spool.close(WAIT));
-    faults.disarm();
-    assert!(unsealed);
-    let row = ledger_row(&spool);
-    assert!(row.balances(), "whatever the disk does, the books are in balance: {row:?}");
+    until("dropped", || ledger_row(&spool).dropped_total() == 5);
+    until("sealed", || spool.sealed().len() == 1);
+    let rows = stored_rows(&spool);
+    assert!((0..10).all(|i| rows[i].contains(&format!("{i:026}"))) && rows.len() == 10);
+    assert!(ledger_row(&spool).balances());
+    finish_all(&spool);
+    assert!(dir.path().join("corrupt").exists(), "the file is not trusted after the upload either");
 }
 
 #[test]
