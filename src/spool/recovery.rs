@@ -84,7 +84,9 @@ impl Recovered {
             unusable: None,
         };
         tell(&recovery);
-        shared.sealed().extend(self.sealed);
+        let mut shelf = shared.sealed();
+        self.sealed.into_iter().for_each(|(id, sealed)| shelf.insert(id, sealed));
+        drop(shelf);
         shared.grown.notify_one();
         recovery
     }

@@ -271,7 +271,7 @@ impl Keeper {
         }
         self.ensure_open();
         self.shared.metrics.spool_bytes(self.bytes());
-        self.shared.metrics.spool_segments(self.shared.sealed().len() as u64);
+        self.shared.metrics.spool_segments(self.shared.sealed().segments.len() as u64);
     }
 
     /// Makes safe what was written, and the books with it: at once if `checkpoint`, else when a second
@@ -394,7 +394,7 @@ impl Keeper {
 
     /// Books the rows of a segment as stored or lost, makes that safe, then removes the segment.
     fn finish(&mut self, id: SegmentId, stored: &Tally, lost: &Tally, damaged: bool) {
-        if self.shared.sealed().remove(&id).is_none() {
+        if self.shared.sealed().remove(id).is_none() {
             return;
         }
         let ledger = &self.shared.ledger;
