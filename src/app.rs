@@ -53,13 +53,10 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     let app = App::start(config)?;
     runtime.block_on(signal());
     tracing::info!("draining");
-    std::thread::spawn(|| {
-        let again = Builder::new_current_thread().enable_all().build();
-        if let Ok(again) = again {
-            again.block_on(signal());
-            std::process::exit(1);
-        }
-    });
+    Drain::default().thread("impatience", move || {
+        runtime.block_on(signal());
+        std::process::exit(1);
+    })?;
     app.stop();
     Ok(())
 }

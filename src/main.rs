@@ -43,7 +43,7 @@ enum Command {
     /// The sidecar alone: proxy, capture, spool and archive, all set by a file
     Proxy {
         /// The configuration (YAML)
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", env = "FLOWTAP_CONFIG")]
         config: PathBuf,
     },
     /// Report every fault of a configuration at once, else print it with all defaults, secrets masked
@@ -70,7 +70,7 @@ enum Command {
 #[derive(clap::Args)]
 struct Source {
     /// The configuration (YAML)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "FLOWTAP_CONFIG")]
     config: Option<PathBuf>,
     /// Where requests go, e.g. http://127.0.0.1:9000 or https://api.openai.com
     #[arg(long, value_name = "URL")]
@@ -148,6 +148,7 @@ fn run(source: Source) -> ExitCode {
         Err(error) => return fail(CONFIG, &error),
     };
     trace::logs::report_panics();
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     match app::run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(START_FAILED, &error),
@@ -156,7 +157,12 @@ fn run(source: Source) -> ExitCode {
 
 fn check(source: Source) -> ExitCode {
     match source.load() {
-        Ok(config) => print(&config::effective(&config)),
+        Ok(config) => {
+            for warning in &config.warnings {
+                drop(writeln!(std::io::stderr(), "warning: {warning}"));
+            }
+            print(&config::effective(&config))
+        }
         Err(faults) => fail(CONFIG, &faults),
     }
 }

@@ -81,7 +81,7 @@ fn ten_thousand_requests_are_sampled_within_binomial_bounds_and_every_one_is_acc
     );
 
     let usage = stopped.rows("usage");
-    let counted: u64 = usage.iter().map(|row| row["requests"].as_u64().expect("a count")).sum();
+    let counted: u64 = usage.iter().map(|row| row["count"].as_u64().expect("a count")).sum();
     assert_eq!(counted, 10_000, "rollups hold all requests: {:?}", usage.first());
 }
 

@@ -16,11 +16,11 @@ const ENDPOINT: &str = "FLOWTAP_TEST_ENDPOINT";
 /// Which store it opens.
 const STORE: &str = "FLOWTAP_TEST_STORE";
 
-/// What the child runs: one PUT with nothing but the environment, told on its output.
+/// What the child runs: one PUT with nothing but the environment, told on its output. Among the
+/// other tests it has no endpoint, and nothing to do.
 #[tokio::test]
-#[ignore = "run by the other tests of this file"]
 async fn child() {
-    let endpoint = std::env::var(ENDPOINT).unwrap();
+    let Ok(endpoint) = std::env::var(ENDPOINT) else { return };
     let store = if std::env::var(STORE).unwrap() == "azure" {
         let mut azure = stores::azure(&endpoint);
         azure.access_key = None;
@@ -142,7 +142,7 @@ fn authorization(store: &Scripted) -> String {
 async fn run(store: &Scripted, kind: &str, environment: &[(&str, &str)]) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args(["--exact", "bucket::chain::child", "--ignored", "--nocapture"])
+        .args(["--exact", "bucket::chain::child", "--nocapture"])
         .env_clear()
         .env("PATH", std::env::var("PATH").unwrap_or_default())
         .env(ENDPOINT, store.url())
