@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
+use rustix::io::Errno;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -395,7 +396,7 @@ async fn told(shutdown: &mut watch::Receiver<Option<Instant>>) -> Instant {
 fn is_final(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, InvalidData, InvalidInput, NotFound};
     matches!(error.kind(), NotFound | InvalidData | InvalidInput | FileTooLarge)
-        || error.raw_os_error() == Some(libc::ELOOP)
+        || error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
 }
 
 fn line(row: &LedgerRow) -> Option<bytes::Bytes> {

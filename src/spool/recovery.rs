@@ -65,12 +65,8 @@ impl Recovered {
     pub(super) fn hand_over(self, shared: &Shared, now: Timestamp) -> Recovery {
         let unaccounted = self.found.window(now);
         let pages = self.found.settle(shared.ledger.instance(), now);
-        let before = self.found.checkpoint.iter().flat_map(|checkpoint| checkpoint.pages.values());
-        let before: u64 = before.map(corrupt).sum();
-        let lost = pages.values().map(corrupt).sum::<u64>().saturating_sub(before);
-        let lost = lost.max(self.damages + self.set_aside);
-        if lost > 0 {
-            shared.metrics.dropped(DropStage::Spool, DropReason::Corrupt, lost);
+        for ((stage, reason), n) in self.losses(&pages) {
+            shared.metrics.dropped(stage, reason, n);
         }
         shared.ledger.restore(pages);
         let seconds = unaccounted.map_or(0.0, |w| w.to.duration_since(w.from).as_secs_f64());
@@ -89,6 +85,19 @@ impl Recovered {
         drop(shelf);
         shared.grown.notify_one();
         recovery
+    }
+
+    /// What this run found to be lost, beyond what the run before had counted itself.
+    fn losses(&self, pages: &BTreeMap<BookKey, Page>) -> BTreeMap<(DropStage, DropReason), u64> {
+        let known = self.found.checkpoint.iter().flat_map(|checkpoint| checkpoint.pages.values());
+        let known = dropped(known);
+        let mut losses = dropped(pages.values());
+        losses.iter_mut().for_each(|(key, n)| *n -= known.get(key).copied().unwrap_or(0).min(*n));
+        // Damage may hit records that are no samples.
+        let corrupt = losses.entry((DropStage::Spool, DropReason::Corrupt)).or_default();
+        *corrupt = (*corrupt).max(self.damages + self.set_aside);
+        losses.retain(|_, n| *n > 0);
+        losses
     }
 
     fn take(
@@ -141,8 +150,12 @@ impl Recovered {
     }
 }
 
-fn corrupt(page: &Page) -> u64 {
-    page.counts.dropped.get(&(DropStage::Spool, DropReason::Corrupt)).copied().unwrap_or(0)
+fn dropped<'a>(pages: impl Iterator<Item = &'a Page>) -> BTreeMap<(DropStage, DropReason), u64> {
+    let mut sums = BTreeMap::new();
+    for (key, n) in pages.flat_map(|page| &page.counts.dropped) {
+        *sums.entry(*key).or_default() += n;
+    }
+    sums
 }
 
 fn tell(recovery: &Recovery) {
