@@ -94,7 +94,7 @@ impl Source {
             admin: self.admin,
             data_dir: self.data_dir,
         };
-        let environment: Vec<_> = std::env::vars().collect();
+        let environment = environment();
         config::load(self.config.as_deref(), &overrides, &environment)
     }
 
@@ -102,7 +102,7 @@ impl Source {
     fn bucket(url: &str) -> Result<Config, config::Faults> {
         let unused = Some("http://127.0.0.1:1".to_owned());
         let overrides = Overrides { upstream: unused, ..Overrides::default() };
-        let mut environment: Vec<_> = std::env::vars().collect();
+        let mut environment = environment();
         environment.push(("FLOWTAP_BUCKET".to_owned(), url.to_owned()));
         config::load(None, &overrides, &environment)
     }
@@ -110,6 +110,16 @@ impl Source {
     fn file(config: PathBuf) -> Self {
         Self { config: Some(config), upstream: None, listen: None, admin: None, data_dir: None }
     }
+}
+
+/// The environment, with the host's name, which shells know and services are not always told.
+fn environment() -> Vec<(String, String)> {
+    let mut environment: Vec<_> = std::env::vars().collect();
+    let known = environment.iter().any(|(name, _)| name == "HOSTNAME");
+    if let (false, Ok(name)) = (known, std::fs::read_to_string("/proc/sys/kernel/hostname")) {
+        environment.push(("HOSTNAME".to_owned(), name.trim().to_owned()));
+    }
+    environment
 }
 
 fn main() -> ExitCode {

@@ -203,7 +203,7 @@ pub struct Timeouts {
     pub header: Duration,
     /// For an idle client connection. Default 75 s.
     pub keep_alive: Duration,
-    /// For an idle pooled upstream connection. Default 30 s.
+    /// For an idle pooled upstream connection. Default 1.5 s for http, 60 s for https.
     pub pool_idle: Duration,
 }
 

@@ -155,7 +155,7 @@ impl Pipeline {
     /// The spool keeps the books of what it is given, refusals included.
     fn append_rollup(&self, rows: Vec<Row>) {
         for row in rows {
-            drop(self.outlets.spool.try_append(row));
+            let _booked = self.outlets.spool.try_append(row);
         }
     }
 

@@ -24,7 +24,9 @@ impl Pipeline {
             Ok(None) => ledger.not_sampled(hour, 1),
             Ok(Some(Err(reason))) => ledger.dropped(hour, DropStage::Pipeline, reason, 1),
             // The spool keeps the books of what it is given, refusals included.
-            Ok(Some(Ok(row))) => drop(self.outlets.spool.try_append(row)),
+            Ok(Some(Ok(row))) => {
+                let _booked = self.outlets.spool.try_append(row);
+            }
         }
     }
 
@@ -54,6 +56,7 @@ impl Pipeline {
             path: exchange.path.clone(),
             status: exchange.status,
             outcome: if empty { Outcome::Empty } else { exchange.outcome },
+            fault: exchange.fault,
             model: reading.model.clone(),
             stream: reading.stream,
             latency_ms: ms(exchange.timing.total_us),

@@ -110,6 +110,7 @@ fn summary(path: &str, name: &str) -> Summary {
         path: path.into(),
         status: Some(200),
         outcome: Outcome::Ok,
+        fault: None,
         model: ModelNames { request: Some(name.into()), response: Some(name.into()) },
         stream: false,
         latency_ms: 1.0,

@@ -236,6 +236,7 @@ fn sample() -> Sample {
         path: "/score".to_owned(),
         status: Some(200),
         outcome: Outcome::Ok,
+        fault: None,
         model: ModelNames::default(),
         stream: false,
         latency_ms: 0.0,

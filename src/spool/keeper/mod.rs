@@ -291,9 +291,13 @@ impl Keeper {
         if records.is_empty() && open.first_unsynced.is_none() {
             return true;
         }
+        let oldest = open.first_unsynced;
         if let Err(error) = open.sync(folder) {
             self.abandon(&error);
             return false;
+        }
+        if let Some(written) = oldest {
+            self.shared.metrics.spool_synced(written.elapsed().as_secs_f64());
         }
         for (hour, n) in mem::take(&mut open.unsynced).samples {
             self.shared.ledger.kept(hour, n);
