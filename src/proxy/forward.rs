@@ -89,6 +89,12 @@ const BROKEN_BODY: Failure = failure(
     "body",
     "the request's body broke its framing",
 );
+const CLIENT_LEFT: Failure = failure(
+    StatusCode::BAD_REQUEST,
+    Outcome::ClientAbort,
+    "body_incomplete",
+    "the request's body ended before its length",
+);
 const IDLE_BODY: Failure = failure(
     StatusCode::REQUEST_TIMEOUT,
     Outcome::Timeout,
@@ -168,7 +174,11 @@ fn answer_failure(mut observation: Observation, failure: Failure) -> Response<Re
         reason = failure.reason,
         "answered by flowtap"
     );
-    observation.answered_by_us(failure.status, failure.outcome, failure.reason);
+    if failure.outcome == Outcome::ClientAbort {
+        observation.ended(failure.outcome); // nobody is there to be answered
+    } else {
+        observation.answered_by_us(failure.status, failure.outcome, failure.reason);
+    }
     refuse::answer(failure.status, failure.reason, failure.message)
 }
 
@@ -267,7 +277,7 @@ async fn send_asking_for_usage(
     let idle = passage.tap.settings.timeouts.idle;
     let body = match tokio::time::timeout(idle, body.collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(_)) => return Err(BROKEN_BODY),
+        Ok(Err(error)) => return Err(unanswered(RequestFault::of(&error))),
         Err(_) => return Err(IDLE_BODY),
     };
     observation.request().chunk(&passage.tap, &body);
@@ -416,6 +426,7 @@ fn unanswered(fault: RequestFault) -> Failure {
     match fault {
         RequestFault::None => NO_ANSWER,
         RequestFault::Broken => BROKEN_BODY,
+        RequestFault::Left => CLIENT_LEFT,
         RequestFault::Idle => IDLE_BODY,
     }
 }

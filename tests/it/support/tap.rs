@@ -157,6 +157,16 @@ impl Flowtap {
         }
     }
 
+    /// Waits until no exchange is under way.
+    #[track_caller]
+    pub fn await_idle(&self) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.metric("flowtap_in_flight_requests", &[]) != 0.0 {
+            assert!(Instant::now() < deadline, "exchanges hang:\n{}", self.process.printed());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Drains it, and gives back the folder and what it printed.
     #[track_caller]
     pub fn stop(mut self) -> Stopped {
