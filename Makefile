@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test peers fmt clean-cache
+.PHONY: help demo test bench peers fmt clean-cache
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 20
@@ -12,6 +12,9 @@ demo: ## a real prompt flow behind flowtap, with questions asked; ARGS=--once en
 
 test: ## everything that CI runs
 	@tests/all.sh
+
+bench: ## flowtap beside nginx and Envoy, into docs/PERFORMANCE.md; ARGS="--rounds 3 --only plain:16" shortens it
+	@benches/compare/run.sh $(ARGS)
 
 peers: ## installs the real servers and SDKs that the tests talk to
 	@tests/peers/install.sh

@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+"""flowtap beside nginx and Envoy, interleaved in one run; writes a table of medians.
+
+Every round puts the same load before each peer in turn, so that whatever else the machine does
+falls on all alike; ratios are taken within a round, and their median is told. CPU is the process's
+own accounting, children and background threads included, read only after what it captured had
+time to pass through; so work done later for the same requests counts.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import peers
+from cases import CASES, path_of
+
+REPO = Path(__file__).resolve().parents[2]
+BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
+# A peer that spends less than this much CPU in SETTLE_SECONDS has nothing left to do for past requests.
+QUIET_CPU_SECONDS = 0.004
+SETTLE_SECONDS = 0.25
+SETTLE_TIMES_MAX = 120
+PLAN = [("plain", 1), ("plain", 16), ("plain", 64), ("counted", 16), ("score", 16), ("stream", 16), ("large", 16)]
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--flowtap", required=True, help="the binary")
+    parser.add_argument("--baseline", help="another flowtap binary, to compare with")
+    parser.add_argument("--envoy", help="the binary; without it Envoy is left out")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=int, default=2, help="of each load")
+    parser.add_argument("--only", nargs="*", default=[], metavar="CASE[:CONNECTIONS]")
+    parser.add_argument("--rates", nargs="*", type=float, default=[0.1, 0, 1], help="sampling rates")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/PERFORMANCE.md")
+    return parser.parse_args()
+
+
+def start(options, folder):
+    """The upstream first, then the peers in the order of the table."""
+    upstream = peers.upstream(folder)
+    started = [upstream, peers.nginx_proxy(upstream.port, folder)]
+    if options.envoy:
+        started.append(peers.envoy(options.envoy, upstream.port, folder))
+    for rate in options.rates:
+        started.append(peers.Flowtap(f"flowtap, {rate:.0%} kept", rate, options.flowtap, upstream.port, folder))
+    if options.baseline:
+        rate = options.rates[0]
+        started.append(peers.Flowtap(f"baseline, {rate:.0%} kept", rate, options.baseline, upstream.port, folder))
+    return started
+
+
+def load(folder, port, case, connections, seconds):
+    """One load by wrk on the load's core; its figures."""
+    command = ["taskset", "-c", peers.LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout",
+               "10s", "-s", str(Path(__file__).with_name("load.lua")), f"http://127.0.0.1:{port}{path_of(case)}"]
+    env = {**os.environ, "BENCH_BODY": str(Path(folder, f"{case.name}.request"))}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, env=env, check=True)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def settle(peer):
+    """Waits until the peer has done what it does later for requests that were answered."""
+    for _ in range(SETTLE_TIMES_MAX):
+        before = sum(peer.threads().values())
+        time.sleep(SETTLE_SECONDS)
+        if sum(peer.threads().values()) - before < QUIET_CPU_SECONDS:
+            return
+
+
+def measure(peer, folder, case, connections, seconds):
+    """The load's figures with what the peer spent on it."""
+    cpu, threads, dropped = peer.cpu_seconds(), peer.threads(), peer.dropped()
+    figures = load(folder, peer.port, case, connections, seconds)
+    settle(peer)
+    requests = max(figures["requests"], 1)
+    if figures["failed"]:
+        print(f"{peer.name}: {figures['failed']} of {requests} requests failed", file=sys.stderr)
+    after = peer.threads()
+    return {
+        "rate": requests / figures["seconds"],
+        "cpu_us": (peer.cpu_seconds() - cpu) / requests * 1e6,
+        "p50_ms": figures["p50_ms"],
+        "p99_ms": figures["p99_ms"],
+        "rss_mib": peer.rss_mib(),
+        "dropped": (peer.dropped() - dropped) / requests,
+        "threads": {name: (after[name] - threads.get(name, 0)) / requests * 1e6 for name in after},
+    }
+
+
+def rounds(started, folder, options, case, connections):
+    """Figures of every round, by peer; each round begins with the next peer."""
+    found = {peer.name: [] for peer in started}
+    for peer in started:
+        load(folder, peer.port, case, connections, 1)
+        settle(peer)
+    for number in range(options.rounds):
+        turn = number % len(started)
+        for peer in started[turn:] + started[:turn]:
+            found[peer.name].append(measure(peer, folder, case, connections, options.seconds))
+    return found
+
+
+def median(figures, key):
+    return statistics.median(figure[key] for figure in figures)
+
+
+def ratio(figures, base, key):
+    return statistics.median(one[key] / max(other[key], 1e-9) for one, other in zip(figures, base))
+
+
+def table(found):
+    lines = ["| | requests/s | CPU µs a request | CPU, ratio to nginx | p50 ms | p99 ms | p50, ratio to nginx | RSS MiB | dropped |",
+             "|---|--:|--:|--:|--:|--:|--:|--:|--:|"]
+    base = found["nginx"]
+    for name, figures in found.items():
+        label = "(none: straight to the upstream)" if name == "upstream" else name
+        straight = name == "upstream"
+        cells = [label, f"{median(figures, 'rate'):,.0f}", "" if straight else f"{median(figures, 'cpu_us'):.1f}",
+                 "" if straight else f"{ratio(figures, base, 'cpu_us'):.2f}", f"{median(figures, 'p50_ms'):.2f}",
+                 f"{median(figures, 'p99_ms'):.2f}", f"{ratio(figures, base, 'p50_ms'):.2f}",
+                 "" if straight else f"{median(figures, 'rss_mib'):.0f}",
+                 f"{median(figures, 'dropped'):.1%}" if "flowtap" in name or "baseline" in name else ""]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def thread_table(found):
+    """Where flowtap's own CPU went."""
+    ours = {name: figures for name, figures in found.items() if "flowtap" in name or "baseline" in name}
+    names = sorted({thread for figures in ours.values() for one in figures for thread in one["threads"]})
+    rows = {}
+    for thread in names:
+        spent = [statistics.median(one["threads"].get(thread, 0) for one in figures) for figures in ours.values()]
+        if max(spent) >= 0.05:
+            rows[thread] = spent
+    lines = ["| µs a request, by thread | " + " | ".join(ours) + " |", "|---|" + "--:|" * len(ours)]
+    lines += [f"| `{thread}` | " + " | ".join(f"{us:.1f}" for us in spent) + " |" for thread, spent in rows.items()]
+    return "\n".join(lines)
+
+
+def machine():
+    model = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    return f"{model[0] if model else platform.machine()}, {len(peers.CORES)} cores, Linux {platform.release()}"
+
+
+def version(command):
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (done.stdout + done.stderr).strip().splitlines()[0]
+
+
+def plan(options):
+    if not options.only:
+        return PLAN
+    chosen = [entry.partition(":") for entry in options.only]
+    return [(case, int(connections or 16)) for case, _, connections in chosen]
+
+
+def main():
+    options = arguments()
+    today = datetime.datetime.now(datetime.timezone.utc).date()
+    report = [f"{today}, {machine()}; {version(['nginx', '-v'])}; wrk with one thread; every figure is the median of "
+              f"{options.rounds} rounds of {options.seconds} s; load before and after: {os.getloadavg()[0]:.1f}"]
+    with tempfile.TemporaryDirectory(prefix="flowtap-bench-") as folder:
+        os.chmod(folder, 0o755)
+        started = []
+        try:
+            started = start(options, folder)
+            for name, connections in plan(options):
+                case = CASES[name]
+                found = rounds(started, folder, options, case, connections)
+                title = f"### {case.note}, {connections} connection{'s' if connections > 1 else ''}"
+                report.append("\n\n".join([title, table(found), thread_table(found)]))
+                print(report[-1], end="\n\n", flush=True)
+        finally:
+            for process in reversed(started):
+                process.stop()
+    report[0] += f" and {os.getloadavg()[0]:.1f}."
+    if options.write:
+        book = REPO / "docs" / "PERFORMANCE.md"
+        before, _, rest = book.read_text().partition(BEGIN)
+        after = rest.partition(END)[2]
+        book.write_text(before + BEGIN + "\n\n" + "\n\n".join(report) + "\n\n" + END + after)
+
+
+if __name__ == "__main__":
+    main()

