@@ -19,6 +19,7 @@ use super::io::{ConnectionState, Phase};
 use super::tap::TapShared;
 use crate::capture::Recorder;
 use crate::domain::{CapturedBody, Exchange, ExchangeId, Outcome, Timing, TraceContext};
+use crate::pipeline::Ending;
 
 /// Why the client's body ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -234,9 +235,8 @@ impl Observation {
         }
     }
 
-    fn finish(&mut self) -> Box<Exchange> {
+    fn finish(&mut self, outcome: Outcome) -> Box<Exchange> {
         let response = std::mem::replace(&mut self.response, self.tap.recorder());
-        let outcome = self.outcome.unwrap_or_else(|| self.outcome_from_bytes(&response));
         let timing = Timing {
             total_us: micros(self.started),
             head_us: self.head_us,
@@ -284,10 +284,12 @@ impl Drop for Observation {
         self.tap.in_flight.dec();
         self.connection.set_phase(Phase::Idle);
         let tap = Arc::clone(&self.tap);
-        contained(&tap, "finish", || {
-            let exchange = self.finish();
-            self.tap.intake.offer(exchange);
-        });
+        let outcome = self.outcome.unwrap_or_else(|| self.outcome_from_bytes(&self.response));
+        let ending = Ending { time: self.time, status: self.status, outcome };
+        match contained(&tap, "finish", || self.finish(outcome)) {
+            Some(exchange) => tap.intake.offer(exchange),
+            None => tap.intake.lost_to_panic(&tap.name, ending, micros(self.started)),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the tests share: scripted peers, raw clients, processes that end with the test.
 
+pub mod books;
 pub mod process;
 pub mod servers;
 pub mod tap;
