@@ -7,6 +7,7 @@ mod bucket;
 mod cli;
 mod config;
 mod faults;
+mod fixtures;
 mod main_job;
 mod peers;
 mod proxy;
