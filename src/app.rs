@@ -53,20 +53,18 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     let app = App::start(config)?;
     runtime.block_on(signal());
     tracing::info!("draining");
-    std::thread::spawn(|| {
-        let again = Builder::new_current_thread().enable_all().build();
-        if let Ok(again) = again {
-            again.block_on(signal());
-            std::process::exit(1);
-        }
-    });
+    Drain::default().thread("impatience", move || {
+        runtime.block_on(signal());
+        std::process::exit(1);
+    })?;
     app.stop();
     Ok(())
 }
 
 async fn signal() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    let (Ok(mut term), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         return std::future::pending().await;
     };
@@ -99,17 +97,24 @@ impl App {
         let console = Console::bind(&config.admin, metrics.clone(), ready.clone())?;
 
         let now = Timestamp::now();
-        let (spool, recovery) = Spool::open(&config.spool, Arc::clone(&config.instance), metrics.clone(), now)?;
+        let (spool, recovery) =
+            Spool::open(&config.spool, Arc::clone(&config.instance), metrics.clone(), now)?;
         report(&recovery);
-        let tracer = config.trace.as_ref().map(|trace| start_tracer(trace, config, &metrics)).transpose()?;
+        let tracer =
+            config.trace.as_ref().map(|trace| start_tracer(trace, config, &metrics)).transpose()?;
         let budget = MemoryBudget::new(config.capture.memory_bytes_max);
-        let (intake, outtake) = pipeline::intake(config.capture.queue_max, spool.ledger(), metrics.clone());
+        let (intake, outtake) =
+            pipeline::intake(config.capture.queue_max, spool.ledger(), metrics.clone());
         let outlets = proxy::Outlets { intake, budget: budget.clone(), metrics: metrics.clone() };
         let proxy = Proxy::bind(config, &outlets)?;
         drop(outlets);
 
         // The runtime of all that waits for something other than traffic.
-        let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("keeping").enable_all().build()?;
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("keeping")
+            .enable_all()
+            .build()?;
         let store = runtime.block_on(bucket::open(&config.bucket))?;
         let (archiving, until) = watch::channel(None);
         let administering = CancellationToken::new();
@@ -131,7 +136,17 @@ impl App {
         proxy.serve(&drain, &stopping)?;
         ready.set(true);
         let drain_timeout = config.drain_timeout;
-        Ok(Self { drain, stopping, archiving, administering, runtime, spool, tracer, ready, drain_timeout })
+        Ok(Self {
+            drain,
+            stopping,
+            archiving,
+            administering,
+            runtime,
+            spool,
+            tracer,
+            ready,
+            drain_timeout,
+        })
     }
 
     /// Drains, in the order of the flow; what meets the deadline is named in the log.
@@ -158,7 +173,10 @@ impl App {
         if late.is_empty() {
             tracing::info!("drained");
         } else {
-            tracing::warn!(?late, "the drain deadline passed; what the spool holds goes to the bucket after the next start");
+            tracing::warn!(
+                ?late,
+                "the drain deadline passed; what the spool holds goes to the bucket after the next start"
+            );
         }
     }
 }
@@ -170,21 +188,33 @@ pub fn verify(settings: &config::Bucket) -> Result<archive::Report, StartError> 
     Ok(runtime.block_on(verified)?)
 }
 
-fn start_tracer(trace: &config::Trace, config: &Config, metrics: &Metrics) -> Result<Tracer, TraceError> {
+fn start_tracer(
+    trace: &config::Trace,
+    config: &Config,
+    metrics: &Metrics,
+) -> Result<Tracer, TraceError> {
     let metrics = metrics.clone();
     let fates = Arc::new(move |fate, spans| match fate {
         SpanFate::Exported => metrics.spans_exported(spans),
-        SpanFate::Overflowed | SpanFate::Failed | SpanFate::Abandoned => metrics.spans_dropped(spans),
+        SpanFate::Overflowed | SpanFate::Failed | SpanFate::Abandoned => {
+            metrics.spans_dropped(spans)
+        }
     });
     Tracer::start(trace, &config.instance, fates)
 }
 
 fn report(recovery: &Recovery) {
     if let Some(window) = &recovery.unaccounted {
-        tracing::warn!(?window, "the last run ended without a shutdown; this window cannot be accounted for");
+        tracing::warn!(
+            ?window,
+            "the last run ended without a shutdown; this window cannot be accounted for"
+        );
     }
     if let Some(reason) = &recovery.unusable {
-        tracing::error!(reason, "the spool cannot be used for now: samples are dropped and counted, traffic passes");
+        tracing::error!(
+            reason,
+            "the spool cannot be used for now: samples are dropped and counted, traffic passes"
+        );
     }
     tracing::info!(
         segments = recovery.segments,

@@ -50,7 +50,11 @@ mod tests {
         let drain = Drain::default();
         let (hold, held) = std::sync::mpsc::channel::<()>();
         drain.thread("quick", || {}).expect("a thread");
-        drain.thread("slow", move || drop(held.recv())).expect("a thread");
+        drain
+            .thread("slow", move || {
+                let _ended = held.recv();
+            })
+            .expect("a thread");
         assert_eq!(drain.join("", Instant::now() + Duration::from_millis(50)), ["slow"]);
         drop(hold);
         assert!(drain.join("", Instant::now() + Duration::from_secs(5)).is_empty());

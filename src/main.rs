@@ -48,7 +48,7 @@ enum Command {
     /// The sidecar alone: proxy, capture, spool and archive, all set by a file
     Proxy {
         /// The configuration (YAML)
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", env = "FLOWTAP_CONFIG")]
         config: PathBuf,
     },
     /// Report every fault of a configuration at once, else print it with all defaults, secrets masked
@@ -75,7 +75,7 @@ enum Command {
 #[derive(clap::Args)]
 struct Source {
     /// The configuration (YAML)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "FLOWTAP_CONFIG")]
     config: Option<PathBuf>,
     /// Where requests go, e.g. http://127.0.0.1:9000 or https://api.openai.com
     #[arg(long, value_name = "URL")]
@@ -99,7 +99,7 @@ impl Source {
             admin: self.admin,
             data_dir: self.data_dir,
         };
-        let environment: Vec<_> = std::env::vars().collect();
+        let environment = environment();
         config::load(self.config.as_deref(), &overrides, &environment)
     }
 
@@ -107,7 +107,7 @@ impl Source {
     fn bucket(url: &str) -> Result<Config, config::Faults> {
         let unused = Some("http://127.0.0.1:1".to_owned());
         let overrides = Overrides { upstream: unused, ..Overrides::default() };
-        let mut environment: Vec<_> = std::env::vars().collect();
+        let mut environment = environment();
         environment.push(("FLOWTAP_BUCKET".to_owned(), url.to_owned()));
         config::load(None, &overrides, &environment)
     }
@@ -115,6 +115,16 @@ impl Source {
     fn file(config: PathBuf) -> Self {
         Self { config: Some(config), upstream: None, listen: None, admin: None, data_dir: None }
     }
+}
+
+/// The environment, with the host's name, which shells know and services are not always told.
+fn environment() -> Vec<(String, String)> {
+    let mut environment: Vec<_> = std::env::vars().collect();
+    let known = environment.iter().any(|(name, _)| name == "HOSTNAME");
+    if let (false, Ok(name)) = (known, std::fs::read_to_string("/proc/sys/kernel/hostname")) {
+        environment.push(("HOSTNAME".to_owned(), name.trim().to_owned()));
+    }
+    environment
 }
 
 fn main() -> ExitCode {
@@ -132,7 +142,12 @@ fn main() -> ExitCode {
         Command::Check { source } => check(source),
         Command::Verify { bucket, json } => verify(&bucket, json),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "flowtap", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Arguments::command(),
+                "flowtap",
+                &mut std::io::stdout(),
+            );
             ExitCode::SUCCESS
         }
     }
@@ -148,6 +163,7 @@ fn run(source: Source) -> ExitCode {
         Err(error) => return fail(CONFIG, &error),
     };
     trace::logs::report_panics();
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     match app::run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(START_FAILED, &error),
@@ -156,7 +172,12 @@ fn run(source: Source) -> ExitCode {
 
 fn check(source: Source) -> ExitCode {
     match source.load() {
-        Ok(config) => print(&config::effective(&config)),
+        Ok(config) => {
+            for warning in &config.warnings {
+                drop(writeln!(std::io::stderr(), "warning: {warning}"));
+            }
+            print(&config::effective(&config))
+        }
         Err(faults) => fail(CONFIG, &faults),
     }
 }

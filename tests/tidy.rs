@@ -46,7 +46,7 @@ const FENCES: &[Fence] = &[
 ];
 
 /// Where threads and tasks may begin. Whatever begins elsewhere nobody waits for at shutdown.
-const SPAWN_ONLY_IN: &[&str] = &["drain", "proxy", "spool", "archive", "trace"];
+const SPAWN_ONLY_IN: &[&str] = &["drain", "proxy", "console", "spool", "archive", "trace"];
 
 /// Names of files and modules that say nothing.
 const EMPTY_NAMES: &[&str] =

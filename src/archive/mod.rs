@@ -7,7 +7,7 @@
 //! permission) are logged once with what to do, and tried once a minute. Nothing waits for this worker:
 //! if the bucket stays away, the spool fills to its quota, then the newest rows are dropped and counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
+use rustix::io::Errno;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +38,9 @@ use pack::{Object, Packed};
 const UPLOADS_MAX: usize = 4;
 /// The ledger is published no more often than segments are sealed, and at least so often.
 const PUBLISH_EVERY: Duration = Duration::from_secs(60);
+
+/// Between two looks at whether the ledger has a new row.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long things wait; tests wait less.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +78,7 @@ pub struct Archive {
     draining: CancellationToken,
     published: BTreeMap<String, LedgerRow>,
     published_at: Option<Instant>,
+    looked_at: Option<Instant>,
     told: Option<&'static str>,
 }
 
@@ -99,6 +104,7 @@ impl Archive {
             draining: CancellationToken::new(),
             published: BTreeMap::new(),
             published_at: None,
+            looked_at: None,
             told: None,
         }
     }
@@ -161,7 +167,8 @@ impl Archive {
             Err(error) if error.kind.is_transient() => return self.failed(&error),
             published => published.err(),
         };
-        let next = self.queue.pick(self.spool.sealed(), Instant::now());
+        let next = self.queue.pick(&self.spool.sealed(), Instant::now());
+        let next = next.and_then(|id| Some((id, self.spool.segment(id)?)));
         let (id, sealed) = match (next, refused) {
             (Some(next), _) => next,
             (None, Some(refused)) => return self.failed(&refused),
@@ -188,8 +195,7 @@ impl Archive {
             Ok(packed) => packed,
             Err(error) if is_final(&error) => {
                 tracing::warn!(segment = %id, %error, "a segment is lost");
-                self.spool.finish(id, Tally::default(), sealed.tally, true).await;
-                return Ok(());
+                return self.finish(id, Tally::default(), sealed.tally, true).await;
             }
             Err(error) => return Err(Failure::Read(error)),
         };
@@ -198,8 +204,20 @@ impl Archive {
         self.put_all(&packed.objects, at_once).await.map_err(Failure::Bucket)?;
         let lost = sealed.tally.minus(&packed.tally);
         let damaged = sealed.damaged || packed.damaged || !lost.is_empty();
-        self.spool.finish(id, packed.tally, lost, damaged).await;
-        Ok(())
+        self.finish(id, packed.tally, lost, damaged).await
+    }
+
+    async fn finish(
+        &self,
+        id: SegmentId,
+        stored: Tally,
+        lost: Tally,
+        damaged: bool,
+    ) -> Result<(), Failure> {
+        match self.spool.finish(id, stored, lost, damaged).await {
+            true => Ok(()),
+            false => Err(Failure::Read(io::Error::other("the spool's thread is gone"))),
+        }
     }
 
     async fn pack(&self, id: SegmentId, instance: Option<&str>) -> io::Result<Packed> {
@@ -228,7 +246,12 @@ impl Archive {
 
     /// Publishes where a row is new or the time has come.
     async fn publish_if_due(&mut self) -> Result<(), BucketError> {
-        let due = self.published_at.is_none_or(|at| at.elapsed() >= self.publish_every());
+        let recent = |at: Option<Instant>, span| at.is_some_and(|at| at.elapsed() < span);
+        if recent(self.looked_at, LOOK_EVERY) {
+            return Ok(());
+        }
+        self.looked_at = Some(Instant::now());
+        let due = !recent(self.published_at, self.publish_every());
         let rows = self.ledger.rows(Timestamp::now());
         if due || rows.iter().any(|row| !self.published.contains_key(&row.name())) {
             return self.publish().await;
@@ -255,7 +278,7 @@ impl Archive {
             self.ledger.forget(&row);
             self.published.insert(row.name(), row);
         }
-        let names: Vec<_> =
+        let names: BTreeSet<_> =
             self.ledger.rows(Timestamp::now()).iter().map(LedgerRow::name).collect();
         self.published.retain(|name, _| names.contains(name));
         self.succeeded(None);
@@ -312,8 +335,8 @@ impl Archive {
     }
 
     fn gauge(&self) {
-        let oldest = self.spool.sealed().iter().map(|(_, sealed)| sealed.opened).min();
-        let age = oldest.map_or(0.0, |at| Timestamp::now().duration_since(at).as_secs_f64());
+        let age =
+            self.spool.oldest().map_or(0.0, |at| Timestamp::now().duration_since(at).as_secs_f64());
         self.metrics.archive_oldest_seconds(age.max(0.0));
     }
 }
@@ -340,17 +363,13 @@ struct Queue {
 }
 
 impl Queue {
-    fn pick(
-        &mut self,
-        sealed: Vec<(SegmentId, Sealed)>,
-        now: Instant,
-    ) -> Option<(SegmentId, Sealed)> {
-        self.refused
-            .retain(|id, until| *until > now && sealed.iter().any(|(other, _)| other == id));
-        let mut waiting = sealed.into_iter().filter(|(id, _)| !self.refused.contains_key(id));
+    /// The next of `sealed`, which is sorted.
+    fn pick(&mut self, sealed: &[SegmentId], now: Instant) -> Option<SegmentId> {
+        self.refused.retain(|id, until| *until > now && sealed.binary_search(id).is_ok());
+        let mut waiting = sealed.iter().filter(|id| !self.refused.contains_key(id));
         let first = waiting.next()?;
-        let second = (self.suspect == Some(first.0)).then(|| waiting.next()).flatten();
-        Some(second.unwrap_or(first))
+        let second = (self.suspect == Some(*first)).then(|| waiting.next()).flatten();
+        Some(*second.unwrap_or(first))
     }
 
     fn refused(&mut self, id: SegmentId) {
@@ -377,7 +396,7 @@ async fn told(shutdown: &mut watch::Receiver<Option<Instant>>) -> Instant {
 fn is_final(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, InvalidData, InvalidInput, NotFound};
     matches!(error.kind(), NotFound | InvalidData | InvalidInput | FileTooLarge)
-        || error.raw_os_error() == Some(libc::ELOOP)
+        || error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
 }
 
 fn line(row: &LedgerRow) -> Option<bytes::Bytes> {

@@ -65,7 +65,8 @@ pub(super) fn gzip(lines: &[u8]) -> io::Result<Bytes> {
 /// Deployments are bounded and clean long before; a name that is not cannot leave its folder.
 fn folder_name(deployment: &str) -> &str {
     let safe = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    let clean = !deployment.is_empty() && deployment.len() <= 128 && !deployment.starts_with('.');
+    let dots = deployment.starts_with('.') || deployment.ends_with('.');
+    let clean = !deployment.is_empty() && deployment.len() <= 128 && !dots;
     if clean && deployment.bytes().all(safe) { deployment } else { "other" }
 }
 
@@ -81,7 +82,9 @@ mod tests {
 
     #[test]
     fn hostile_deployments_stay_in_their_folder() {
-        for hostile in ["../../etc", "", ".", "..", "a/b", "a\\b", "nul\0", &"x".repeat(5000)] {
+        for hostile in
+            ["../../etc", "", ".", "blue.", "..", "a/b", "a\\b", "nul\0", &"x".repeat(5000)]
+        {
             assert_eq!(folder_name(hostile), "other");
         }
         assert_eq!(folder_name("blue_v1.2"), "blue_v1.2");

@@ -119,8 +119,8 @@ fn open(dir: &Path) -> Spool {
 fn row(i: usize, dataset: Dataset) -> Row {
     let json = format!("{{\"id\":\"{i:026}\"}}").into_bytes();
     // Two hours and two deployments.
-    let time = if i % 2 == 0 { "2026-11-23T22:47:50Z" } else { "2026-11-23T23:00:00Z" };
-    let deployment = if i % 3 == 0 { "blue" } else { "green" };
+    let time = if i.is_multiple_of(2) { "2026-11-23T22:47:50Z" } else { "2026-11-23T23:00:00Z" };
+    let deployment = if i.is_multiple_of(3) { "blue" } else { "green" };
     let time = time.parse().expect("a time");
     Row { dataset, deployment: Arc::from(deployment), time, json }
 }
@@ -308,7 +308,7 @@ async fn an_upload_repeated_after_a_crash_gives_the_same_object() {
     offer(&spool, 0..50);
     assert!(spool.close(Duration::from_secs(20)).await);
     let mut archive = archive(&spool, &bucket);
-    let (id, _) = spool.sealed().remove(0);
+    let id = spool.sealed().remove(0);
     let packed = archive.pack(id, Some("pod-1")).await.expect("packs");
     archive.put_all(&packed.objects, 2).await.expect("puts");
     let before = bucket.objects().clone();
@@ -328,7 +328,7 @@ async fn a_damaged_segment_is_set_aside_and_its_whole_rows_are_stored() {
     let (spool, bucket) = (open(dir.path()), Memory::new(Mood::Takes));
     offer(&spool, 0..90);
     assert!(spool.close(Duration::from_secs(20)).await);
-    let (id, _) = spool.sealed().remove(0);
+    let id = spool.sealed().remove(0);
     let path = dir.path().join(format!("{id}.seg"));
     let mut bytes = std::fs::read(&path).expect("reads");
     bytes[2000] ^= 1;
@@ -347,7 +347,8 @@ async fn a_segment_that_vanished_is_counted_and_does_not_block_the_rest() {
     let (spool, bucket) = (open(dir.path()), Memory::new(Mood::Takes));
     offer(&spool, 0..1000);
     assert!(spool.close(Duration::from_secs(20)).await);
-    let (id, sealed) = spool.sealed().remove(0);
+    let id = spool.sealed().remove(0);
+    let sealed = spool.segment(id).expect("there");
     std::fs::remove_file(dir.path().join(format!("{id}.seg"))).expect("removes");
     let running = start(&spool, &bucket);
     stop(&spool, running, 20).await;

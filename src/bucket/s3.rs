@@ -36,6 +36,9 @@ use fault::{ErrorInBody, Failed, failed, failed_stream};
 /// does the rest.
 const ATTEMPTS_MAX: u32 = 2;
 
+/// The retry comes after at most this long.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
 /// Connecting takes at most this long, or one attempt's limit if that is shorter.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(10);
 
@@ -74,7 +77,11 @@ impl S3 {
     async fn connect(&self) -> Result<Client, BucketError> {
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .timeout_config(self.timeouts())
-            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS_MAX))
+            .retry_config(
+                RetryConfig::standard()
+                    .with_max_attempts(ATTEMPTS_MAX)
+                    .with_initial_backoff(RETRY_AFTER),
+            )
             .stalled_stream_protection(
                 StalledStreamProtectionConfig::enabled().grace_period(STALL_GRACE).build(),
             );

@@ -5,12 +5,12 @@ use std::path::Path;
 use super::fault::{Complaint, Report};
 use super::kind::Kind::{Bool, BucketUrl as Url, Choice, Endpoint, Secret, SecretFile, Text, Time};
 use super::kind::show_time;
+use super::map::Map;
 use super::node::Origin;
 use super::place::{self, BucketUrl};
 use super::show::Shown;
 use super::table::Default::{Is, Required, Unset};
 use super::table::Key;
-use super::walk::Map;
 use super::{
     AzureBucket, Bucket, BucketStore, GcsBucket, S3Bucket, S3Checksum, S3Encryption,
     Secret as SecretText,
@@ -262,12 +262,10 @@ fn strangers(map: &Map, scheme: &str, report: &mut Report) {
             map.path_of(key.name),
             of.join(", ")
         );
-        let complaint = Complaint::new(message)
-            .allowed(match own {
-                [] => "no options but timeouts".to_owned(),
-                own => own.join(", "),
-            })
-            .secret(key.kind.is_secret());
+        let complaint = Complaint::new(message).allowed(match own {
+            [] => "no options but timeouts".to_owned(),
+            own => own.join(", "),
+        });
         report.fault(map.origin(key.name), complaint);
     }
 }
@@ -311,8 +309,7 @@ fn s3(map: &Map, name: String, prefix: String, secrets: Secrets, report: &mut Re
 
 fn needs(map: &Map, has: &str, lacks: &str, report: &mut Report) {
     let message = format!("`{}` needs `{}`", map.path_of(has), map.path_of(lacks));
-    let complaint =
-        Complaint::new(message).allowed("both or neither").secret(has == "secret_access_key");
+    let complaint = Complaint::new(message).allowed("both or neither");
     report.fault(map.origin(has), complaint);
 }
 
@@ -328,7 +325,7 @@ fn exclusive(map: &Map, names: [&str; 2], report: &mut Report) {
         let message =
             format!("`{}` and `{}` are both given", map.path_of(first), map.path_of(second));
         let place: &Origin = map.origin(second);
-        report.fault(place, Complaint::new(message).allowed("one of the two").secret(true));
+        report.fault(place, Complaint::new(message).allowed("one of the two"));
     }
 }
 

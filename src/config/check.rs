@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::fault::{Complaint, Report};
+use super::map::Map;
 use super::node::{Node, Origin};
 use super::table::ROOT;
-use super::walk::{Map, walk};
-use super::{Config, Faults, Tap, bucket, env, file, keep, serve, taps};
+use super::walk::walk;
+use super::{Bucket, BucketStore, Config, Faults, Spool, Tap};
+use super::{bucket, env, file, keep, serve, taps};
 
 /// What the command line adds to the file.
 #[derive(Clone, Debug, Default)]
@@ -40,7 +42,7 @@ pub fn load(
     };
     let config = bytes.and_then(|bytes| from_bytes(bytes, overrides, env, &mut report));
     match config {
-        Some(config) if !report.is_faulty() => Ok(config),
+        Some(config) if report.count() == 0 => Ok(config),
         _ => Err(report.into_faults()),
     }
 }
@@ -83,6 +85,7 @@ fn build(map: &Map, root: &Node, env: &[(String, String)], report: &mut Report) 
         true => bucket::build(map.map("bucket"), &data_dir, report),
         false => None,
     };
+    apart(map, &spool, bucket.as_ref(), report);
     let admin = serve::build_admin(map.map("admin")?, report);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Some(Config {
@@ -128,11 +131,21 @@ fn names(taps: &[Map], report: &mut Report) {
         };
         let place = report.place_in_words(first.origin("name"));
         let message = format!(
-            "`{}` is `{name}`, as is `{}` ({place})",
+            "`{}` is the same as `{}` ({place})",
             tap.path_of("name"),
             first.path_of("name")
         );
         report.fault(tap.origin("name"), Complaint::new(message).allowed("a name of its own"));
+    }
+}
+
+/// Reports a spool and a bucket in one folder: each would take the other's files for its own.
+fn apart(map: &Map, spool: &Spool, bucket: Option<&Bucket>, report: &mut Report) {
+    let Some(BucketStore::Local { path }) = bucket.map(|bucket| &bucket.store) else { return };
+    if *path == spool.dir {
+        let origin = map.map("spool").map_or(&Origin::Nowhere, |spool| spool.origin("dir"));
+        let message = "`spool.dir` is the bucket's folder".to_owned();
+        report.fault(origin, Complaint::new(message).allowed("a folder of its own"));
     }
 }
 
@@ -156,9 +169,8 @@ fn listeners(taps: &[Map], built: &[Option<Tap>], admin: Option<&Map>, report: &
         if let Some(first) = taken {
             let place = report.place_in_words(first.map.origin("listen"));
             let message = format!(
-                "`{}` is {}, which `{}` takes ({place})",
+                "`{}` takes the same address as `{}` ({place})",
                 listener.map.path_of("listen"),
-                listener.address,
                 first.map.path_of("listen")
             );
             let complaint = Complaint::new(message).allowed("an address of its own");
@@ -171,10 +183,9 @@ fn listeners(taps: &[Map], built: &[Option<Tap>], admin: Option<&Map>, report: &
             all.iter().find(|own| reaches(&tap.upstream.host, tap.upstream.port, own.address));
         if let Some(own) = own {
             let message = format!(
-                "`{}` leads back to flowtap: `{}` is {}",
+                "`{}` leads back to flowtap: to `{}`",
                 map.path_of("upstream"),
-                own.map.path_of("listen"),
-                own.address
+                own.map.path_of("listen")
             );
             let complaint = Complaint::new(message).allowed("a server other than flowtap itself");
             report.fault(map.origin("upstream"), complaint);
@@ -212,13 +223,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{BucketStore, DialectChoice, RedactKind, SampleBy, effective};
+    use crate::config::{DialectChoice, RedactKind, SampleBy, effective};
 
     fn check(text: &str, overrides: &Overrides, env: &[(&str, &str)]) -> Result<Config, String> {
         let env: Vec<_> = env.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         let mut report = Report::new(Some("flowtap.yaml".to_owned()));
         let config = from_bytes(text.as_bytes().to_vec(), overrides, &env, &mut report);
-        match config.filter(|_| !report.is_faulty()) {
+        match config.filter(|_| report.count() == 0) {
             Some(config) => Ok(config),
             None => Err(report.into_faults().to_string()),
         }
@@ -287,5 +298,29 @@ trace:   {otlp_endpoint: http://127.0.0.1:4317}
         again.warnings.clear();
         assert_eq!(format!("{config:?}"), format!("{again:?}"), "{shown}");
         assert_eq!(shown, effective(&again));
+    }
+
+    #[test]
+    fn the_instance_keeps_the_end_of_a_long_host_name() {
+        let name = |host: &str| instance(None, &[("HOSTNAME".to_owned(), host.to_owned())]);
+        assert_eq!(&*name(&format!("{}-7f9c", "x".repeat(80))), format!("{}-7f9c", "x".repeat(59)));
+        assert_eq!((&*name("../a b"), &*name("ä"), &*name("")), ("a-b", "localhost", "localhost"));
+    }
+
+    #[test]
+    fn knows_which_listeners_collide_and_which_upstreams_lead_back() {
+        let at = |text: &str| text.parse().unwrap();
+        assert!(collide(at("0.0.0.0:1"), at("127.0.0.1:1")));
+        assert!(collide(at("127.0.0.1:1"), at("[::]:1")));
+        assert!(!collide(at("0.0.0.0:1"), at("[::1]:1")));
+        assert!(!collide(at("127.0.0.1:1"), at("127.0.0.2:1")));
+        assert!(reaches("localhost", 1, at("[::1]:1")) && reaches("::1", 1, at("[::]:1")));
+        assert!(
+            reaches("0.0.0.0", 1, at("127.0.0.1:1")) && reaches("10.0.0.1", 1, at("10.0.0.1:1"))
+        );
+        assert!(
+            !reaches("10.0.0.1", 1, at("0.0.0.0:1")) && !reaches("example.com", 1, at("0.0.0.0:1"))
+        );
+        assert!(!reaches("127.0.0.1", 2, at("127.0.0.1:1")));
     }
 }

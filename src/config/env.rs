@@ -100,7 +100,7 @@ fn variable<'a>(
         return Err(Unexpanded::Malformed);
     }
     match (variables.get(name), default) {
-        (Some(value), Some(default)) if value.is_empty() => Ok(default),
+        (Some(&""), Some(default)) => Ok(default),
         (Some(value), _) => Ok(value),
         (None, Some(default)) => Ok(default),
         (None, None) => Err(Unexpanded::NotSet(name.to_owned())),
@@ -117,9 +117,7 @@ pub(super) fn lay_environment(root: &mut Node, env: &[(String, String)], report:
     typed.sort();
     for (segments, name, value) in typed {
         let laid = Laid { origin: Origin::Environment(name.to_owned()), value };
-        if let Err(complaint) = laid.set(root, Kind::Map(ROOT), &segments) {
-            report.fault(&laid.origin, complaint);
-        }
+        laid.lay(root, &segments, report);
     }
 }
 
@@ -139,17 +137,14 @@ pub(super) fn lay_options(root: &mut Node, overrides: &Overrides, report: &mut R
         let Some(value) = value else { continue };
         let laid = Laid { origin: Origin::CommandLine(option), value };
         let segments: Vec<Segment> = path.iter().map(|part| Segment::of(part)).collect();
-        let complaint = match path.first() {
+        match path.first() {
             Some(&"taps") if taps > 1 => {
-                Complaint::new(format!("`{option}` is for one tap, and `taps` has {taps}"))
-                    .allowed("a file with one tap or none")
+                let message = format!("`{option}` is for one tap, and `taps` has {taps}");
+                let complaint = Complaint::new(message).allowed("a file with one tap or none");
+                report.fault(&laid.origin, complaint);
             }
-            _ => match laid.set(root, Kind::Map(ROOT), &segments) {
-                Ok(()) => continue,
-                Err(complaint) => complaint,
-            },
-        };
-        report.fault(&laid.origin, complaint);
+            _ => laid.lay(root, &segments, report),
+        }
     }
 }
 
@@ -199,6 +194,15 @@ struct Laid<'a> {
 }
 
 impl Laid<'_> {
+    /// Sets the value, or reports and leaves the tree as it was.
+    fn lay(&self, root: &mut Node, path: &[Segment], report: &mut Report) {
+        let mut laid = root.clone();
+        match self.set(&mut laid, Kind::Map(ROOT), path) {
+            Ok(()) => *root = laid,
+            Err(complaint) => report.fault(&self.origin, complaint),
+        }
+    }
+
     fn set(&self, node: &mut Node, kind: Kind, path: &[Segment]) -> Result<(), Complaint> {
         let Some((first, rest)) = path.split_first() else { return self.put(node, kind) };
         match (kind, first) {

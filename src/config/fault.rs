@@ -29,10 +29,12 @@ pub enum Place {
         line: usize,
         /// Column in characters, from 1.
         column: usize,
+        /// The line itself, or what surrounds the column of a long one; secrets masked.
+        source_line: String,
+        /// How many characters of `source_line` stand before what is meant.
+        indent: usize,
         /// How many characters are meant.
         length: usize,
-        /// The line itself, secrets masked.
-        source_line: String,
     },
     /// In the file as a whole.
     File(String),
@@ -97,11 +99,10 @@ impl Place {
         let gutter = self.gutter();
         let arrow = gutter.get(1..).unwrap_or_default();
         match self {
-            Self::At { file, line, column, length, source_line } => {
-                let (text, indent, length) = crop(source_line, *column, *length);
+            Self::At { file, line, column, source_line: text, indent, length } => {
                 writeln!(f, "{arrow}--> {file}:{line}:{column}\n{gutter}|")?;
                 writeln!(f, "{line:>width$} | {text}", width = gutter.len() - 1)?;
-                let (space, carets) = (" ".repeat(indent), "^".repeat(length));
+                let (space, carets) = (" ".repeat(*indent), "^".repeat(*length));
                 let line = format!("{gutter}| {space}{carets} {}", hint.unwrap_or_default());
                 writeln!(f, "{}", line.trim_end())
             }
@@ -117,15 +118,21 @@ impl Place {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Complaint {
     message: String,
+    veiled: Option<String>,
     allowed: Option<String>,
     nearest: Option<String>,
-    secret: bool,
 }
 
 impl Complaint {
     /// A complaint that says what was found.
     pub(super) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), ..Self::default() }
+    }
+
+    /// Says instead what does not quote the place, should that be hidden.
+    pub(super) fn veiled(mut self, veiled: Option<String>) -> Self {
+        self.veiled = veiled;
+        self
     }
 
     /// Says what is allowed.
@@ -139,13 +146,10 @@ impl Complaint {
         self.nearest = nearest;
         self
     }
-
-    /// Hides what stands at its place.
-    pub(super) fn secret(mut self, secret: bool) -> Self {
-        self.secret = secret;
-        self
-    }
 }
+
+/// The most faults that are told: more come from something that is no configuration.
+const FAULTS_MAX: usize = 500;
 
 /// Collects faults and warnings while a configuration is checked.
 #[derive(Debug, Default)]
@@ -153,6 +157,10 @@ pub(super) struct Report {
     file: Option<String>,
     text: String,
     faults: Vec<(Origin, Complaint)>,
+    /// Faults beyond those that are told.
+    untold: usize,
+    /// Lines and columns from which on a line is not shown.
+    hidden: Vec<(usize, usize)>,
     /// What does not stop us, but should be known.
     pub(super) warnings: Vec<String>,
 }
@@ -170,7 +178,17 @@ impl Report {
 
     /// Adds a fault.
     pub(super) fn fault(&mut self, origin: &Origin, complaint: Complaint) {
-        self.faults.push((origin.clone(), complaint));
+        match self.faults.len() < FAULTS_MAX {
+            true => self.faults.push((origin.clone(), complaint)),
+            false => self.untold += 1,
+        }
+    }
+
+    /// Hides what stands at `origin`, and what follows it on its line, from all that is shown.
+    pub(super) fn hide(&mut self, origin: &Origin) {
+        if let Origin::File { line, column, .. } = origin {
+            self.hidden.push((*line, *column));
+        }
     }
 
     /// Adds a warning.
@@ -178,9 +196,9 @@ impl Report {
         self.warnings.push(mask::line(&warning));
     }
 
-    /// Whether there is a fault.
-    pub(super) fn is_faulty(&self) -> bool {
-        !self.faults.is_empty()
+    /// How many faults there are.
+    pub(super) fn count(&self) -> usize {
+        self.faults.len() + self.untold
     }
 
     /// The place of `origin` in words, for a fault that has two places.
@@ -199,21 +217,26 @@ impl Report {
             Origin::File { line, column, .. } => (*line, *column),
             _ => (usize::MAX, 0),
         });
-        let mask = Mask::of(&self.text);
+        if self.untold > 0 {
+            let message = format!("there are {} more faults, not shown here", self.untold);
+            self.faults.push((Origin::Nowhere, Complaint::new(message)));
+        }
+        let mask = Mask::of(&self.text, &self.hidden);
         let file = self.file.as_deref();
         Faults(self.faults.into_iter().map(|(o, c)| fault(file, &mask, o, c)).collect())
     }
 }
 
 fn fault(file: Option<&str>, mask: &Mask, origin: Origin, complaint: Complaint) -> Fault {
+    let message = match (&origin, complaint.veiled) {
+        (Origin::File { line, column, .. }, Some(veiled)) if mask.hides(*line, *column) => veiled,
+        _ => complaint.message,
+    };
     let place = match (origin, file) {
-        (Origin::File { line, column, length }, Some(file)) => Place::At {
-            file: file.to_owned(),
-            line,
-            column,
-            length,
-            source_line: mask.show(line, complaint.secret.then_some(column)),
-        },
+        (Origin::File { line, column, length }, Some(file)) => {
+            let (source_line, indent, length) = crop(mask.show(line), column, length);
+            Place::At { file: file.to_owned(), line, column, source_line, indent, length }
+        }
         (Origin::Environment(name), _) => Place::Environment(mask::line(&name)),
         (Origin::CommandLine(option), _) => Place::CommandLine(option),
         (_, Some(file)) => Place::File(file.to_owned()),
@@ -221,7 +244,7 @@ fn fault(file: Option<&str>, mask: &Mask, origin: Origin, complaint: Complaint) 
     };
     Fault {
         place,
-        message: mask::line(&complaint.message),
+        message: mask::line(&message),
         allowed: complaint.allowed,
         nearest: complaint.nearest.map(|near| mask::line(&near)),
     }
@@ -247,6 +270,9 @@ pub(super) fn nearest<'a>(
     typed: &str,
     names: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
+    if typed.len() > 64 {
+        return None;
+    }
     let typed = typed.to_lowercase().replace('-', "_");
     let limit = (typed.chars().count() / 3).max(1);
     names

@@ -79,6 +79,10 @@ pub(super) fn parse_quietly(text: &str) -> Result<Node, (Origin, String)> {
             max_aliases: 1_000,
             max_documents: 1,
         },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: 2 * NODES_MAX,
+            max_replay_stack_depth: DEPTH_MAX,
+        },
     };
     match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options) {
         Ok(raw) => Ok(node(raw, text)),

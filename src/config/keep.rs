@@ -7,10 +7,10 @@ use super::kind::Kind::{
     self, Bytes, Choice, Choices, HeaderNames, Map as MapOf, Rate, Secret, SecretFile, Time, Whole,
 };
 use super::kind::{show_bytes, show_time};
+use super::map::Map;
 use super::show::Shown;
 use super::table::Default::{Is, Required, Unset};
 use super::table::Key;
-use super::walk::Map;
 use super::{
     CaptureLimits, Redact, RedactKind, RedactMode, SampleBy, SampleRates, SlowRate, Spool,
 };

@@ -134,18 +134,25 @@ impl Kind {
             Self::Choice(words) => words.join(", "),
             Self::Choices(words) => format!("a list of {}, each once", words.join(", ")),
             Self::Whole(min, max) => format!("a whole number from {min} to {max}"),
-            Self::Time(min, max) => format!(
-                "{} to {}, a number with us, ms, s, m, h or d, as in `1h30m`",
-                show_time(Duration::from_millis(min)),
-                show_time(Duration::from_millis(max))
-            ),
-            Self::Bytes(min, max) => format!(
-                "{} to {}, a number with KiB, MiB, GiB, TiB, KB, MB, GB, TB or, for bytes, nothing",
-                show_bytes(min),
-                show_bytes(max)
-            ),
+            Self::Time(..) => {
+                format!("{}, a number with us, ms, s, m, h or d, as in `1h30m`", self.range())
+            }
+            Self::Bytes(..) => {
+                let units = "KiB, MiB, GiB, TiB, KB, MB, GB, TB or, for bytes, nothing";
+                format!("{}, a number with {units}", self.range())
+            }
             Self::Pem(what) => format!("the path of a PEM file with a {}", what.to_lowercase()),
             other => other.allowed_plainly().to_owned(),
+        }
+    }
+
+    /// What it allows, in words, where the units are told elsewhere.
+    pub(super) fn range(self) -> String {
+        let time = |ms| show_time(Duration::from_millis(ms));
+        match self {
+            Self::Time(min, max) => format!("{} to {}", time(min), time(max)),
+            Self::Bytes(min, max) => format!("{} to {}", show_bytes(min), show_bytes(max)),
+            other => other.allowed(),
         }
     }
 
@@ -158,7 +165,7 @@ impl Kind {
             Self::Text => "1 to 1024 characters on one line",
             Self::Path => "the path of a file or folder",
             Self::Listen => {
-                "`address:port`, `[address]:port`, `localhost:port` or `:port` (every address)"
+                "`address:port`, `[address]:port`, `localhost:port` or `:port` (every IPv4 address)"
             }
             Self::Url => "an http or https URL without user, query or fragment",
             Self::Endpoint => {
@@ -201,7 +208,8 @@ impl Kind {
             Self::Time(min, max) => Checked::Time(time(text, min, max)?),
             Self::Bytes(min, max) => Checked::Whole(bytes(text, min, max)?),
             Self::Listen => Checked::Listen(place::listen(text)?),
-            Self::Secret | Self::SecretMap => Checked::Secret(secret(text)?),
+            Self::Secret => Checked::Secret(secret(text)?),
+            Self::SecretMap => Checked::Secret(header_value(text)?),
             other => {
                 other.check_text(text)?;
                 Checked::Text(text.to_owned())
@@ -381,6 +389,13 @@ fn secret(text: &str) -> Result<Secret, Refusal> {
     }
 }
 
+fn header_value(text: &str) -> Result<Secret, Refusal> {
+    match http::HeaderValue::from_str(text) {
+        Ok(_) => secret(text),
+        Err(_) => Err(Refusal::because("it has characters that headers cannot have")),
+    }
+}
+
 fn header_name(text: &str) -> Result<(), Refusal> {
     match http::HeaderName::from_bytes(text.as_bytes()) {
         Ok(_) if text.len() <= 128 => Ok(()),
@@ -412,5 +427,62 @@ fn filter(text: &str) -> Result<(), Refusal> {
     match tracing_subscriber::EnvFilter::builder().parse(text) {
         Ok(_) => Ok(()),
         Err(error) => Err(Refusal::because(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_times_and_shows_them_again() {
+        let read = |text| time(text, 0, 86_400_000).ok().map(show_time);
+        for (text, shown) in
+            [("1h30m", "90m"), ("0", "0s"), ("0s", "0s"), ("1500us", "1500us"), ("60s", "1m")]
+        {
+            assert_eq!(read(text).as_deref(), Some(shown), "{text}");
+        }
+        for wrong in ["", "5", "s", "1.5s", "1s1s", "1s1m", "-1s", "1 s", "2d", "99999999999999h"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn reads_sizes_and_shows_them_again() {
+        let read = |text| bytes(text, 0, u64::MAX).ok().map(show_bytes);
+        for (text, shown) in
+            [("1MiB", "1MiB"), ("1MB", "1000000"), ("1 KiB", "1KiB"), ("2048", "2KiB"), ("0B", "0")]
+        {
+            assert_eq!(read(text).as_deref(), Some(shown), "{text}");
+        }
+        for wrong in ["", "MiB", "1Mi", "1.5MiB", "-1", "1e3", "99999999999TiB", "+1", "1 x"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn reads_rates() {
+        for fine in ["0", "1", "0.1", "1e-3", ".5", "1.0", "-0"] {
+            assert!(rate(fine).is_ok(), "{fine}");
+        }
+        for wrong in ["", "nan", ".nan", "inf", "1.1", "-0.1", "1e400", "0x1", "1,0", "infinity"] {
+            assert!(rate(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(rate("10%").unwrap_err().nearest.as_deref(), Some("0.1"));
+        assert!(rate("-0").unwrap().is_sign_positive());
+    }
+
+    #[test]
+    fn checks_columns_and_names() {
+        for fine in ["question", "/a/0/~1", "$.messages[-1].content", "$..a", "a b"] {
+            assert!(Kind::Column.check(fine).is_ok(), "{fine}");
+        }
+        for wrong in ["", " ", "$.", "$[", "/a~", "/a~2", "a\nb"] {
+            assert!(Kind::Column.check(wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["", ".", "..", ".a", "a/b", "ü", "a b", &"x".repeat(65)] {
+            assert!(Kind::DottedName.check(wrong).is_err(), "{wrong}");
+        }
+        assert!(Kind::Name.check("a.b").is_err() && Kind::DottedName.check("a.b").is_ok());
     }
 }

@@ -4,30 +4,56 @@
 //! parser refused: what follows a key that sounds like a secret is hidden, with all the lines that
 //! belong to it, and so is the user part of any URL.
 
+use std::collections::BTreeMap;
+
 /// A text's lines, each as it may be shown.
 #[derive(Debug)]
 pub(super) struct Mask {
     lines: Vec<String>,
+    /// How many characters of each line are as they were, user parts of URLs aside.
+    shown_chars: Vec<usize>,
 }
 
 impl Mask {
-    /// Masks `text`.
-    pub(super) fn of(text: &str) -> Self {
-        let mut hidden = Hidden::default();
+    /// Masks `text`; each of `hidden` is a line and a column, from 1, from which on it is hidden.
+    pub(super) fn of(text: &str, hidden: &[(usize, usize)]) -> Self {
+        let mut by_name = Hidden::default();
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        Self { lines: text.lines().map(|text| line(&hidden.next(text))).collect() }
+        let mut lines: Vec<String> = text.lines().map(|text| by_name.next(text)).collect();
+        // The first hidden column of a line hides all after it.
+        let mut first = BTreeMap::new();
+        for (number, column) in hidden {
+            let least = first.entry(number).or_insert(column);
+            *least = column.min(least);
+        }
+        for (number, column) in first {
+            if let Some(line) = lines.get_mut(number.saturating_sub(1)) {
+                cut(line, column.saturating_sub(1));
+            }
+        }
+        let same = |(raw, shown): (&str, &String)| {
+            raw.chars().zip(shown.chars()).take_while(|(raw, shown)| raw == shown).count()
+        };
+        let shown_chars = text.lines().zip(&lines).map(same).collect();
+        Self { lines: lines.iter().map(|text| line(text)).collect(), shown_chars }
     }
 
-    /// Line `number` (from 1); from `secret_column` (from 1) on, nothing but `***`.
-    pub(super) fn show(&self, number: usize, secret_column: Option<usize>) -> String {
-        let line = self.lines.get(number.saturating_sub(1)).map_or("", String::as_str);
-        match secret_column {
-            Some(column) => {
-                let before: String = line.chars().take(column.saturating_sub(1)).collect();
-                format!("{before}{STARS}")
-            }
-            None => line.to_owned(),
-        }
+    /// Line `number`, from 1.
+    pub(super) fn show(&self, number: usize) -> &str {
+        self.lines.get(number.saturating_sub(1)).map_or("", String::as_str)
+    }
+
+    /// Whether what stands at line `number` and `column`, from 1, is hidden.
+    pub(super) fn hides(&self, number: usize, column: usize) -> bool {
+        self.shown_chars.get(number.saturating_sub(1)).is_none_or(|shown| column > *shown)
+    }
+}
+
+/// Replaces what follows the first `chars` characters.
+fn cut(line: &mut String, chars: usize) {
+    if let Some((at, _)) = line.char_indices().nth(chars) {
+        line.truncate(at);
+        line.push_str(STARS);
     }
 }
 
@@ -62,19 +88,21 @@ const SECRET_WORDS: &[&str] = &[
     "service_account",
 ];
 
-/// `text` with the user part of every URL in it replaced.
+/// `text` with what stands before an `@` replaced: after a scheme up to the last `@` of the line,
+/// for a password may hold anything, and elsewhere from the last space or quote on.
 fn without_user_parts(text: &str) -> String {
-    let mut pieces = text.split("://");
-    let mut out = pieces.next().unwrap_or_default().to_owned();
-    for piece in pieces {
-        let end = piece.find(|c: char| c.is_whitespace() || "\"'<>`".contains(c));
-        let run = piece.get(..end.unwrap_or(piece.len())).unwrap_or_default();
-        let user = run.rfind('@').unwrap_or(0);
-        out.push_str("://");
-        out.push_str(if user > 0 { STARS } else { "" });
-        out.push_str(piece.get(user..).unwrap_or_default());
-    }
-    out
+    let scheme = text.find(":/").map_or(text.len(), |colon| {
+        let slashes = text.get(colon + 1..).unwrap_or_default();
+        text.len() - slashes.trim_start_matches('/').len()
+    });
+    let (before, after) = text.split_at(scheme);
+    let ends = |c: char| c.is_whitespace() || "\"'<>`".contains(c);
+    let runs = before.split_inclusive(ends).chain([after]);
+    runs.map(|run| match run.rsplit_once('@') {
+        Some((_, host)) => format!("{STARS}@{host}"),
+        None => run.to_owned(),
+    })
+    .collect()
 }
 
 fn printable(c: char) -> char {
@@ -102,7 +130,8 @@ impl Hidden {
             return format!("{}{STARS}", " ".repeat(indent));
         }
         match self.indent {
-            Some(parent) if text.trim().is_empty() || indent > parent => {
+            // What has no colon starts no key: it goes on with the value, however it is indented.
+            Some(parent) if indent > parent || !text.contains(':') => {
                 format!("{}{STARS}", " ".repeat(indent))
             }
             _ => self.start(text, indent),
@@ -111,7 +140,7 @@ impl Hidden {
 
     fn start(&mut self, text: &str, indent: usize) -> String {
         self.indent = None;
-        let Some(end) = secret_end(text) else { return text.to_owned() };
+        let Some(end) = secret_start(text) else { return text.to_owned() };
         let (shown, rest) = text.split_at(end);
         self.indent = Some(indent);
         let rest = rest.trim();
@@ -120,16 +149,39 @@ impl Hidden {
     }
 }
 
-/// Where in `text` the first secret key's colon ends. `headers` counts when its value is a map.
-fn secret_end(text: &str) -> Option<usize> {
-    text.match_indices(':').map(|(at, colon)| at + colon.len()).find(|end| {
-        let before = text.get(..end - 1).unwrap_or_default();
-        let before = before.trim_end().trim_end_matches(['"', '\'']);
-        let name = before.rsplit(|c: char| !is_name(c)).next().unwrap_or_default();
-        let after = text.get(*end..).unwrap_or_default().trim();
-        let headers = name == "headers" && (after.is_empty() || after.starts_with('{'));
-        headers || is_secret_name(name)
-    })
+/// Where in `text` the first secret starts: after its key's colon, or after the key where the
+/// colon was forgotten, or at a colon whose key ended on the line before.
+fn secret_start(text: &str) -> Option<usize> {
+    let bare = text.trim_start_matches([' ', '-']);
+    if bare.starts_with(':') {
+        return Some(text.len() - bare.len());
+    }
+    let mut rest = text;
+    while let Some(at) = rest.find(is_name) {
+        let name = rest.get(at..).unwrap_or_default();
+        let (name, after) = name.split_at(name.find(|c| !is_name(c)).unwrap_or(name.len()));
+        if let Some(gap) = secret_gap(name, after) {
+            return Some(text.len() - after.len() + gap);
+        }
+        rest = after;
+    }
+    None
+}
+
+/// How much of `after` stands between a secret's key and the secret; `None` if `name` is no such
+/// key. `headers` is one where its value is a map.
+fn secret_gap(name: &str, after: &str) -> Option<usize> {
+    let gap = after.get(..after.find(is_name).unwrap_or(after.len())).unwrap_or_default();
+    let colon = gap.find(':').map(|at| at + 1);
+    if name == "headers" {
+        let value = after.get(colon?..).unwrap_or_default().trim_start();
+        return if value.is_empty() || value.starts_with('{') { colon } else { None };
+    }
+    match colon {
+        _ if !is_secret_name(name) => None,
+        Some(end) => Some(end),
+        None => (after.starts_with(' ') && !after.trim().is_empty()).then_some(0),
+    }
 }
 
 fn is_name(c: char) -> bool {
@@ -141,7 +193,7 @@ mod tests {
     use super::*;
 
     fn shown(text: &str) -> String {
-        Mask::of(text).lines.join("\n")
+        Mask::of(text, &[]).lines.join("\n")
     }
 
     #[test]
@@ -163,7 +215,9 @@ mod tests {
 
     #[test]
     fn hides_the_user_part_of_urls_and_control_characters() {
-        assert_eq!(line("at https://a:b@c/d"), "at https://***@c/d");
+        assert_eq!(line("at `https://a:b@c/d`"), "at `https://***@c/d`");
+        assert_eq!(line("https:/a@b c@d"), "https:/***@d");
+        assert_eq!(line("x a:b@c d@e"), "x ***@c ***@e");
         assert_eq!(line("a\u{1b}[1m\tb"), "a\u{fffd}[1m b");
     }
 }

@@ -1,7 +1,9 @@
 //! Settings as the rest of the program sees them: checked, complete, defaults filled in.
 //!
-//! What a user typed is read by `file` (YAML with positions, environment, `${VAR}`, `*_file`), and
-//! checked by `check`, which reports all faults at once. Past this room nothing is checked again.
+//! What a user typed is read by `file` (YAML into a tree with places), completed by `env`
+//! (`${VAR}`, `FLOWTAP_*`, options) and walked along `table`, the one source for checking, for
+//! docs/CONFIG.md and for what is shown. `check` puts it together and reports all faults at once.
+//! Past this room nothing is checked again.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,9 +17,11 @@ mod fault;
 mod file;
 mod keep;
 mod kind;
+mod map;
 mod mask;
 mod node;
 mod place;
+mod reference;
 mod secret;
 mod serve;
 mod show;
@@ -27,6 +31,7 @@ mod walk;
 
 pub use check::{Overrides, load};
 pub use fault::{Fault, Faults, Place};
+pub use reference::{key_paths, reference};
 pub use secret::Secret;
 pub use show::effective;
 
@@ -198,7 +203,7 @@ pub struct Timeouts {
     pub header: Duration,
     /// For an idle client connection. Default 75 s.
     pub keep_alive: Duration,
-    /// For an idle pooled upstream connection. Default 30 s.
+    /// For an idle pooled upstream connection. Default 1.5 s for http, 60 s for https.
     pub pool_idle: Duration,
 }
 

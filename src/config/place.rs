@@ -231,3 +231,100 @@ fn is_bucket_name(name: &str) -> bool {
 fn when(fine: bool, what: &str) -> Result<(), Refusal> {
     if fine { Ok(()) } else { Err(Refusal::because(format!("{what} is missing or malformed"))) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_addresses_to_listen_on() {
+        let address = |text| listen(text).ok().map(|address| address.to_string());
+        assert_eq!(address(":8080").as_deref(), Some("0.0.0.0:8080"));
+        assert_eq!(address("localhost:0").as_deref(), Some("127.0.0.1:0"));
+        assert_eq!(address("[::1]:80").as_deref(), Some("[::1]:80"));
+        for wrong in ["", ":", "8080", "::1:80", "1.2.3.4", "host:80", "1.2.3.4:99999", "[::1]"] {
+            assert_eq!(address(wrong), None, "{wrong}");
+        }
+        let meant = |text| listen(text).unwrap_err().nearest;
+        assert_eq!(meant("8080").as_deref(), Some("127.0.0.1:8080"));
+        assert_eq!(meant("http://127.0.0.1:80/").as_deref(), Some("127.0.0.1:80"));
+    }
+
+    #[test]
+    fn reads_upstreams() {
+        let url = upstream("https://[2001:DB8::1]:8443/a/b/").unwrap();
+        assert_eq!((url.secure, &*url.host, url.port), (true, "2001:db8::1", 8443));
+        assert_eq!((&*url.authority, &*url.path_prefix), ("[2001:db8::1]:8443", "/a/b"));
+        let url = upstream("http://Example.com:80").unwrap();
+        assert_eq!((&*url.authority, url.port, &*url.path_prefix), ("example.com", 80, ""));
+        for wrong in [
+            "",
+            "http://",
+            "http:/x",
+            "http:x",
+            "ftp://x",
+            "http://u@x",
+            "http://:p@x",
+            "http://x?a",
+            "http://x#a",
+            "http://x:0",
+            "http://x:99999",
+            "http://a b",
+            "http://x\\y",
+            "http://[::1",
+            "x.example:80",
+        ] {
+            assert!(upstream(wrong).is_err(), "{wrong}");
+        }
+        let meant = upstream("x.example:80").unwrap_err().nearest;
+        assert_eq!(meant.as_deref(), Some("https://x.example:80"));
+    }
+
+    #[test]
+    fn refuses_endpoints_that_hand_out_credentials() {
+        for host in [
+            "169.254.169.254",
+            "[fd00:ec2::254]",
+            "[fe80::1]",
+            "[::ffff:169.254.169.254]",
+            "0xa9fea9fe",
+            "2852039166",
+            "metadata.google.internal",
+            "Metadata.Google.Internal.",
+            "168.63.129.16",
+            "100.100.100.200",
+        ] {
+            assert!(endpoint(&format!("http://{host}/latest")).is_err(), "{host}");
+        }
+        assert!(endpoint("http://127.0.0.1:9000").is_ok());
+    }
+
+    #[test]
+    fn reads_buckets() {
+        let s3 = BucketUrl::S3 { name: "my.bucket".into(), prefix: "a/b".into() };
+        assert_eq!(bucket("s3://my.bucket/a/b/").unwrap(), s3);
+        let local = BucketUrl::Local { path: "/a b/c".into() };
+        assert_eq!(bucket("file:///a b/c/").unwrap(), local);
+        for wrong in [
+            "",
+            "s3",
+            "s3://",
+            "s3://ab",
+            "s3:///x",
+            "s3://name/a//b",
+            "s3://name/../x",
+            "s3://name?x=y",
+            "s3://k:s@name",
+            "file://host/x",
+            "file://",
+            "file:///",
+            "az://account",
+            "az://a/container",
+            "az://account/C",
+            "gs://-name",
+            "file:///a\nb",
+        ] {
+            assert!(bucket(wrong).is_err(), "{wrong}");
+        }
+    }
+}

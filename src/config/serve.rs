@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::fault::Report;
 use super::kind::Kind::{Choice, Hosts, Listen, Secret, SecretFile, SecretMap, Text, Url, Whole};
+use super::map::Map;
 use super::place;
 use super::show::Shown;
 use super::table::Default::{Is, Required, Unset};
 use super::table::Key;
-use super::walk::Map;
 use super::{Admin, MetricsLimits, OtlpProtocol, Trace, Traffic};
 
 /// The keys of `admin`.
@@ -46,13 +46,7 @@ pub(super) static ADMIN: &[Key] = &[
 
 /// The keys of `trace`.
 pub(super) static TRACE: &[Key] = &[
-    Key::new(
-        "otlp_endpoint",
-        Url,
-        Required,
-        "The collector's URL. Over HTTP, a URL without a path gets `/v1/traces`.",
-        "http://127.0.0.1:4317",
-    ),
+    Key::new("otlp_endpoint", Url, Required, "The collector's URL.", "http://127.0.0.1:4317"),
     Key::new(
         "protocol",
         Choice(&["grpc", "http"]),

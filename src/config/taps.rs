@@ -1,6 +1,7 @@
 //! `taps`: the listeners, each in front of one upstream.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::fault::{Complaint, Report};
 use super::kind::Kind::{
@@ -8,11 +9,11 @@ use super::kind::Kind::{
     Whole,
 };
 use super::kind::{show_bytes, show_time};
+use super::map::Map;
 use super::place;
 use super::show::Shown;
 use super::table::Default::{Is, Required, Unset};
 use super::table::Key;
-use super::walk::Map;
 use super::{
     CaptureMode, CertificateFiles, Columns, DialectChoice, IncludeUsage, Limits, ServerTls, Tap,
     Timeouts, Upstream, UpstreamHttp2,
@@ -196,14 +197,14 @@ static TIMEOUTS: &[Key] = &[
         "header",
         Time(1, 300_000),
         Is("10s"),
-        "For a request's whole head, from its first byte; then 408.",
+        "For a request's whole head, from its first byte.",
         "10s",
     ),
     Key::new("keep_alive", Time(1, DAY_MS), Is("75s"), "For an idle client connection.", "75s"),
     Key::new(
         "pool_idle",
         Time(1, DAY_MS),
-        Is("30s"),
+        Unset("`1500ms` for http, below the 2 to 5 seconds of Python's servers; `60s` for https"),
         "For an idle connection to the upstream. Keep it below the upstream's own limit.",
         "30s",
     ),
@@ -227,9 +228,16 @@ static LIMITS: &[Key] = &[
     ),
 ];
 
+/// A TCP connection is cheap to make again, and gunicorn closes idle ones after 2 s, uvicorn after 5:
+/// one that is closed just as it is used again would cost a request.
+const POOL_IDLE_HTTP: Duration = Duration::from_millis(1500);
+/// A TLS connection is dear, and the front doors of clouds keep idle ones for minutes.
+const POOL_IDLE_HTTPS: Duration = Duration::from_secs(60);
+
 /// Builds a tap; `None` after a fault.
 pub(super) fn build(map: &Map, report: &mut Report) -> Option<Tap> {
     let upstream = map.map("upstream").and_then(|upstream| build_upstream(upstream, report));
+    let secure = upstream.as_ref().is_some_and(|upstream| upstream.secure);
     let columns = map.map("columns").map(build_columns)?;
     let (timeouts, limits) = (map.map("timeouts")?, map.map("limits")?);
     Some(Tap {
@@ -257,7 +265,9 @@ pub(super) fn build(map: &Map, report: &mut Report) -> Option<Tap> {
             idle: timeouts.time("idle"),
             header: timeouts.time("header"),
             keep_alive: timeouts.time("keep_alive"),
-            pool_idle: timeouts.time("pool_idle"),
+            pool_idle: Some(timeouts.time("pool_idle"))
+                .filter(|given| !given.is_zero())
+                .unwrap_or(if secure { POOL_IDLE_HTTPS } else { POOL_IDLE_HTTP }),
         },
         limits: Limits {
             headers_max: limits.size("headers_max"),

@@ -1,43 +1,19 @@
 //! The walk: a tree of nodes against the table of keys, all faults at once.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
 
 use super::fault::{Complaint, Report, nearest};
 use super::kind::{Checked, Kind, Refusal};
+use super::map::{Field, Held, Map, join};
 use super::node::{Entry, Node, Origin, Scalar, Value};
-use super::secret::{self, Exposure, Secret};
+use super::secret::{self, Exposure};
 use super::show::STARS;
 use super::table::{Default, Key, LATER};
 
-/// A map whose every value its kind allows.
-#[derive(Debug)]
-pub(super) struct Map {
-    /// Its path, such as `taps[0].timeouts`.
-    pub(super) path: String,
-    pub(super) origin: Origin,
-    fields: Vec<Field>,
-}
-
-#[derive(Debug)]
-struct Field {
-    name: &'static str,
-    value: Held,
-    origin: Origin,
-    given: bool,
-    faulty: bool,
-}
-
-#[derive(Debug)]
-enum Held {
-    Value(Checked),
-    Map(Option<Map>),
-    Maps(Vec<Map>),
-}
-
 /// Walks `node` along `keys`.
 pub(super) fn walk(node: &Node, path: &str, keys: &'static [Key], report: &mut Report) -> Map {
+    let no_map = !matches!(node.value, Value::Map(_));
     let entries: &[Entry] = match &node.value {
         Value::Map(entries) => entries,
         Value::Broken => &[],
@@ -50,40 +26,50 @@ pub(super) fn walk(node: &Node, path: &str, keys: &'static [Key], report: &mut R
         }
     };
     strangers(entries, path, keys, report);
-    let mut walker = Walker { path, entries, report, at: &node.origin };
+    let mut walker = Walker { path, entries, no_map, report, at: &node.origin };
     let fields = keys.iter().map(|key| walker.field(key)).collect();
-    Map { path: path.to_owned(), origin: node.origin.clone(), fields }
+    Map::new(path.to_owned(), node.origin.clone(), fields)
 }
 
 /// Reports keys that stand twice, belong to a later version or mean nothing.
 fn strangers(entries: &[Entry], path: &str, keys: &[Key], report: &mut Report) {
-    for (index, entry) in entries.iter().enumerate() {
+    let mut seen: HashMap<&str, &Origin> = HashMap::new();
+    for entry in entries {
         let full = join(path, &entry.key);
-        let first = entries.iter().take(index).find(|earlier| earlier.key == entry.key);
-        if let Some(first) = first {
-            let place = report.place_in_words(&first.origin);
-            let message = format!("`{full}` stands twice, first at {place}");
+        if let Some(first) = seen.insert(&entry.key, &entry.origin) {
+            let place = report.place_in_words(first);
+            let message = format!("`{full}` stands twice, before at {place}");
             report.fault(&entry.origin, Complaint::new(message).allowed("each key once"));
         } else if path.is_empty() && LATER.contains(&entry.key.as_str()) {
             let message = format!("`{full}` is not available in this version");
             report.fault(&entry.origin, Complaint::new(message));
         } else if !keys.iter().any(|key| key.name == entry.key) {
             let names: Vec<&str> = keys.iter().map(|key| key.name).collect();
-            let complaint = Complaint::new(format!("unknown key `{full}`"))
-                .nearest(nearest(&entry.key, names.iter().copied()).map(str::to_owned))
+            let near = nearest(&entry.key, names.iter().copied());
+            if keys.iter().any(|key| Some(key.name) == near && key.kind.is_secret()) {
+                report.hide(&entry.node.origin);
+            }
+            // What is no name may be a secret that lost its colon or its space.
+            let veiled = match path {
+                "" => "unknown key".to_owned(),
+                path => format!("unknown key in `{path}`"),
+            };
+            let plain = Kind::DottedName.check(&entry.key).is_ok();
+            let told = if plain { format!("unknown key `{full}`") } else { veiled.clone() };
+            let complaint = Complaint::new(told)
+                .veiled(if near.is_none() { Some(veiled) } else { None })
+                .nearest(near.map(str::to_owned))
                 .allowed(names.join(", "));
             report.fault(&entry.origin, complaint);
         }
     }
 }
 
-fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
-}
-
 struct Walker<'a> {
     path: &'a str,
     entries: &'a [Entry],
+    /// Reported already: nothing can be missing in it.
+    no_map: bool,
     report: &'a mut Report,
     at: &'a Origin,
 }
@@ -93,8 +79,9 @@ impl Walker<'_> {
         let path = join(self.path, key.name);
         let entry = self.entries.iter().find(|entry| entry.key == key.name);
         let Some(entry) = entry else {
-            let faulty = matches!(key.default, Default::Required);
-            if faulty {
+            let missing = matches!(key.default, Default::Required);
+            let faulty = missing || self.no_map;
+            if missing && !self.no_map {
                 let message = format!("`{path}` is missing");
                 let complaint = Complaint::new(message).allowed(key.kind.allowed());
                 self.report.fault(self.at, complaint);
@@ -103,6 +90,9 @@ impl Walker<'_> {
             return Field { name: key.name, value, origin: self.at.clone(), given: false, faulty };
         };
         let origin = entry.node.origin.clone();
+        if key.kind.is_secret() {
+            self.report.hide(&origin);
+        }
         let value = if matches!(entry.node.value, Value::Null) {
             let complaint = Complaint::new(format!("`{path}` has no value")).allowed(format!(
                 "{}; or no `{}` at all",
@@ -186,12 +176,10 @@ fn wrong_shape(kind: Kind, path: &str, node: &Node, report: &mut Report) {
     if matches!(node.value, Value::Broken) {
         return;
     }
-    let complaint = Complaint::new(format!("`{path}` is {}", node.kind()))
-        .allowed(match kind {
-            Kind::Maps(_) => format!("a list of maps, each with {}", kind.allowed()),
-            other => other.allowed(),
-        })
-        .secret(kind.is_secret());
+    let complaint = Complaint::new(format!("`{path}` is {}", node.kind())).allowed(match kind {
+        Kind::Maps(_) => format!("a list of maps, each with {}", kind.allowed()),
+        other => other.allowed(),
+    });
     report.fault(&node.origin, complaint);
 }
 
@@ -253,10 +241,7 @@ fn refused(kind: Kind, path: &str, typed: &Scalar, refusal: Refusal) -> Complain
         false if typed.shown.is_empty() => format!("`{path}` is empty"),
         false => format!("`{path}` is `{}`{why}", shorten(&typed.shown)),
     };
-    Complaint::new(message)
-        .allowed(kind.allowed())
-        .nearest(refusal.nearest.filter(|_| !expanded))
-        .secret(kind.is_secret())
+    Complaint::new(message).allowed(kind.allowed()).nearest(refusal.nearest.filter(|_| !expanded))
 }
 
 fn shorten(text: &str) -> String {
@@ -267,25 +252,24 @@ fn shorten(text: &str) -> String {
 fn words(kind: Kind, path: &str, node: &Node, report: &mut Report) -> Option<Checked> {
     let items = items(kind, path, node, report)?;
     let mut words: Vec<String> = Vec::with_capacity(items.len());
-    let mut fine = true;
+    let faults = report.count();
     for (index, item) in items.iter().enumerate() {
         let path = format!("{path}[{index}]");
-        let word = single(kind, &path, item, report).and_then(|typed| {
-            value(kind, &path, typed, &item.origin, report).map(|_| typed.text.clone())
-        });
-        let word =
-            word.map(|w| if matches!(kind, Kind::Choices(_)) { w } else { w.to_lowercase() });
-        match word {
-            Some(word) if words.contains(&word) => {
-                let message = format!("`{path}` is `{}` a second time", shorten(&word));
-                report.fault(&item.origin, Complaint::new(message).allowed("each word once"));
-                fine = false;
-            }
-            Some(word) => words.push(word),
-            None => fine = false,
+        let Some(typed) = single(kind, &path, item, report) else { continue };
+        if value(kind, &path, typed, &item.origin, report).is_none() {
+            continue;
         }
+        let word = match kind {
+            Kind::Choices(_) => typed.text.clone(),
+            _ => typed.text.to_lowercase(),
+        };
+        if words.contains(&word) {
+            let message = format!("`{path}` is `{}` a second time", shorten(&typed.shown));
+            report.fault(&item.origin, Complaint::new(message).allowed("each word once"));
+        }
+        words.push(word);
     }
-    fine.then_some(Checked::Texts(words))
+    (report.count() == faults).then_some(Checked::Texts(words))
 }
 
 fn secrets(path: &str, node: &Node, report: &mut Report) -> Option<Checked> {
@@ -294,6 +278,7 @@ fn secrets(path: &str, node: &Node, report: &mut Report) -> Option<Checked> {
         return None;
     };
     strangers_of_headers(entries, path, report);
+    report.hide(&node.origin);
     let mut secrets = Vec::with_capacity(entries.len());
     for entry in entries {
         let path = join(path, &entry.key);
@@ -307,14 +292,14 @@ fn secrets(path: &str, node: &Node, report: &mut Report) -> Option<Checked> {
 }
 
 fn strangers_of_headers(entries: &[Entry], path: &str, report: &mut Report) {
-    for (index, entry) in entries.iter().enumerate() {
-        let same = |earlier: &Entry| earlier.key.eq_ignore_ascii_case(&entry.key);
-        if entries.iter().take(index).any(same) {
-            let message = format!("`{}` stands twice", join(path, &entry.key));
-            report.fault(&entry.origin, Complaint::new(message).allowed("each header once"));
-        } else if Kind::HeaderNames.check(&entry.key).is_err() {
+    let mut seen = HashSet::new();
+    for entry in entries {
+        if Kind::HeaderNames.check(&entry.key).is_err() {
             let message = format!("`{path}` has a key that is no header name");
             report.fault(&entry.origin, Complaint::new(message).allowed("header names"));
+        } else if !seen.insert(entry.key.to_ascii_lowercase()) {
+            let message = format!("`{}` stands twice", join(path, &entry.key));
+            report.fault(&entry.origin, Complaint::new(message).allowed("each header once"));
         }
     }
 }
@@ -342,18 +327,18 @@ const PEM_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// secrets by default, is a warning.
 fn unexposed(path: &str, typed: &Scalar, origin: &Origin, report: &mut Report) -> Option<()> {
     let shown = shorten(&typed.shown);
-    let message = match secret::exposure(Path::new(&typed.text)) {
+    let (message, allowed) = match secret::exposure(Path::new(&typed.text)) {
         Ok(Exposure::Private) => return Some(()),
         Ok(Exposure::Readable) => {
             report.warn(format!("`{path}`: others may read the file `{shown}`; `chmod 600` it"));
             return Some(());
         }
-        Ok(Exposure::Writable) => {
-            format!("`{path}`: others may change the file `{shown}`")
-        }
-        Err(why) => format!("`{path}`: the file `{shown}` {why}"),
+        Ok(Exposure::Writable) => (
+            format!("`{path}`: others may change the file `{shown}`"),
+            "a file that only its owner may change: `chmod 600` it",
+        ),
+        Err(why) => (format!("`{path}`: the file `{shown}` {why}"), "the path of a file"),
     };
-    let allowed = "a file that only its owner may change: `chmod 600` it";
     report.fault(origin, Complaint::new(message).allowed(allowed));
     None
 }
@@ -377,132 +362,4 @@ fn pem(
     let message = format!("`{path}`: the file `{}` {why}", shorten(&typed.shown));
     report.fault(origin, Complaint::new(message).allowed(Kind::Pem(what).allowed()));
     None
-}
-
-impl Map {
-    fn field(&self, name: &str) -> Option<&Field> {
-        let field = self.fields.iter().find(|field| field.name == name);
-        debug_assert!(field.is_some(), "no key {name} in the table of `{}`", self.path);
-        field
-    }
-
-    fn value(&self, name: &str) -> &Checked {
-        match self.field(name).map(|field| &field.value) {
-            Some(Held::Value(checked)) => checked,
-            _ => &Checked::Unset,
-        }
-    }
-
-    /// Whether the user gave it.
-    pub(super) fn given(&self, name: &str) -> bool {
-        self.field(name).is_some_and(|field| field.given)
-    }
-
-    /// Whether none of these has a fault: only then can they be compared.
-    pub(super) fn sound(&self, names: &[&str]) -> bool {
-        names.iter().all(|name| self.field(name).is_some_and(|field| !field.faulty))
-    }
-
-    /// Where its value stands, else where the map stands.
-    pub(super) fn origin(&self, name: &str) -> &Origin {
-        self.field(name).map_or(&self.origin, |field| &field.origin)
-    }
-
-    /// The path of a key of this map.
-    pub(super) fn path_of(&self, name: &str) -> String {
-        join(&self.path, name)
-    }
-
-    pub(super) fn bool(&self, name: &str) -> bool {
-        matches!(self.value(name), Checked::Bool(true))
-    }
-
-    pub(super) fn whole(&self, name: &str) -> Option<u64> {
-        match self.value(name) {
-            Checked::Whole(number) => Some(*number),
-            _ => None,
-        }
-    }
-
-    /// A whole number or a size; 0 after a fault.
-    pub(super) fn size(&self, name: &str) -> usize {
-        self.whole(name).and_then(|number| usize::try_from(number).ok()).unwrap_or(0)
-    }
-
-    pub(super) fn number(&self, name: &str) -> Option<f64> {
-        match self.value(name) {
-            Checked::Number(number) => Some(*number),
-            _ => None,
-        }
-    }
-
-    /// A length of time; none after a fault.
-    pub(super) fn time(&self, name: &str) -> Duration {
-        match self.value(name) {
-            Checked::Time(time) => *time,
-            _ => Duration::ZERO,
-        }
-    }
-
-    pub(super) fn listen(&self, name: &str) -> Option<SocketAddr> {
-        match self.value(name) {
-            Checked::Listen(address) => Some(*address),
-            _ => None,
-        }
-    }
-
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
-        match self.value(name) {
-            Checked::Text(text) => Some(text),
-            _ => None,
-        }
-    }
-
-    pub(super) fn path_buf(&self, name: &str) -> Option<PathBuf> {
-        self.text(name).map(PathBuf::from)
-    }
-
-    pub(super) fn texts(&self, name: &str) -> Vec<String> {
-        match self.value(name) {
-            Checked::Texts(texts) => texts.clone(),
-            _ => Vec::new(),
-        }
-    }
-
-    pub(super) fn secrets(&self, name: &str) -> Vec<(String, Secret)> {
-        match self.value(name) {
-            Checked::Secrets(secrets) => secrets.clone(),
-            _ => Vec::new(),
-        }
-    }
-
-    /// A secret given as `name` or by the file `name_file`, but not both.
-    pub(super) fn secret(&self, name: &str, report: &mut Report) -> Option<Secret> {
-        let in_file = format!("{name}_file");
-        if self.given(name) && self.given(&in_file) {
-            let message =
-                format!("`{}` and `{}` are both given", self.path_of(name), self.path_of(&in_file));
-            report.fault(self.origin(&in_file), Complaint::new(message).allowed("one of the two"));
-        }
-        [name, &in_file].into_iter().find_map(|name| match self.value(name) {
-            Checked::Secret(secret) => Some(secret.clone()),
-            _ => None,
-        })
-    }
-
-    /// A map below this one.
-    pub(super) fn map(&self, name: &str) -> Option<&Map> {
-        match self.field(name).map(|field| &field.value) {
-            Some(Held::Map(map)) => map.as_ref(),
-            _ => None,
-        }
-    }
-
-    /// A list of maps below this one.
-    pub(super) fn maps(&self, name: &str) -> &[Map] {
-        match self.field(name).map(|field| &field.value) {
-            Some(Held::Maps(maps)) => maps,
-            _ => &[],
-        }
-    }
 }

@@ -142,7 +142,8 @@ async fn overview(State(desk): State<Desk>) -> Response {
 }
 
 async fn style() -> Response {
-    ([(CONTENT_TYPE, HeaderValue::from_static("text/css; charset=utf-8"))], page::STYLE).into_response()
+    ([(CONTENT_TYPE, HeaderValue::from_static("text/css; charset=utf-8"))], page::STYLE)
+        .into_response()
 }
 
 async fn not_found() -> Response {
@@ -173,7 +174,8 @@ fn is_host_allowed(settings: &Admin, headers: &HeaderMap) -> bool {
 
 fn is_token_right(settings: &Admin, headers: &HeaderMap) -> bool {
     let Some(token) = &settings.token else { return true };
-    let given = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let given =
+        headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
     given.is_some_and(|given| equals_in_constant_time(given, token.expose().as_bytes()))
 }
 
@@ -183,7 +185,8 @@ fn equals_in_constant_time(a: &[u8], b: &[u8]) -> bool {
 }
 
 fn problem(status: StatusCode, title: &str) -> Response {
-    let body = serde_json::json!({"type": "about:blank", "title": title, "status": status.as_u16()});
+    let body =
+        serde_json::json!({"type": "about:blank", "title": title, "status": status.as_u16()});
     let json = HeaderValue::from_static("application/problem+json");
     (status, [(CONTENT_TYPE, json)], body.to_string()).into_response()
 }
@@ -200,7 +203,9 @@ async fn harden(mut response: Response) -> Response {
         ("cache-control", "no-store"),
     ];
     for (name, value) in HEADERS {
-        response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        response
+            .headers_mut()
+            .insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     response
 }

@@ -75,12 +75,19 @@ fn section(html: &mut String, table: &Table, sums: &BTreeMap<String, f64>) {
         return;
     }
     let total: f64 = rows.iter().map(|(_, sum)| **sum).sum();
-    let _ = write!(html, "<table><thead><tr><th scope=\"col\">{}</th><th scope=\"col\">count</th></tr></thead><tbody>", table.label);
+    let _ = write!(
+        html,
+        "<table><thead><tr><th scope=\"col\">{}</th><th scope=\"col\">count</th></tr></thead><tbody>",
+        table.label
+    );
     for (value, sum) in rows {
         let value = if value.is_empty() { "(none)" } else { value };
         let _ = write!(html, "<tr><th scope=\"row\">{}</th><td>{sum:.0}</td></tr>", escaped(value));
     }
-    let _ = write!(html, "<tr class=\"total\"><th scope=\"row\">total</th><td>{total:.0}</td></tr></tbody></table></section>");
+    let _ = write!(
+        html,
+        "<tr class=\"total\"><th scope=\"row\">total</th><td>{total:.0}</td></tr></tbody></table></section>"
+    );
 }
 
 fn escaped(text: &str) -> String {

@@ -38,6 +38,8 @@ pub struct Summary {
     pub status: Option<u16>,
     /// How it ended.
     pub outcome: Outcome,
+    /// The name of the fault where the answer was our own and not the upstream's.
+    pub fault: Option<&'static str>,
     /// The model's names.
     pub model: ModelNames,
     /// The answer came as a stream.

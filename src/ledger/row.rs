@@ -131,7 +131,7 @@ mod tests {
     fn a_hostile_instance_name_stays_in_its_folder() {
         let run = Incarnation::parse("0011223344556677").expect("sixteen digits");
         assert_eq!(run_name("pod-7f", run), "pod-7f-0011223344556677");
-        assert_eq!(run_name("../a/b\0", run), "-a-b-0-0011223344556677");
+        assert_eq!(run_name("../a/b\0", run), "-a-b--0011223344556677");
         assert_eq!(run_name(&"x".repeat(5000), run).len(), 117);
     }
 }

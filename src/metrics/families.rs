@@ -135,6 +135,9 @@ families! {
     SPOOL_SEGMENTS[0] = "flowtap_spool_segments", COUNT, [],
         "Segments on the local disk.",
         "As flowtap_spool_bytes.";
+    SPOOL_UNSYNCED[0] = "flowtap_spool_unsynced_seconds", SECONDS, [],
+        "How long the oldest row of each fsync had waited for it: what a power cut would have cost.",
+        "Far above spool.sync: the disk is slow.";
     ARCHIVE_OLDEST[0] = "flowtap_archive_oldest_seconds", SECONDS, [],
         "Age of the oldest record that the bucket does not have yet.",
         "Alert above an hour: uploads fail or lag.";

@@ -5,11 +5,15 @@ use prometheus::{IntCounter, IntGauge, Result};
 use super::Metrics;
 use super::families as f;
 use super::labels::OTHER;
-use super::registry::{Counters, Gauges, Registrar};
+use super::registry::{Counters, Gauges, Histograms, Registrar};
 use crate::domain::{Dataset, Dialect, DropReason, DropStage, SampleReason};
 
 /// The kinds of redaction that have a label of their own.
 const REDACTION_KINDS: [&str; 6] = ["email", "phone", "credit_card", "iban", "ip", "secret"];
+
+/// Around the default of `spool.sync`, in seconds.
+const UNSYNCED_BUCKETS: &[f64] =
+    &[0.01, 0.05, 0.1, 0.11, 0.125, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 10.0];
 
 /// The families of what is kept.
 pub(super) struct Keeping {
@@ -23,6 +27,7 @@ pub(super) struct Keeping {
     capture_truncated: Counters<1>,
     spool_bytes: IntGauge,
     spool_segments: IntGauge,
+    spool_unsynced: Histograms<0>,
     archive_oldest: prometheus::Gauge,
     archive_objects: Counters<1>,
     archive_bytes: Counters<1>,
@@ -46,6 +51,7 @@ impl Keeping {
             capture_truncated: reg.counters(&f::CAPTURE_TRUNCATED)?,
             spool_bytes: reg.gauge(&f::SPOOL_BYTES)?,
             spool_segments: reg.gauge(&f::SPOOL_SEGMENTS)?,
+            spool_unsynced: reg.histograms(&f::SPOOL_UNSYNCED, UNSYNCED_BUCKETS)?,
             archive_oldest: reg.fraction(&f::ARCHIVE_OLDEST)?,
             archive_objects: reg.counters(&f::ARCHIVE_OBJECTS)?,
             archive_bytes: reg.counters(&f::ARCHIVE_BYTES)?,
@@ -127,6 +133,11 @@ impl Metrics {
     /// The spool holds `bytes`.
     pub fn spool_bytes(&self, bytes: u64) {
         self.inner.keeping.spool_bytes.set(signed(bytes));
+    }
+
+    /// An fsync made rows safe, the oldest of which had waited for `seconds`.
+    pub fn spool_synced(&self, seconds: f64) {
+        self.inner.keeping.spool_unsynced.of([]).observe(seconds);
     }
 
     /// The spool holds `n` segments.

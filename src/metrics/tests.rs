@@ -31,6 +31,7 @@ fn chat() -> Summary {
         path: "/v1/chat/completions".to_owned(),
         status: Some(200),
         outcome: Outcome::Ok,
+        fault: None,
         model: ModelNames {
             request: Some("gpt-4".to_owned()),
             response: Some("gpt-4-0613".to_owned()),

@@ -23,11 +23,9 @@ impl Pipeline {
             Err(_) => self.lose_to_panic(hour),
             Ok(None) => ledger.not_sampled(hour, 1),
             Ok(Some(Err(reason))) => ledger.dropped(hour, DropStage::Pipeline, reason, 1),
+            // The spool keeps the books of what it is given, refusals included.
             Ok(Some(Ok(row))) => {
-                // The spool counts it as kept once it is safe.
-                if let Err(reason) = self.outlets.spool.try_append(row) {
-                    ledger.dropped(hour, DropStage::Spool, reason, 1);
-                }
+                let _booked = self.outlets.spool.try_append(row);
             }
         }
     }
@@ -58,6 +56,7 @@ impl Pipeline {
             path: exchange.path.clone(),
             status: exchange.status,
             outcome: if empty { Outcome::Empty } else { exchange.outcome },
+            fault: exchange.fault,
             model: reading.model.clone(),
             stream: reading.stream,
             latency_ms: ms(exchange.timing.total_us),

@@ -1,6 +1,7 @@
 //! The two bodies on their way through: forwarded frame by frame, noted in passing, never re-framed.
 
 use std::future::Future;
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -116,10 +117,25 @@ impl StreamedRequest {
                     self.side.complete();
                 }
             }
-            Some(Err(_)) => self.side.fail(RequestFault::Broken),
+            Some(Err(error)) => self.side.fail(RequestFault::of(error)),
             None => self.side.complete(),
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+    }
+}
+
+impl RequestFault {
+    /// What the error of a client's body means: a body that breaks off is a client that left.
+    pub fn of(error: &hyper::Error) -> Self {
+        let source = std::error::Error::source(error);
+        let io = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+        let h2 = source.and_then(|source| source.downcast_ref::<h2::Error>());
+        let invalid = |error: &std::io::Error| {
+            matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput)
+        };
+        let left = io.is_some_and(|error| !invalid(error))
+            || h2.is_some_and(|error| error.is_remote() || error.is_io());
+        if left { Self::Left } else { Self::Broken }
     }
 }
 
@@ -220,7 +236,10 @@ impl StreamedResponse {
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
     }
 
-    fn poll_stripped(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_stripped(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
             let frame = std::task::ready!(self.poll_frame(cx));
             let Some(stripper) = &mut self.stripper else { return Poll::Ready(frame) };

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue,
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, Request, Response, StatusCode, Version, request, response};
 use http_body_util::{BodyExt, Full};
-use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use jiff::Timestamp;
@@ -90,6 +90,12 @@ const BROKEN_BODY: Failure = failure(
     "body",
     "the request's body broke its framing",
 );
+const CLIENT_LEFT: Failure = failure(
+    StatusCode::BAD_REQUEST,
+    Outcome::ClientAbort,
+    "body_incomplete",
+    "the request's body ended before its length",
+);
 const IDLE_BODY: Failure = failure(
     StatusCode::REQUEST_TIMEOUT,
     Outcome::Timeout,
@@ -143,7 +149,9 @@ pub async fn forward(passage: &Passage, mut request: Request<Incoming>) -> Respo
     observation.own_time(back);
     if answered.response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return match on_upgrade {
-            Some(on_upgrade) => upgrade::tunnel(passage, on_upgrade, answered.response, observation),
+            Some(on_upgrade) => {
+                upgrade::tunnel(passage, on_upgrade, answered.response, observation)
+            }
             None => answer_failure(observation, BAD_FRAMING),
         };
     }
@@ -164,7 +172,11 @@ fn answer_failure(mut observation: Observation, failure: Failure) -> Response<Re
         reason = failure.reason,
         "answered by flowtap"
     );
-    observation.answered_by_us(failure.status, failure.outcome, failure.reason);
+    if failure.outcome == Outcome::ClientAbort {
+        observation.ended(failure.outcome); // nobody is there to be answered
+    } else {
+        observation.answered_by_us(failure.status, failure.outcome, failure.reason);
+    }
     refuse::answer(failure.status, failure.reason, failure.message)
 }
 
@@ -263,7 +275,7 @@ async fn send_asking_for_usage(
     let idle = passage.tap.settings.timeouts.idle;
     let body = match tokio::time::timeout(idle, body.collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(_)) => return Err(BROKEN_BODY),
+        Ok(Err(error)) => return Err(unanswered(RequestFault::of(&error))),
         Err(_) => return Err(IDLE_BODY),
     };
     observation.request().chunk(&passage.tap, &body);
@@ -412,6 +424,7 @@ fn unanswered(fault: RequestFault) -> Failure {
     match fault {
         RequestFault::None => NO_ANSWER,
         RequestFault::Broken => BROKEN_BODY,
+        RequestFault::Left => CLIENT_LEFT,
         RequestFault::Idle => IDLE_BODY,
     }
 }

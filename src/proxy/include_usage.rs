@@ -148,7 +148,10 @@ mod tests {
     #[test]
     fn the_option_is_added_only_to_streams_whose_client_did_not_choose() {
         let added = inject(br#"{"stream": true, "model":"m"} "#).expect("a stream");
-        assert_eq!(&added[..], br#"{"stream": true, "model":"m","stream_options":{"include_usage":true}} "#);
+        assert_eq!(
+            &added[..],
+            br#"{"stream": true, "model":"m","stream_options":{"include_usage":true}} "#
+        );
         assert_eq!(inject(br#"{"model":"m"}"#), None);
         assert_eq!(inject(br#"{"stream":true,"stream_options":{"include_usage":false}}"#), None);
         assert_eq!(inject(b"[1]"), None);

@@ -3,7 +3,8 @@
 //! hyper has one knob for two limits (a head's deadline and an idle keep-alive connection), none for
 //! a client that stops reading, and answers a malformed head with an empty 400. This wrapper knows
 //! in which phase the connection is, keeps a limit for each, and holds hyper's empty answer back, so
-//! that [`super::serve`] can send one that names the fault.
+//! that [`super::serve`] can send one that names the fault. And since half-closed clients are served
+//! to the end, hyper does not read while it waits for an answer: this looks for a reset meanwhile.
 
 use std::future::Future;
 use std::io;
@@ -45,6 +46,8 @@ pub struct ConnectionState {
     unflushed: AtomicBool,
     /// The status of an answer that hyper gave by itself, held back; 0 for none.
     refused_status: AtomicU16,
+    /// The client did not read for too long.
+    stalled: AtomicBool,
 }
 
 impl ConnectionState {
@@ -59,6 +62,11 @@ impl ConnectionState {
     /// The status of an answer that hyper gave by itself and that was held back.
     pub fn refused_status(&self) -> Option<u16> {
         Some(self.refused_status.load(Ordering::Relaxed)).filter(|status| *status != 0)
+    }
+
+    /// True once the client had not read for longer than the limit.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed)
     }
 
     fn phase(&self) -> Phase {
@@ -132,6 +140,36 @@ impl TimedStream {
         }
     }
 
+    /// An error where the client reset the connection while its answer is under way. Its end alone says
+    /// nothing: it may have closed its half only.
+    fn poll_reset(&self, cx: &mut Context<'_>) -> Option<io::Error> {
+        if self.state.phase() != Phase::Serving {
+            return None;
+        }
+        let tcp = self.stream.tcp();
+        match tcp.poll_read_ready(cx) {
+            Poll::Ready(Ok(())) => tcp.take_error().ok().flatten(),
+            Poll::Ready(Err(error)) => Some(error),
+            Poll::Pending => None,
+        }
+    }
+
+    /// Passes a write's result on; a wait longer than the limit becomes an error.
+    fn guard_write<T>(
+        &mut self,
+        polled: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.write_timer.stop();
+            return polled;
+        }
+        self.write_timer.poll_after(self.limits.write, cx).map(|()| {
+            self.state.stalled.store(true, Ordering::Relaxed);
+            Err(io::ErrorKind::TimedOut.into())
+        })
+    }
+
     /// While a head is read, and with no earlier answer left to send, hyper writes only to refuse
     /// the head by itself.
     fn hold_back(&self, bytes: &[u8]) -> bool {
@@ -180,7 +218,7 @@ impl AsyncWrite for TimedStream {
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
-        this.write_timer.guard(written, this.limits.write, cx)
+        this.guard_write(written, cx)
     }
 
     fn poll_write_vectored(
@@ -193,7 +231,7 @@ impl AsyncWrite for TimedStream {
             return Poll::Ready(Ok(parts.iter().map(|part| part.len()).sum()));
         }
         let written = Pin::new(&mut this.stream).poll_write_vectored(cx, parts);
-        this.write_timer.guard(written, this.limits.write, cx)
+        this.guard_write(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -202,11 +240,14 @@ impl AsyncWrite for TimedStream {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if let Some(reset) = this.poll_reset(cx) {
+            return Poll::Ready(Err(reset));
+        }
         let flushed = Pin::new(&mut this.stream).poll_flush(cx);
         if flushed.is_ready() && this.state.phase() != Phase::Serving {
             this.state.unflushed.store(false, Ordering::Relaxed);
         }
-        this.write_timer.guard(flushed, this.limits.write, cx)
+        this.guard_write(flushed, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -215,7 +256,7 @@ impl AsyncWrite for TimedStream {
             return Poll::Ready(Ok(()));
         }
         let shut = Pin::new(&mut this.stream).poll_shutdown(cx);
-        this.write_timer.guard(shut, this.limits.write, cx)
+        this.guard_write(shut, cx)
     }
 }
 
@@ -227,6 +268,12 @@ struct Timer(Option<Pin<Box<Sleep>>>);
 impl Timer {
     fn stop(&mut self) {
         self.0 = None;
+    }
+
+    /// From the first call on, until it is stopped.
+    fn poll_after(&mut self, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        let running = self.0.as_ref().map(|sleep| sleep.deadline());
+        self.poll_at(running.unwrap_or_else(|| Instant::now() + limit), cx)
     }
 
     fn poll_at(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
@@ -241,20 +288,14 @@ impl Timer {
         sleep.as_mut().reset(deadline);
         sleep.as_mut().poll(cx)
     }
+}
 
-    /// Passes `polled` on; a wait longer than `limit` becomes an error.
-    fn guard<T>(
-        &mut self,
-        polled: Poll<io::Result<T>>,
-        limit: Duration,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<T>> {
-        if polled.is_ready() {
-            self.stop();
-            return polled;
+impl ClientStream {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
         }
-        let deadline = self.0.as_ref().map_or_else(|| Instant::now() + limit, |sleep| sleep.deadline());
-        self.poll_at(deadline, cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 

@@ -114,7 +114,8 @@ impl Proxy {
 
     /// The taps' names with the addresses bound, in the order of the configuration.
     pub fn addresses(&self) -> Vec<(Arc<str>, SocketAddr)> {
-        let bound = |tap: &BoundTap| Some((Arc::clone(&tap.shared.name), tap.socket.local_addr().ok()?));
+        let bound =
+            |tap: &BoundTap| Some((Arc::clone(&tap.shared.name), tap.socket.local_addr().ok()?));
         self.taps.iter().filter_map(bound).collect()
     }
 

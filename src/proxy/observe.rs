@@ -26,8 +26,10 @@ use crate::domain::{CapturedBody, Exchange, ExchangeId, Outcome, Timing, TraceCo
 pub enum RequestFault {
     /// It did not.
     None,
-    /// Its framing was broken, or the client went away.
+    /// Its framing was broken.
     Broken,
+    /// The client went away before its end.
+    Left,
     /// Nothing came for too long.
     Idle,
 }
@@ -82,6 +84,7 @@ impl RequestSide {
         match self.fault.load(Ordering::Relaxed) {
             0 => RequestFault::None,
             1 => RequestFault::Broken,
+            2 => RequestFault::Left,
             _ => RequestFault::Idle,
         }
     }
@@ -273,6 +276,7 @@ impl Observation {
 
     fn outcome_from_bytes(&self, response: &Recorder) -> Outcome {
         match self.status {
+            _ if !response.is_complete() && self.connection.is_stalled() => Outcome::Timeout,
             _ if !response.is_complete() => Outcome::ClientAbort,
             // Azure's front door turns any failure of the model's container into 424.
             Some(424)

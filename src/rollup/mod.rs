@@ -205,6 +205,7 @@ mod tests {
             path: "/v1/chat/completions".to_owned(),
             status: Some(200),
             outcome: Outcome::Ok,
+            fault: None,
             model: ModelNames::default(),
             stream: true,
             latency_ms: 812.4,

@@ -15,6 +15,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+
 use super::SpoolError;
 use super::faults::{Faults, Point};
 use crate::ledger::Incarnation;
@@ -178,12 +180,17 @@ pub(super) fn read_all(mut file: &File) -> io::Result<Vec<u8>> {
 
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+    options.mode(0o600).custom_flags(flags(OFlags::NOFOLLOW));
     options
 }
 
+/// The standard library adds `O_CLOEXEC` by itself.
+fn flags(flags: OFlags) -> i32 {
+    flags.bits().cast_signed()
+}
+
 fn open_regular(path: &Path) -> io::Result<File> {
-    let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
+    let flags = flags(OFlags::NOFOLLOW | OFlags::NONBLOCK);
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let regular = file.metadata()?.is_file();
     regular.then_some(file).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))

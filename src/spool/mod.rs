@@ -27,6 +27,7 @@ use crate::metrics::Metrics;
 mod faults;
 mod folder;
 mod format;
+mod health;
 mod keeper;
 mod read;
 mod recovery;
@@ -120,11 +121,32 @@ struct Shared {
     settings: config::Spool,
     ledger: Ledger,
     metrics: Metrics,
-    sealed: Mutex<BTreeMap<SegmentId, Sealed>>,
+    sealed: Mutex<Shelf>,
     rows_waiting: AtomicUsize,
     bytes_waiting: AtomicU64,
     closed: AtomicBool,
     grown: Notify,
+}
+
+/// The sealed segments, and their size without counting each time.
+#[derive(Default)]
+struct Shelf {
+    segments: BTreeMap<SegmentId, Sealed>,
+    bytes: u64,
+}
+
+impl Shelf {
+    fn insert(&mut self, id: SegmentId, sealed: Sealed) {
+        self.bytes += sealed.bytes;
+        let replaced = self.segments.insert(id, sealed);
+        self.bytes -= replaced.map_or(0, |sealed| sealed.bytes);
+    }
+
+    fn remove(&mut self, id: SegmentId) -> Option<Sealed> {
+        let removed = self.segments.remove(&id);
+        self.bytes -= removed.as_ref().map_or(0, |sealed| sealed.bytes);
+        removed
+    }
 }
 
 impl Spool {
@@ -182,8 +204,18 @@ impl Spool {
     }
 
     /// All sealed segments, oldest first.
-    pub fn sealed(&self) -> Vec<(SegmentId, Sealed)> {
-        self.shared.sealed().iter().map(|(id, sealed)| (*id, sealed.clone())).collect()
+    pub fn sealed(&self) -> Vec<SegmentId> {
+        self.shared.sealed().segments.keys().copied().collect()
+    }
+
+    /// A sealed segment; `None` where it was finished meanwhile.
+    pub fn segment(&self, id: SegmentId) -> Option<Sealed> {
+        self.shared.sealed().segments.get(&id).cloned()
+    }
+
+    /// When the oldest sealed segment was begun.
+    pub fn oldest(&self) -> Option<Timestamp> {
+        self.shared.sealed().segments.first_key_value().map(|(_, sealed)| sealed.opened)
     }
 
     /// Waits until a segment has been sealed since the last call.
@@ -281,12 +313,12 @@ impl Shared {
         }
     }
 
-    fn sealed(&self) -> MutexGuard<'_, BTreeMap<SegmentId, Sealed>> {
+    fn sealed(&self) -> MutexGuard<'_, Shelf> {
         self.sealed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sealed_bytes(&self) -> u64 {
-        self.sealed().values().map(|sealed| sealed.bytes).sum()
+        self.sealed().bytes
     }
 
     fn try_reserve(&self, bytes: u64) -> bool {

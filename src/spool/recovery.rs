@@ -10,10 +10,13 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use jiff::Timestamp;
+
 use super::folder::{self, Entry, Folder, SegmentId, State};
 use super::format::{self, Head, Item, Kind, MAGIC, Mark, TRAILER_BYTES, Tally, Walk};
-use super::{Sealed, StoredRow};
-use crate::ledger::{BookKey, Checkpoint, Found, Hour};
+use super::{Recovery, Sealed, Shared, StoredRow};
+use crate::domain::{DropReason, DropStage};
+use crate::ledger::{BookKey, Checkpoint, Found, Hour, Page};
 
 /// All that was found.
 #[derive(Debug, Default)]
@@ -58,6 +61,45 @@ struct Inspection {
 }
 
 impl Recovered {
+    /// Gives the ledger its earlier pages and the archive its segments, and tells what was found.
+    pub(super) fn hand_over(self, shared: &Shared, now: Timestamp) -> Recovery {
+        let unaccounted = self.found.window(now);
+        let pages = self.found.settle(shared.ledger.instance(), now);
+        for ((stage, reason), n) in self.losses(&pages) {
+            shared.metrics.dropped(stage, reason, n);
+        }
+        shared.ledger.restore(pages);
+        let seconds = unaccounted.map_or(0.0, |w| w.to.duration_since(w.from).as_secs_f64());
+        shared.metrics.unaccounted_seconds(seconds);
+        let recovery = Recovery {
+            segments: self.sealed.len(),
+            rows: self.sealed.values().map(|sealed| sealed.tally.rows()).sum(),
+            damages: self.damages,
+            set_aside: self.set_aside,
+            unaccounted,
+            unusable: None,
+        };
+        tell(&recovery);
+        let mut shelf = shared.sealed();
+        self.sealed.into_iter().for_each(|(id, sealed)| shelf.insert(id, sealed));
+        drop(shelf);
+        shared.grown.notify_one();
+        recovery
+    }
+
+    /// What this run found to be lost, beyond what the run before had counted itself.
+    fn losses(&self, pages: &BTreeMap<BookKey, Page>) -> BTreeMap<(DropStage, DropReason), u64> {
+        let known = self.found.checkpoint.iter().flat_map(|checkpoint| checkpoint.pages.values());
+        let known = dropped(known);
+        let mut losses = dropped(pages.values());
+        losses.iter_mut().for_each(|(key, n)| *n -= known.get(key).copied().unwrap_or(0).min(*n));
+        // Damage may hit records that are no samples.
+        let corrupt = losses.entry((DropStage::Spool, DropReason::Corrupt)).or_default();
+        *corrupt = (*corrupt).max(self.damages + self.set_aside);
+        losses.retain(|_, n| *n > 0);
+        losses
+    }
+
     fn take(
         &mut self,
         folder: &Folder,
@@ -108,6 +150,29 @@ impl Recovered {
     }
 }
 
+fn dropped<'a>(pages: impl Iterator<Item = &'a Page>) -> BTreeMap<(DropStage, DropReason), u64> {
+    let mut sums = BTreeMap::new();
+    for (key, n) in pages.flat_map(|page| &page.counts.dropped) {
+        *sums.entry(*key).or_default() += n;
+    }
+    sums
+}
+
+fn tell(recovery: &Recovery) {
+    if let Some(window) = recovery.unaccounted {
+        let (from, to) = (window.from, window.to);
+        tracing::warn!(%from, %to, "the last run ended without a shutdown; what it saw in this window is not accounted for");
+    }
+    if recovery.damages + recovery.set_aside > 0 {
+        let (damages, files) = (recovery.damages, recovery.set_aside);
+        tracing::warn!(damages, files, "some of the spool cannot be read and was set aside");
+    }
+    if recovery.segments > 0 {
+        let (segments, rows) = (recovery.segments, recovery.rows);
+        tracing::info!(segments, rows, "the spool holds rows of an earlier run");
+    }
+}
+
 fn add(into: &mut BTreeMap<BookKey, u64>, id: SegmentId, tally: &Tally) {
     for (hour, n) in &tally.samples {
         *into.entry(BookKey { incarnation: id.incarnation, hour: *hour }).or_default() += n;
@@ -122,10 +187,9 @@ fn inspect(folder: &Folder, entry: &Entry, whole: bool) -> io::Result<Inspection
     if magic != *MAGIC {
         return Err(io::Error::from(io::ErrorKind::InvalidData));
     }
-    if entry.state == State::Sealed && !whole {
-        if let Some(seen) = by_footer(&file) {
-            return Ok(seen);
-        }
+    let short = (entry.state == State::Sealed && !whole).then(|| by_footer(&file)).flatten();
+    if let Some(seen) = short {
+        return Ok(seen);
     }
     let bytes = folder::read_all(&file)?;
     by_walk(&bytes).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))

@@ -100,12 +100,25 @@ impl OpenSegment {
     pub(super) fn sync(&mut self, folder: &Folder) -> io::Result<()> {
         folder.faults.at(Point::Sync)?;
         self.file.sync_data()?;
-        if self.file.metadata()?.nlink() == 0 {
+        if self.is_unlinked() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the segment was removed"));
         }
         self.bytes_synced = self.bytes;
         self.first_unsynced = None;
         Ok(())
+    }
+
+    /// True where somebody removed the file.
+    pub(super) fn is_unlinked(&self) -> bool {
+        self.file.metadata().is_ok_and(|meta| meta.nlink() == 0)
+    }
+
+    /// Cuts off what no fsync has made safe. Where the disk does not let it, the reader leaves out
+    /// what is damaged, and rows that are whole by chance are uploaded though counted as dropped.
+    pub(super) fn cut(&mut self) {
+        if self.file.set_len(self.bytes_synced).is_ok() {
+            self.bytes = self.bytes_synced;
+        }
     }
 
     /// The bytes up to the last fsync, for another file: this works even where the name is gone.

@@ -82,8 +82,13 @@ fn total(spool: &Spool, figure: impl Fn(&LedgerRow) -> u64) -> u64 {
     spool.ledger().rows(Timestamp::now()).iter().map(figure).sum()
 }
 
+fn sealed(spool: &Spool) -> Vec<(SegmentId, Sealed)> {
+    let ids = spool.sealed().into_iter();
+    ids.filter_map(|id| Some((id, spool.segment(id)?))).collect()
+}
+
 fn stored_rows(spool: &Spool) -> Vec<String> {
-    let segments = spool.sealed().into_iter().filter_map(|(id, _)| spool.read(id).ok());
+    let segments = spool.sealed().into_iter().filter_map(|id| spool.read(id).ok());
     segments.flat_map(|rows| rows.rows().map(|row| text(row.json)).collect::<Vec<_>>()).collect()
 }
 
@@ -139,7 +144,7 @@ fn segments_are_sealed_by_size_and_by_age() {
     let (spool, _) = open(&small);
     assert_eq!(offer(&spool, 0..1000), 1000);
     close(&spool);
-    let sealed = spool.sealed();
+    let sealed = sealed(&spool);
     assert!(sealed.len() > 4 && sealed.iter().all(|(_, s)| s.bytes <= 16 << 10));
     assert_eq!(stored_rows(&spool).len(), 1000);
 
@@ -156,7 +161,7 @@ fn a_finished_segment_is_stored_and_gone() {
     let (spool, _) = open(&settings(dir.path()));
     offer(&spool, 0..5);
     close(&spool);
-    let (id, sealed) = spool.sealed().remove(0);
+    let (id, sealed) = sealed(&spool).remove(0);
     assert!(block_on(spool.finish(id, sealed.tally, Tally::default(), false)));
     assert!(spool.sealed().is_empty());
     assert!(!fs::read_dir(dir.path()).expect("lists").flatten().any(|e| e.path().ends_with("seg")));
@@ -215,7 +220,7 @@ fn a_crash_between_removal_and_the_next_checkpoint_counts_nothing_twice() {
     until("sealed", || spool.sealed().len() > 2);
     until("kept", || ledger_row(&spool).kept == 200);
     let before = killed_copy(&spool);
-    let (id, sealed) = spool.sealed().remove(0);
+    let (id, sealed) = sealed(&spool).remove(0);
     let n = sealed.tally.rows();
     assert!(block_on(spool.finish(id, sealed.tally, Tally::default(), false)));
     let after = killed_copy(&spool);
@@ -285,7 +290,7 @@ fn damaged_sealed_segments_give_what_is_whole_and_count_the_rest() {
 
 /// Does what the archive does, without a bucket.
 fn finish_all(spool: &Spool) {
-    for (id, sealed) in spool.sealed() {
+    for (id, sealed) in sealed(spool) {
         let mut read = Tally::default();
         let mut damaged = sealed.damaged;
         if let Ok(rows) = spool.read(id) {
@@ -307,7 +312,7 @@ fn the_quota_drops_the_newest_and_counts_them() {
     let quota = row.dropped.iter().find(|loss| loss.reason == "quota").map_or(0, |loss| loss.count);
     assert!(quota > 0 && row.pending > 0 && row.pending + quota == accepted);
     assert!(row.balances());
-    let bytes: u64 = spool.sealed().iter().map(|(_, sealed)| sealed.bytes).sum();
+    let bytes: u64 = sealed(&spool).iter().map(|(_, sealed)| sealed.bytes).sum();
     assert!(bytes <= 64 << 10);
     assert!(stored_rows(&spool)[0].contains("000"), "the oldest stayed");
 }
@@ -367,27 +372,42 @@ fn after_a_failed_fsync_the_segment_is_given_up_and_its_safe_rows_are_saved() {
     close(&spool);
     let row = ledger_row(&spool);
     assert!(row.balances() && row.in_flight == 0);
-    assert!(dir.path().join("corrupt").exists());
     assert!(!stored_rows(&spool).iter().any(|row| row.contains(&format!("{:026}", 12))));
     assert_eq!(stored_rows(&spool).len() as u64, row.pending);
 }
 
 #[test]
-fn rows_that_are_safe_outlive_a_failed_fsync() {
+fn a_segment_that_cannot_be_renamed_is_sealed_later() {
     let dir = tempfile::tempdir().expect("a folder");
     let faults = Faults::default();
-    let long = config::Spool { sync: Duration::from_millis(50), ..settings(dir.path()) };
-    let (spool, _) = open_with(&long, faults.clone());
+    let (spool, _) = open_with(&settings(dir.path()), faults.clone());
+    faults.arm(Point::Rename, io::ErrorKind::PermissionDenied);
+    offer(&spool, 0..15);
+    close(&spool);
+    assert!(spool.sealed().is_empty());
+    assert_eq!(ledger_row(&spool).pending, 15, "safe all the same");
+    faults.disarm();
+    until("sealed", || spool.sealed().len() == 1);
+    assert_eq!(stored_rows(&spool).len(), 15);
+}
+
+#[test]
+fn safe_rows_outlive_a_failed_fsync_on_a_full_disk() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let faults = Faults::default();
+    let (spool, _) = open_with(&settings(dir.path()), faults.clone());
     offer(&spool, 0..10);
     until("kept", || ledger_row(&spool).kept == 10);
-    faults.arm(Point::Rename, io::ErrorKind::Other);
+    faults.arm(Point::Sync, io::ErrorKind::StorageFull);
+    faults.arm(Point::Create, io::ErrorKind::StorageFull);
     offer(&spool, 10..15);
-    until("kept", || ledger_row(&spool).kept == 15);
-    let unsealed = block_on(spool.close(WAIT));
-    faults.disarm();
-    assert!(unsealed);
-    let row = ledger_row(&spool);
-    assert!(row.balances(), "whatever the disk does, the books are in balance: {row:?}");
+    until("dropped", || ledger_row(&spool).dropped_total() == 5);
+    until("sealed", || spool.sealed().len() == 1);
+    let rows = stored_rows(&spool);
+    assert!((0..10).all(|i| rows[i].contains(&format!("{i:026}"))) && rows.len() == 10);
+    assert!(ledger_row(&spool).balances());
+    finish_all(&spool);
+    assert!(dir.path().join("corrupt").exists(), "the file is not trusted after the upload either");
 }
 
 #[test]

@@ -24,8 +24,6 @@ pub(super) enum Encoding {
 pub(super) struct Tokenizer {
     /// The vocabulary; `O200k` for a model that nothing is published about.
     pub(super) encoding: Encoding,
-    /// OpenAI publishes this vocabulary for the model.
-    pub(super) published: bool,
     /// The model thinks in tokens that are billed and never shown.
     pub(super) reasons: bool,
     /// The model's name in lower case, without a router's prefix.
@@ -36,15 +34,14 @@ impl Tokenizer {
     /// The tokenizer of `model`, named as OpenAI, Azure OpenAI or a router names it.
     pub(super) fn of(model: Option<&str>) -> Self {
         let name = plain_name(model.unwrap_or_default());
-        let published = get_tokenizer(&name);
-        let encoding = match published {
+        let encoding = match get_tokenizer(&name) {
             Some(Published::Cl100kBase) => Encoding::Cl100k,
             Some(Published::P50kBase | Published::P50kEdit) => Encoding::P50k,
             Some(Published::R50kBase | Published::Gpt2) => Encoding::R50k,
             Some(Published::O200kBase | Published::O200kHarmony) | None => Encoding::O200k,
         };
         let reasons = REASONING.iter().any(|family| name.starts_with(family));
-        Self { encoding, published: published.is_some(), reasons, name }
+        Self { encoding, reasons, name }
     }
 }
 

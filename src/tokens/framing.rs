@@ -33,8 +33,8 @@ fn turn_tokens(turn: &ChatTurn, oldest: bool, tally: &mut Tally) -> u64 {
 }
 
 /// Tokens of what a chat request carries beside its turns: tools by the cookbook's formula where it
-/// fits, anything else plainly and as an estimate, since its framing is not documented.
-pub(super) fn beside_turns(tokenizer: &Tokenizer, texts: &[String], tally: &mut Tally) -> u64 {
+/// fits, anything else plainly, since its framing is not documented.
+pub(super) fn beside_turns(texts: &[String], tally: &mut Tally) -> u64 {
     let mut tokens = 0;
     let mut any_tool = false;
     for text in texts {
@@ -43,22 +43,14 @@ pub(super) fn beside_turns(tokenizer: &Tokenizer, texts: &[String], tally: &mut 
                 any_tool |= !tools.is_empty();
                 tokens += tools.iter().map(|tool| tool_tokens(tool, tally)).sum::<u64>();
             }
-            None => {
-                tokens += tally.text(text);
-                tally.exact_only_if(false);
-            }
+            None => tokens += tally.text(text),
         }
     }
     if any_tool {
-        tally.exact_only_if(TOOLS_MEASURED.contains(&tokenizer.name.as_str()));
         tokens += TOOLS_END;
     }
     tokens
 }
-
-/// The models for which the cookbook gives the tools' figures; for others they are a guess.
-const TOOLS_MEASURED: &[&str] =
-    &["gpt-4o", "gpt-4o-mini", "gpt-3.5-turbo", "gpt-35-turbo", "gpt-4"];
 
 const TOOLS_END: u64 = 12;
 const PROPERTIES_TOKENS: u64 = 3;
@@ -93,7 +85,6 @@ fn function_of(tool: &Value) -> Option<&Map<String, Value>> {
 fn tool_tokens(tool: &Value, tally: &mut Tally) -> u64 {
     let start = if tally.encoding == Encoding::Cl100k { 10 } else { 7 };
     let Some(lines) = function_of(tool).and_then(lines_of) else {
-        tally.exact_only_if(false);
         return start + tally.text(&tool.to_string());
     };
     let text: u64 = lines.texts.iter().map(|text| tally.text(text)).sum();

@@ -1,9 +1,9 @@
 //! Counting tokens where the upstream reports none: bounded, linear, off the request path.
 //!
-//! A count is `counted` only where OpenAI's published tokenizer and framing rules say what the
-//! upstream would have said. Everything else is `estimated`: models whose tokenizer is not published
-//! (Anthropic's among them), text over a cap, cut bodies, framing that is nowhere documented, and
-//! reasoning models, whose hidden tokens nobody outside can see.
+//! `counted` says that all of the text went through a tokenizer: the model's own where OpenAI published
+//! it, else o200k (Anthropic's and open models' among them; docs/RECORD.md says how far that carries).
+//! `estimated` says that some of it did not: text over a cap, cut bodies, and reasoning models, whose
+//! hidden tokens nobody outside can see.
 
 mod encoding;
 mod framing;
@@ -30,10 +30,10 @@ const TOKEN_BYTES: u64 = 4;
 /// nothing, so their `output` is `None` and `total` is `input`, as upstreams report it.
 pub fn count(model: Option<&str>, operation: Operation, texts: &Countable) -> Usage {
     let tokenizer = Tokenizer::of(model);
-    let mut tally = Tally::new(tokenizer.encoding, tokenizer.published);
+    let mut tally = Tally::new(tokenizer.encoding);
     let input = input_tokens(&tokenizer, operation, texts, &mut tally);
     let output = output_tokens(&tokenizer, operation, texts, &mut tally);
-    let source = if tally.exact { UsageSource::Counted } else { UsageSource::Estimated };
+    let source = if tally.whole { UsageSource::Counted } else { UsageSource::Estimated };
     let mut usage = Usage::of(input, output, source);
     if operation == Operation::Embeddings {
         usage.total = input;
@@ -44,7 +44,7 @@ pub fn count(model: Option<&str>, operation: Operation, texts: &Countable) -> Us
 /// Loads the vocabulary that `model` needs (o200k: about 66 MB and 0.1 s; cl100k: half of that),
 /// so that the first count does not pay for it.
 pub fn preload(model: Option<&str>) {
-    Tally::new(Tokenizer::of(model).encoding, true).text(" ");
+    Tally::new(Tokenizer::of(model).encoding).text(" ");
 }
 
 /// Counts text after text within the caps, and remembers whether all of it was counted.
@@ -53,13 +53,13 @@ struct Tally {
     bytes_left: usize,
     bytes_counted: u64,
     tokens_counted: u64,
-    exact: bool,
+    whole: bool,
 }
 
 impl Tally {
-    fn new(encoding: Encoding, exact: bool) -> Self {
+    fn new(encoding: Encoding) -> Self {
         let bytes_left = EXCHANGE_BYTES_MAX;
-        Self { encoding, bytes_left, bytes_counted: 0, tokens_counted: 0, exact }
+        Self { encoding, bytes_left, bytes_counted: 0, tokens_counted: 0, whole: true }
     }
 
     /// Tokens of `text`, of which no more is counted than the caps allow.
@@ -67,16 +67,16 @@ impl Tally {
         let limit = TEXT_BYTES_MAX.min(self.bytes_left);
         let (part, rest) = text.split_at(text.floor_char_boundary(limit));
         self.bytes_left -= part.len();
-        let Some((tokens, exact)) = self.encoding.count(part) else {
+        let Some((tokens, whole)) = self.encoding.count(part) else {
             return self.estimate(text.len() as u64);
         };
-        self.exact &= exact;
+        self.whole &= whole;
         self.bytes_counted += part.len() as u64;
         self.tokens_counted += tokens;
         if rest.is_empty() {
             return tokens;
         }
-        self.exact = false;
+        self.whole = false;
         match part.len() as u64 {
             0 => self.estimate(rest.len() as u64),
             bytes => tokens + scaled(rest.len() as u64, tokens, bytes),
@@ -85,7 +85,7 @@ impl Tally {
 
     /// An estimate for `bytes` that are not counted, by what was counted before.
     fn estimate(&mut self, bytes: u64) -> u64 {
-        self.exact = false;
+        self.whole = false;
         match self.bytes_counted {
             0 => bytes.div_ceil(TOKEN_BYTES),
             counted => scaled(bytes, self.tokens_counted, counted),
@@ -96,8 +96,8 @@ impl Tally {
         texts.iter().map(|text| self.text(text)).sum()
     }
 
-    fn exact_only_if(&mut self, condition: bool) {
-        self.exact &= condition;
+    fn whole_only_if(&mut self, condition: bool) {
+        self.whole &= condition;
     }
 }
 
@@ -113,18 +113,13 @@ fn input_tokens(
     texts: &Countable,
     tally: &mut Tally,
 ) -> Option<u64> {
-    tally.exact_only_if(!texts.input_truncated);
+    tally.whole_only_if(!texts.input_truncated);
     if texts.turns.is_empty() && texts.input.is_empty() {
         return None;
     }
     let turns = framing::turns(tokenizer, &texts.turns, tally);
-    // Only the framing of chat completions is documented.
-    let documented = operation == Operation::Chat;
-    tally.exact_only_if(documented || texts.turns.is_empty());
     let plain = match operation {
-        Operation::Chat | Operation::Responses => {
-            framing::beside_turns(tokenizer, &texts.input, tally)
-        }
+        Operation::Chat | Operation::Responses => framing::beside_turns(&texts.input, tally),
         _ => tally.texts(&texts.input),
     };
     Some(turns + plain)
@@ -139,7 +134,7 @@ fn output_tokens(
     if operation == Operation::Embeddings {
         return None;
     }
-    tally.exact_only_if(!texts.output_truncated && !tokenizer.reasons);
+    tally.whole_only_if(!texts.output_truncated && !tokenizer.reasons);
     let unseen = texts.output.is_empty() && texts.output_truncated;
     (!unseen).then(|| tally.texts(&texts.output))
 }

@@ -102,26 +102,22 @@ fn tools_give_the_figures_of_the_cookbook() {
 }
 
 #[test]
-fn what_the_cookbook_does_not_know_is_estimated() {
-    let estimated = Some(UsageSource::Estimated);
-    let mut texts = cookbook_tools();
-    assert_eq!(chat("gpt-4.1", &texts).source, estimated, "no figures for its tools");
-    texts.input = vec![r#"{"type":"json_schema","schema":{"a":"b"}}"#.into()];
-    assert_eq!(chat("gpt-4o", &texts).source, estimated, "a schema's framing is not documented");
-    texts.input = vec![r#"[{"function":{"name":"f","description":"d","parameters":{"properties":{"list":{"type":"array","items":{"type":"string"},"description":"d"}}}}}]"#.into()];
-    assert_eq!(chat("gpt-4o", &texts).source, estimated, "the formula knows no arrays");
+fn what_went_through_a_tokenizer_is_counted_and_hidden_reasoning_is_estimated() {
+    let (counted, estimated) = (Some(UsageSource::Counted), Some(UsageSource::Estimated));
+    assert_eq!(chat("gpt-4.1", &cookbook_tools()).source, counted);
     let texts = cookbook();
-    assert_eq!(count(Some("gpt-4o"), Operation::Responses, &texts).source, estimated);
-    assert_eq!(count(Some("claude-sonnet-4"), Operation::Messages, &texts).source, estimated);
-    for model in ["smollm2", "claude-3-opus", "gpt-6", "o3-mini", "gpt-5", ""] {
+    assert_eq!(count(Some("claude-sonnet-4"), Operation::Messages, &texts).source, counted);
+    for (model, source) in [
+        ("smollm2", counted),
+        ("gpt-6", counted),
+        ("", counted),
+        ("o3-mini", estimated),
+        ("gpt-5", estimated),
+    ] {
         let usage = chat(model, &texts);
-        assert_eq!(
-            (usage.input, usage.source),
-            (Some(124), estimated),
-            "{model}: counted by o200k"
-        );
+        assert_eq!((usage.input, usage.source), (Some(124), source), "{model}: counted by o200k");
     }
-    assert_eq!(count(None, Operation::Chat, &texts).source, estimated);
+    assert_eq!(count(None, Operation::Chat, &texts).source, counted);
 }
 
 #[test]
@@ -182,15 +178,15 @@ fn over_the_cap_the_rest_is_estimated_by_the_part() {
 #[test]
 fn an_exchange_is_counted_up_to_its_cap_however_many_texts_it_has() {
     let text = "word ".repeat(TEXT_BYTES_MAX / 5);
-    let mut tally = Tally::new(Encoding::O200k, true);
+    let mut tally = Tally::new(Encoding::O200k);
     tally.bytes_left = 10_000;
     let first = tally.text(&text);
     let second = tally.text(&text);
-    assert_eq!((tally.bytes_left, tally.bytes_counted, tally.exact), (0, 10_000, false));
+    assert_eq!((tally.bytes_left, tally.bytes_counted, tally.whole), (0, 10_000, false));
     assert!(first.abs_diff(second) < 10, "both at the same rate: {first}, {second}");
-    let mut none = Tally::new(Encoding::O200k, true);
+    let mut none = Tally::new(Encoding::O200k);
     none.bytes_left = 0;
-    assert_eq!((none.text("eight by"), none.exact), (2, false), "four bytes a token");
+    assert_eq!((none.text("eight by"), none.whole), (2, false), "four bytes a token");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod support;
 mod archive;
 mod bucket;
 mod cli;
+mod config;
 mod main_job;
 mod peers;
 mod proxy;

@@ -65,7 +65,11 @@ fn what_can_be_read_in_two_ways_is_refused_by_name_and_never_reaches_the_upstrea
         (post("Host: a\r\nHost: b\r\nContent-Length: 0", ""), 400, "host"),
         (post("Host: me@a\r\nContent-Length: 0", ""), 400, "host"),
         ("GET http://evil.test/ HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 400, "host"),
-        (post("Host: a\r\nTransfer-Encoding: gzip, chunked", "0\r\n\r\n"), 400, "transfer_encoding"),
+        (
+            post("Host: a\r\nTransfer-Encoding: gzip, chunked", "0\r\n\r\n"),
+            400,
+            "transfer_encoding",
+        ),
         (post("Host: a\r\nTransfer-Encoding: xchunked", ""), 400, "malformed"),
         (post("Host: a\r\nContent-Length: 1\r\nContent-Length: 2", "ab"), 400, "malformed"),
         (post("Host: a\r\nContent-Length: +1", "a"), 400, "malformed"),
@@ -78,7 +82,11 @@ fn what_can_be_read_in_two_ways_is_refused_by_name_and_never_reaches_the_upstrea
         ("GET / HTTP/1.1\r\nHost: a\r\nx: b\0c\r\n\r\n".to_owned(), 400, "malformed"),
         ("\u{1}\u{2}nonsense\r\n\r\n".to_owned(), 400, "malformed"),
         (format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n"), 431, "head_too_large"),
-        (format!("GET / HTTP/1.1\r\nHost: a\r\nx: {}\r\n\r\n", "y".repeat(80_000)), 431, "head_too_large"),
+        (
+            format!("GET / HTTP/1.1\r\nHost: a\r\nx: {}\r\n\r\n", "y".repeat(80_000)),
+            431,
+            "head_too_large",
+        ),
     ];
     for (request, status, code) in cases {
         let mut client = flowtap.client();
@@ -91,7 +99,11 @@ fn what_can_be_read_in_two_ways_is_refused_by_name_and_never_reaches_the_upstrea
         assert!(client.is_closed_within(Duration::from_secs(5)), "{shown:?}");
     }
     assert_eq!(upstream.received_text(), "");
-    assert!(flowtap.metric("flowtap_rejected_requests_total", &[]) >= 18.0, "{}", flowtap.metrics());
+    assert!(
+        flowtap.metric("flowtap_rejected_requests_total", &[]) >= 18.0,
+        "{}",
+        flowtap.metrics()
+    );
 }
 
 #[test]
@@ -116,7 +128,10 @@ fn headers_that_end_at_a_hop_do() {
     assert!(!answer.contains("x-theirs") && !answer.contains("keep-alive"), "{answer}");
     let received = upstream.received_text().to_lowercase();
     assert!(received.contains("x-kept") && !received.contains("x-mine"), "{received}");
-    assert!(!received.contains("proxy-authorization") && !received.contains("keep-alive"), "{received}");
+    assert!(
+        !received.contains("proxy-authorization") && !received.contains("keep-alive"),
+        "{received}"
+    );
 }
 
 #[test]
@@ -126,7 +141,11 @@ fn an_upstream_that_is_down_is_a_502_and_one_that_is_silent_a_504() {
     client.send(json_post("/score", "{}"));
     let answer = client.read_response();
     assert_eq!((answer.status(), answer.header("connection")), (502, Some("close")));
-    down.await_metric("flowtap_requests_total", &["outcome=\"connect_error\"", "status=\"5xx\""], 1.0);
+    down.await_metric(
+        "flowtap_requests_total",
+        &["outcome=\"connect_error\"", "status=\"5xx\""],
+        1.0,
+    );
 
     let silent = Upstream::start(|peer| drop(peer.read_to_end()));
     let flowtap = Setup::before(silent.port).tap("timeouts: {response: 300ms}").start();
@@ -140,12 +159,15 @@ fn an_upstream_that_is_down_is_a_502_and_one_that_is_silent_a_504() {
 #[test]
 fn connecting_has_a_time_limit() {
     // A listener whose queue is full answers no SYN.
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    let socket =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
     socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bound");
     socket.listen(0).expect("listening");
     let address = socket.local_addr().expect("an address").as_socket().expect("an IP address");
     let mut fillers = Vec::new();
-    while let Ok(filler) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+    while let Ok(filler) =
+        std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200))
+    {
         fillers.push(filler);
     }
     let flowtap = Setup::before(address.port()).tap("timeouts: {connect: 300ms}").start();
@@ -236,7 +258,8 @@ fn an_old_client_and_an_old_upstream_are_understood() {
         peer.send("HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nto the end");
     });
     let flowtap = Setup::before(upstream.port).start();
-    let old = String::from_utf8_lossy(&transcript(flowtap.port, "GET / HTTP/1.0\r\n\r\n")).into_owned();
+    let old =
+        String::from_utf8_lossy(&transcript(flowtap.port, "GET / HTTP/1.0\r\n\r\n")).into_owned();
     assert!(old.ends_with("\r\n\r\nto the end"), "{old}");
     let mut client = flowtap.client();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -263,7 +286,9 @@ fn a_head_that_trickles_is_cut_in_time() {
     let upstream = Upstream::answering(json_response("{}"));
     let flowtap = Setup::before(upstream.port).tap("timeouts: {header: 500ms}").start();
     let (mut client, started) = (flowtap.client(), Instant::now());
-    for byte in b"GET / HTTP/1.1\r\nHost: a\r\nX: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy" {
+    for byte in
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy"
+    {
         if !client.send([*byte]) || client.is_closed_within(Duration::from_millis(50)) {
             break;
         }
@@ -287,7 +312,10 @@ fn expect_100_continue_loses_no_body() {
 fn websockets_pass_both_ways() {
     let upstream = Upstream::start(|peer| {
         let head = peer.read_head().to_lowercase();
-        assert!(head.contains("upgrade: websocket") && head.contains("connection: upgrade"), "{head}");
+        assert!(
+            head.contains("upgrade: websocket") && head.contains("connection: upgrade"),
+            "{head}"
+        );
         peer.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n");
         while let Some(frame) = peer.read_until(b"\xff") {
             peer.send([b"echo ".as_slice(), &frame].concat());

@@ -20,11 +20,15 @@ class Response:
         return [value for key, value in self.headers if key.lower() == name]
 
 
+HOST = b"flow.test"  # stands for the server in requests, until it is known to which one they go
+
+
 class Connection:
     """One connection to a server on this machine."""
 
     def __init__(self, port):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
+        self.host = b"127.0.0.1:%d" % port
         self.buffer = b""
 
     def __enter__(self):
@@ -34,8 +38,8 @@ class Connection:
         self.socket.close()
 
     def exchange(self, request):
-        """Sends one request, reads its response."""
-        self.socket.sendall(request)
+        """Sends one request, with the `Host` that any client derives from its URL; reads its response."""
+        self.socket.sendall(request.replace(HOST, self.host, 1))
         head_only = request.startswith(b"HEAD ")
         return self.response(head_only)
 
@@ -100,7 +104,7 @@ class Connection:
 
 def request(method, target, body=None, headers=(), chunks=None):
     """The bytes of a request; `chunks` sends the body chunked."""
-    lines = [f"{method} {target} HTTP/1.1", "Host: flow.test", *headers]
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {HOST.decode()}", *headers]
     data = b""
     if chunks is not None:
         lines.append("Transfer-Encoding: chunked")

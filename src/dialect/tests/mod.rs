@@ -104,6 +104,7 @@ fn post(path: &str, request: impl Into<Vec<u8>>, response: impl Into<Vec<u8>>) -
         status: Some(200),
         response_headers: headers(&[("content-type", "application/json")]),
         response: whole(response),
+        fault: None,
         outcome: Outcome::Ok,
         timing: Timing::default(),
         request_id: None,

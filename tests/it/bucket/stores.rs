@@ -117,12 +117,11 @@ pub fn azure_sas(valid: jiff::SignedDuration) -> String {
     let end = (jiff::Timestamp::now() + valid).strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let (rights, version) = ("rwdlac", "2021-12-02");
     let text = format!("{AZURE_ACCOUNT}\n{rights}\nb\nsco\n\n{end}\n\nhttps,http\n{version}\n\n");
-    let query = url::form_urlencoded::Serializer::new(String::new())
+    url::form_urlencoded::Serializer::new(String::new())
         .extend_pairs([("sv", version), ("ss", "b"), ("srt", "sco"), ("sp", rights)])
         .extend_pairs([("se", end.as_str()), ("spr", "https,http")])
         .append_pair("sig", &azure_signature(&text))
-        .finish();
-    query
+        .finish()
 }
 
 /// Makes the GCS bucket.

@@ -2,6 +2,9 @@
 //! killed by id when the test lets go of them. `tests/peers/storage.sh` installs them; where one is
 //! missing the test fails with that command, unless `FLOWTAP_PEERS=none` says to leave them out.
 
+// A test's support fails by panicking, like the test itself.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};

@@ -147,7 +147,22 @@ impl Flowtap {
         let deadline = Instant::now() + Duration::from_secs(20);
         while self.metric(family, labels) < wanted {
             let late = Instant::now() > deadline;
-            assert!(!late, "{family}{labels:?} is below {wanted}:\n{}\n{}", self.metrics(), self.process.printed());
+            assert!(
+                !late,
+                "{family}{labels:?} is below {wanted}:\n{}\n{}",
+                self.metrics(),
+                self.process.printed()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until no exchange is under way.
+    #[track_caller]
+    pub fn await_idle(&self) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.metric("flowtap_in_flight_requests", &[]) != 0.0 {
+            assert!(Instant::now() < deadline, "exchanges hang:\n{}", self.process.printed());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -158,7 +173,10 @@ impl Flowtap {
         self.process.terminate();
         let status = self.process.await_end(Duration::from_secs(30));
         assert!(status.success(), "flowtap ended with {status}:\n{}", self.process.printed());
-        Stopped { folder: self.folder.take().expect("kept until the end"), printed: self.process.printed() }
+        Stopped {
+            folder: self.folder.take().expect("kept until the end"),
+            printed: self.process.printed(),
+        }
     }
 
     /// Ends it as a power cut would, and starts it again in the same folder.
@@ -167,7 +185,8 @@ impl Flowtap {
         Command::new("kill").args(["-9", &id]).status().expect("kill is there");
         self.process.await_end(Duration::from_secs(10));
         let folder = self.folder.take().expect("kept until the end");
-        let config = std::fs::read_to_string(folder.path().join("flowtap.yaml")).expect("the configuration");
+        let config =
+            std::fs::read_to_string(folder.path().join("flowtap.yaml")).expect("the configuration");
         let (process, port, admin) = launch(folder.path(), &config, &[]);
         Self { process, folder: Some(folder), port, admin }
     }
@@ -215,7 +234,9 @@ pub fn rows(folder: &Path) -> Vec<serde_json::Value> {
         let mut text = String::new();
         let mut decoder = flate2::read::MultiGzDecoder::new(bytes.as_slice());
         std::io::Read::read_to_string(&mut decoder, &mut text).expect("gzip");
-        rows.extend(text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON")));
+        rows.extend(
+            text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON")),
+        );
     }
     rows
 }
@@ -223,7 +244,8 @@ pub fn rows(folder: &Path) -> Vec<serde_json::Value> {
 fn files(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let paths = entries.map(|entry| entry.expect("an entry").path());
-    let mut files: Vec<_> = paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect();
+    let mut files: Vec<_> =
+        paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect();
     files.retain(|file| file.extension().is_some_and(|ending| ending == "gz"));
     files.sort();
     files
@@ -233,7 +255,8 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 pub fn sum(metrics: &str, family: &str, labels: &[&str]) -> f64 {
     let series = metrics.lines().filter(|line| {
         let rest = line.strip_prefix(family);
-        rest.is_some_and(|rest| rest.starts_with(['{', ' '])) && labels.iter().all(|label| line.contains(label))
+        rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+            && labels.iter().all(|label| line.contains(label))
     });
     series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }

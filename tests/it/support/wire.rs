@@ -99,7 +99,11 @@ impl Message {
 
     /// The body, without chunk framing.
     pub fn body(&self) -> Vec<u8> {
-        if self.header("transfer-encoding").is_some() { dechunked(&self.raw_body) } else { self.raw_body.clone() }
+        if self.header("transfer-encoding").is_some() {
+            dechunked(&self.raw_body)
+        } else {
+            self.raw_body.clone()
+        }
     }
 
     /// The body as text.
@@ -111,7 +115,9 @@ impl Message {
 fn dechunked(raw: &[u8]) -> Vec<u8> {
     let (mut body, mut rest) = (Vec::new(), raw);
     while let Some(end) = find(rest, b"\r\n") {
-        let size = std::str::from_utf8(&rest[..end]).ok().and_then(|s| usize::from_str_radix(s.split(';').next()?.trim(), 16).ok());
+        let size = std::str::from_utf8(&rest[..end])
+            .ok()
+            .and_then(|s| usize::from_str_radix(s.split(';').next()?.trim(), 16).ok());
         let Some(size) = size.filter(|size| *size > 0) else { break };
         let from = end + 2;
         body.extend_from_slice(&rest[from..(from + size).min(rest.len())]);
@@ -129,7 +135,8 @@ impl Peer {
 
     /// A client's end, connected to `port`.
     pub fn connect(port: u16) -> Self {
-        let stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).expect("connected");
+        let stream =
+            TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).expect("connected");
         stream.set_read_timeout(Some(READ_WITHIN)).expect("a timeout");
         stream.set_nodelay(true).expect("nodelay");
         Self { stream, buffer: Vec::new(), log: None }
@@ -154,7 +161,8 @@ impl Peer {
     /// Ends the connection by RST.
     pub fn reset(&mut self) {
         drop(socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)));
-        self.stream = TcpStream::connect(("127.0.0.1", closed_port())).unwrap_or_else(|_| unconnected());
+        self.stream =
+            TcpStream::connect(("127.0.0.1", closed_port())).unwrap_or_else(|_| unconnected());
     }
 
     /// The next request: `None` when the connection has ended.
@@ -200,7 +208,8 @@ impl Peer {
             match self.stream.read(&mut byte) {
                 Ok(0) => break true,
                 Ok(_) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
                 Err(_) => break true,
             }
             if Instant::now() > deadline {
@@ -219,7 +228,8 @@ impl Peer {
     fn read_message(&mut self, response: bool) -> Option<Message> {
         let mut message = Message { head: self.head()?, ..Message::default() };
         let bodiless = response && (matches!(message.status(), 100..200 | 204 | 304));
-        let length = message.header("content-length").and_then(|length| length.parse::<usize>().ok());
+        let length =
+            message.header("content-length").and_then(|length| length.parse::<usize>().ok());
         if bodiless {
             message.complete = true;
         } else if message.header("transfer-encoding").is_some() {
@@ -240,7 +250,9 @@ impl Peer {
     fn read_chunks(&mut self, raw: &mut Vec<u8>) -> bool {
         loop {
             let Some(line) = self.read_until(b"\r\n") else { return self.rest(raw) };
-            let size = std::str::from_utf8(&line).ok().and_then(|s| usize::from_str_radix(s.split(';').next()?.trim(), 16).ok());
+            let size = std::str::from_utf8(&line)
+                .ok()
+                .and_then(|s| usize::from_str_radix(s.split(';').next()?.trim(), 16).ok());
             raw.extend_from_slice(&line);
             let Some(size) = size else { return false };
             if size == 0 {
@@ -304,10 +316,16 @@ pub fn transcript(port: u16, request: impl AsRef<[u8]>) -> Vec<u8> {
 
 /// A whole response with a JSON body.
 pub fn json_response(body: &str) -> String {
-    format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 /// A whole POST of a JSON body.
 pub fn json_post(path: &str, body: &str) -> String {
-    format!("POST {path} HTTP/1.1\r\nHost: client\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: client\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }

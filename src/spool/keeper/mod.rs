@@ -5,6 +5,7 @@
 
 use std::io;
 use std::mem;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -15,8 +16,9 @@ use tokio::sync::oneshot;
 use super::faults::Faults;
 use super::folder::{Entry, Folder, SegmentId, State};
 use super::format::{self, Head, Kind, Mark, Tally};
+use super::health::Health;
 use super::recovery::{self, Recovered};
-use super::segment::{self, OpenSegment};
+use super::segment::OpenSegment;
 use super::{Recovery, Sealed, Shared, SpoolError};
 use crate::config;
 use crate::domain::{Dataset, DropReason, DropStage, Row};
@@ -28,14 +30,14 @@ const BATCH_BYTES: usize = 1 << 20;
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// Between two checkpoints where nothing did: bounds the window that a crash leaves unaccounted.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
-/// Between two attempts at a disk that does not work.
-const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// A segment without rows is begun anew when its checkpoints take more.
 const ROWLESS_BYTES_MAX: u64 = 1 << 20;
 /// The share of the quota that `corrupt/` may take: one part in so many.
 const CORRUPT_SHARE: u64 = 16;
 /// Room that a footer takes at most, for the size at which a segment is sealed.
 const FOOTER_BYTES: u64 = 4096;
+
+mod salvage;
 
 pub(super) enum Message {
     Row(Row),
@@ -68,9 +70,9 @@ pub(super) struct Keeper {
     /// Names of segments whose rows are stored and whose files may still be there.
     removing: Vec<String>,
     leftovers: Vec<Entry>,
-    retry_at: Instant,
-    trouble: DropReason,
-    healthy: bool,
+    /// Segments that are complete and whose names still say otherwise.
+    stranded: Vec<(SegmentId, Sealed)>,
+    health: Health,
     taken_over: bool,
     closed: bool,
 }
@@ -91,9 +93,8 @@ impl Keeper {
             checkpointed: now,
             removing: Vec::new(),
             leftovers: Vec::new(),
-            retry_at: now,
-            trouble: DropReason::Disk,
-            healthy: true,
+            stranded: Vec::new(),
+            health: Health::new(now),
             taken_over: false,
             closed: false,
         }
@@ -103,42 +104,18 @@ impl Keeper {
     pub(super) fn take_over(
         &mut self,
         folder: Folder,
-        found: Recovered,
+        mut found: Recovered,
         now: Timestamp,
     ) -> Recovery {
-        let shared = &self.shared;
-        let unaccounted = found.found.window(now);
-        let pages = found.found.settle(shared.ledger.instance(), now);
-        let before: u64 =
-            found.found.checkpoint.iter().flat_map(|c| c.pages.values()).map(corrupt).sum();
-        let lost = pages.values().map(corrupt).sum::<u64>().saturating_sub(before);
-        let lost = lost.max(found.damages + found.set_aside);
-        if lost > 0 {
-            shared.metrics.dropped(DropStage::Spool, DropReason::Corrupt, lost);
-        }
-        shared.ledger.restore(pages);
-        let seconds = unaccounted.map_or(0.0, |w| w.to.duration_since(w.from).as_secs_f64());
-        shared.metrics.unaccounted_seconds(seconds);
-        let recovery = Recovery {
-            segments: found.sealed.len(),
-            rows: found.sealed.values().map(|sealed| sealed.tally.rows()).sum(),
-            damages: found.damages,
-            set_aside: found.set_aside,
-            unaccounted,
-            unusable: None,
-        };
-        tell(&recovery);
-        shared.sealed().extend(found.sealed);
-        shared.grown.notify_one();
-        self.leftovers = found.leftovers;
-        self.taken_over = true;
+        self.leftovers = std::mem::take(&mut found.leftovers);
         self.folder = Some(folder);
-        recovery
+        self.taken_over = true;
+        found.hand_over(&self.shared, now)
     }
 
     /// Begins without a folder; it is tried again later.
     pub(super) fn do_without(&mut self, error: &io::Error) -> Recovery {
-        self.suffer(error);
+        self.health.failed(error, Instant::now());
         Recovery { unusable: Some(error.to_string()), ..Recovery::default() }
     }
 
@@ -146,14 +123,22 @@ impl Keeper {
     pub(super) fn run(mut self) {
         self.ensure_open();
         loop {
-            match self.receiver.recv_timeout(self.patience()) {
-                Ok(message) => self.take_all(message),
-                Err(RecvTimeoutError::Timeout) => {}
+            let message = match self.receiver.recv_timeout(self.patience()) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
+            };
+            let step = AssertUnwindSafe(|| self.step(message));
+            if panic::catch_unwind(step).is_err() {
+                self.recover_from_panic();
             }
-            self.tick();
         }
         self.close();
+    }
+
+    fn step(&mut self, message: Option<Message>) {
+        message.into_iter().for_each(|message| self.take_all(message));
+        self.tick();
     }
 
     /// How long there is nothing to do unless something comes.
@@ -226,7 +211,7 @@ impl Keeper {
             self.seal();
         }
         if !self.ensure_open() {
-            return Err(self.trouble);
+            return Err(self.health.trouble());
         }
         if self.bytes() + bytes > self.quota() {
             return Err(DropReason::Quota);
@@ -250,8 +235,8 @@ impl Keeper {
         match written {
             Ok(()) => self.note_written(&tally),
             Err(error) => {
-                self.suffer(&error);
-                let reason = self.trouble;
+                self.health.failed(&error, Instant::now());
+                let reason = self.health.trouble();
                 self.drop_rows(&tally, reason);
             }
         }
@@ -264,7 +249,7 @@ impl Keeper {
         let now = Instant::now();
         open.first_unsynced.get_or_insert(now);
         open.first_row.get_or_insert(now);
-        self.recover_health();
+        self.health.worked();
     }
 
     /// What time demands: fsync, sealing, a checkpoint, another attempt at the disk.
@@ -281,9 +266,12 @@ impl Keeper {
         } else if sync || self.checkpointed + CHECKPOINT_EVERY <= now {
             self.sync(false, false);
         }
+        if !self.stranded.is_empty() && self.health.may_try(now) {
+            self.offer_stranded();
+        }
         self.ensure_open();
         self.shared.metrics.spool_bytes(self.bytes());
-        self.shared.metrics.spool_segments(self.shared.sealed().len() as u64);
+        self.shared.metrics.spool_segments(self.shared.sealed().segments.len() as u64);
     }
 
     /// Makes safe what was written, and the books with it: at once if `checkpoint`, else when a second
@@ -303,9 +291,13 @@ impl Keeper {
         if records.is_empty() && open.first_unsynced.is_none() {
             return true;
         }
+        let oldest = open.first_unsynced;
         if let Err(error) = open.sync(folder) {
             self.abandon(&error);
             return false;
+        }
+        if let Some(written) = oldest {
+            self.shared.metrics.spool_synced(written.elapsed().as_secs_f64());
         }
         for (hour, n) in mem::take(&mut open.unsynced).samples {
             self.shared.ledger.kept(hour, n);
@@ -339,63 +331,23 @@ impl Keeper {
         if !self.sync(false, true) && self.open.is_none() {
             return;
         }
-        let (Some(open), Some(folder)) = (self.open.take(), &self.folder) else { return };
-        if !open.has_rows() {
-            self.leftovers.push(Entry { id: open.id, state: State::Open });
-        } else if let Err(error) = folder.seal(open.id) {
-            self.open = Some(open);
-            return self.abandon(&error);
+        let Some(open) = self.open.take() else { return };
+        if open.has_rows() {
+            self.stranded.push((open.id, self.sealed(&open, open.written.clone(), false)));
+            self.offer_stranded();
         } else {
-            self.offer(open.id, open.bytes(), open.opened, open.written);
+            self.leftovers.push(Entry { id: open.id, state: State::Open });
         }
         self.ensure_open();
     }
 
-    /// Lets the archive have a sealed segment.
-    fn offer(&self, id: SegmentId, bytes: u64, opened: Timestamp, tally: Tally) {
-        let instance = Some(self.shared.ledger.instance().to_string());
-        let sealed = Sealed { bytes, opened, tally, instance, damaged: false };
-        self.shared.sealed().insert(id, sealed);
-        self.shared.grown.notify_one();
-    }
-
-    /// Gives up the open segment after an error that leaves its state unknown. Rows that no fsync
-    /// had made safe are dropped; the safe ones go into a new segment; the file goes to `corrupt/`.
-    fn abandon(&mut self, error: &io::Error) {
-        self.suffer(error);
-        let Some(open) = self.open.take() else { return };
-        let reason = self.trouble;
-        self.drop_rows(&open.unsynced, reason);
-        self.memo = Memo::default();
-        self.find_folder();
-        let safe = open.safe();
-        let saved = safe.is_empty() || self.save(&open, &safe).is_ok();
-        if !saved {
-            let incarnation = self.shared.ledger.incarnation();
-            for (hour, n) in &safe.samples {
-                self.shared.ledger.unreadable(incarnation, *hour, *n);
-            }
-        }
-        if let Some(folder) = &self.folder {
-            let _ = folder.set_aside(open.id, State::Open);
-        }
-    }
-
-    fn save(&mut self, open: &OpenSegment, safe: &Tally) -> io::Result<()> {
-        let bytes = open.safe_bytes()?;
-        let id = self.next_id();
-        let folder = self.folder.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        let bytes = segment::write_sealed(folder, id, bytes, safe)?;
-        self.offer(id, bytes, open.opened, safe.clone());
-        Ok(())
-    }
-
     /// True where there is a segment to write to.
     fn ensure_open(&mut self) -> bool {
-        if self.open.is_none() && Instant::now() >= self.retry_at {
-            if let Err(error) = self.begin() {
-                self.suffer(&error);
-            }
+        if self.open.is_none()
+            && self.health.may_try(Instant::now())
+            && let Err(error) = self.begin()
+        {
+            self.health.failed(&error, Instant::now());
         }
         self.open.is_some()
     }
@@ -411,7 +363,7 @@ impl Keeper {
         let mark = Mark { removing: self.removing.clone(), ledger };
         self.open = Some(OpenSegment::create(folder, id, &head, &mark)?);
         self.checkpointed = Instant::now();
-        self.recover_health();
+        self.health.worked();
         self.clear_leftovers();
         Ok(())
     }
@@ -433,7 +385,7 @@ impl Keeper {
                 self.take_over(folder, found, Timestamp::now());
             }
             Ok(folder) => self.folder = Some(folder),
-            Err(SpoolError::Disk(error)) => self.suffer(&error),
+            Err(SpoolError::Disk(error)) => self.health.failed(&error, Instant::now()),
             Err(error) => tracing::error!(%error, "the spool is lost to another process"),
         }
     }
@@ -446,7 +398,7 @@ impl Keeper {
 
     /// Books the rows of a segment as stored or lost, makes that safe, then removes the segment.
     fn finish(&mut self, id: SegmentId, stored: &Tally, lost: &Tally, damaged: bool) {
-        if self.shared.sealed().remove(&id).is_none() {
+        if self.shared.sealed().remove(id).is_none() {
             return;
         }
         let ledger = &self.shared.ledger;
@@ -488,7 +440,8 @@ impl Keeper {
 
     fn bytes(&self) -> u64 {
         let open = self.open.as_ref().map_or(0, OpenSegment::bytes);
-        self.shared.sealed_bytes() + open + self.batch.len() as u64
+        let stranded: u64 = self.stranded.iter().map(|(_, sealed)| sealed.bytes).sum();
+        self.shared.sealed_bytes() + stranded + open + self.batch.len() as u64
     }
 
     fn quota(&self) -> u64 {
@@ -504,51 +457,10 @@ impl Keeper {
             }
         }
     }
-
-    /// Notes an error of the disk; logged once until the disk works again.
-    fn suffer(&mut self, error: &io::Error) {
-        self.trouble = reason(error);
-        self.retry_at = Instant::now() + RETRY_EVERY;
-        if mem::replace(&mut self.healthy, false) {
-            tracing::error!(%error, reason = self.trouble.label(), "the spool cannot write; rows are dropped and counted");
-        }
-    }
-
-    fn recover_health(&mut self) {
-        if !mem::replace(&mut self.healthy, true) {
-            tracing::info!("the spool can write again");
-        }
-    }
-}
-
-fn reason(error: &io::Error) -> DropReason {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DropReason::DiskFull,
-        _ => DropReason::Disk,
-    }
-}
-
-fn corrupt(page: &crate::ledger::Page) -> u64 {
-    page.counts.dropped.get(&(DropStage::Spool, DropReason::Corrupt)).copied().unwrap_or(0)
 }
 
 fn tally_of(dataset: Dataset, hour: Hour) -> Tally {
     let mut tally = Tally::default();
     tally.add(dataset, hour);
     tally
-}
-
-fn tell(recovery: &Recovery) {
-    if let Some(window) = recovery.unaccounted {
-        let (from, to) = (window.from, window.to);
-        tracing::warn!(%from, %to, "the last run ended without a shutdown; what it saw in this window is not accounted for");
-    }
-    if recovery.damages + recovery.set_aside > 0 {
-        let (damages, files) = (recovery.damages, recovery.set_aside);
-        tracing::warn!(damages, files, "some of the spool cannot be read and was set aside");
-    }
-    if recovery.segments > 0 {
-        let (segments, rows) = (recovery.segments, recovery.rows);
-        tracing::info!(segments, rows, "the spool holds rows of an earlier run");
-    }
 }
