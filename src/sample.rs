@@ -60,6 +60,14 @@ impl Sampler {
         (self.position(keys) < sampling.probability).then_some(sampling)
     }
 
+    /// True where no rule can keep the exchange, however it ended: known before it is understood,
+    /// unless its session decides.
+    pub fn passes_over(&self, keys: &SampleKeys<'_>) -> bool {
+        let others = [self.rates.errors, self.rates.slow.map(|slow| slow.rate)];
+        let highest = others.into_iter().flatten().fold(self.rates.rate, f64::max);
+        self.rates.by != SampleBy::Session && self.position(keys) >= highest
+    }
+
     /// The rule with the largest rate of those that apply; the earlier one wins a tie.
     fn rule(&self, outcome: Outcome, latency: Duration) -> Sampling {
         let error = self.rates.errors.filter(|_| outcome != Outcome::Ok);
@@ -183,6 +191,22 @@ mod tests {
         assert_eq!(rule(Outcome::Timeout, long), (SampleReason::Error, 1.0));
         let lower = Sampler::new(&SampleRates { errors: Some(0.1), ..rates(0.1) });
         assert_eq!(lower.rule(Outcome::Timeout, FAST).reason, SampleReason::Rate, "ties: the rate");
+    }
+
+    #[test]
+    fn what_is_passed_over_is_kept_by_no_rule() {
+        let slow = Some(SlowRate { over: Duration::from_secs(10), rate: 0.3 });
+        let sampler = Sampler::new(&SampleRates { errors: Some(0.2), slow, ..rates(0.1) });
+        let long = Duration::from_secs(11);
+        let ids: Vec<_> = (0..1000).map(|i| format!("r{i}")).collect();
+        let over = |id: &&String| sampler.passes_over(&keys(id));
+        assert!(ids.iter().filter(over).all(|id| {
+            let decide = |outcome, latency| sampler.decide(&keys(id), outcome, latency);
+            decide(Outcome::Ok, long).is_none() && decide(Outcome::Timeout, FAST).is_none()
+        }));
+        assert!((600..800).contains(&ids.iter().filter(over).count()), "seven in ten at 0.3");
+        let by_session = SampleRates { by: SampleBy::Session, ..rates(0.0) };
+        assert!(!Sampler::new(&by_session).passes_over(&keys("r")), "the session is not known yet");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use http::header::{HeaderMap, HeaderName};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::domain::{CapturedBody, Mark, MemoryBudget, Reservation};
 
@@ -207,11 +207,13 @@ fn selected(needed: &[&str], allowed: &[String]) -> Vec<HeaderName> {
     names
 }
 
+/// The values are copied: a clone would keep the connection's read buffer alive, which then could not
+/// be used for the next head.
 fn pick(names: &[HeaderName], headers: &HeaderMap) -> HeaderMap {
-    let mut picked = HeaderMap::new();
-    for name in names {
-        for value in headers.get_all(name) {
-            picked.append(name.clone(), value.clone());
+    let mut picked = HeaderMap::with_capacity(names.len().min(headers.len()));
+    for (name, value) in headers.iter().filter(|(name, _)| names.contains(name)) {
+        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+            picked.append(name.clone(), value);
         }
     }
     picked

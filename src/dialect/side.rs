@@ -39,17 +39,17 @@ enum Content {
 }
 
 impl<'a> Side<'a> {
-    /// Reads a request's body.
-    pub(super) fn of_request(body: &'a CapturedBody, headers: &HeaderMap) -> Self {
-        Self::read(body, headers, false)
+    /// Reads a request's body, but for the outermost members that `left_out` names.
+    pub(super) fn of_request(body: &'a CapturedBody, headers: &HeaderMap, left_out: &[&str]) -> Self {
+        Self::read(body, headers, false, left_out)
     }
 
     /// Reads a response's body, which may be a stream of events.
     pub(super) fn of_response(body: &'a CapturedBody, headers: &HeaderMap) -> Self {
-        Self::read(body, headers, true)
+        Self::read(body, headers, true, &[])
     }
 
-    fn read(body: &'a CapturedBody, headers: &HeaderMap, may_stream: bool) -> Self {
+    fn read(body: &'a CapturedBody, headers: &HeaderMap, may_stream: bool, left_out: &[&str]) -> Self {
         let decoded = decode::decode(body, headers);
         let media = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
         let (content, fault) = if decoded.head.is_empty() && decoded.tail.is_empty() {
@@ -59,7 +59,7 @@ impl<'a> Side<'a> {
         } else if may_stream && streams(media, &decoded.head) {
             (Content::Events, body.truncated().then_some(Fault::Truncated))
         } else {
-            json_or_plain(media, &decoded)
+            json_or_plain(media, &decoded, left_out)
         };
         Self { fault: decoded.fault.or(fault), decoded, content, bytes: body.bytes }
     }
@@ -161,14 +161,14 @@ fn first_byte(bytes: &[u8]) -> Option<u8> {
     bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace())
 }
 
-fn json_or_plain(media: &str, decoded: &Decoded<'_>) -> (Content, Option<Fault>) {
+fn json_or_plain(media: &str, decoded: &Decoded<'_>, left_out: &[&str]) -> (Content, Option<Fault>) {
     let begun = matches!(first_byte(&decoded.head), Some(b'{' | b'[' | b'"'));
     if !begun && !is_json(media) {
         return (Content::Plain, None);
     }
     // With a hole behind it the head is no whole text, even if it could be read as one.
     let whole = decoded.tail.is_empty();
-    match json::parse(&decoded.head) {
+    match json::parse_without(&decoded.head, left_out) {
         Ok(value) if whole => (Content::Json(value), None),
         Ok(_) => (Content::Plain, Some(Fault::Truncated)),
         Err(_) if decoded.missing => match json::salvage(&decoded.head) {

@@ -20,11 +20,19 @@ impl ExchangeId {
 
     /// The same 128 bits in the form of a UUID, for headers whose readers expect one.
     pub fn as_uuid(&self) -> String {
-        let hex = format!("{:032x}", self.0);
-        format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+        let mut text = String::with_capacity(36);
+        for (at, byte) in self.0.to_be_bytes().into_iter().enumerate() {
+            if matches!(at, 4 | 6 | 8 | 10) {
+                text.push('-');
+            }
+            text.push(char::from(HEX[usize::from(byte >> 4)]));
+            text.push(char::from(HEX[usize::from(byte & 15)]));
+        }
+        text
     }
 }
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
 const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 impl fmt::Display for ExchangeId {
@@ -108,7 +116,8 @@ mod tests {
         assert!(late > early && late.to_string() > early.to_string());
         assert_eq!(early.to_string().len(), 26);
         assert!(early.to_string().starts_with("0000000000"));
-        assert_eq!(late.as_uuid().len(), 36);
+        assert_eq!(late.as_uuid().replace('-', ""), format!("{:032x}", late.0));
+        assert_eq!(late.as_uuid().match_indices('-').map(|(at, _)| at).collect::<Vec<_>>(), [8, 13, 18, 23]);
     }
 
     #[test]

@@ -128,6 +128,7 @@ impl Pipeline {
         #[cfg(feature = "failpoints")]
         crate::capture::failpoint::hit("pipeline");
         let reading = match self.taps.get(&exchange.tap) {
+            Some(tap) if self.passes_over(&exchange) => dialect::read_figures(&exchange, tap),
             Some(tap) => dialect::read(&exchange, tap),
             None => Reading::new(crate::domain::Dialect::Generic, crate::domain::Operation::Other),
         };

@@ -15,6 +15,10 @@ use tokio_rustls::TlsConnector;
 use super::body::RequestBody;
 use crate::config::{Upstream, UpstreamHttp2};
 
+/// The fields of a head that hyper takes where it is told nothing; then the table for them stands on
+/// the stack, and costs nothing to make.
+pub const HYPER_HEADERS_MAX: usize = 100;
+
 /// A connection ready for requests.
 pub enum Sender {
     /// HTTP/1.1: one request at a time.
@@ -55,14 +59,16 @@ pub struct Connector {
     port: u16,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     http2: UpstreamHttp2,
+    headers_max: usize,
     timeout: Duration,
 }
 
 impl Connector {
-    /// A connector to `upstream`, speaking TLS as `tls` says.
+    /// A connector to `upstream`, speaking TLS as `tls` says; answers may have `headers_max` fields.
     pub fn new(
         upstream: &Upstream,
         tls: Option<ClientConfig>,
+        headers_max: usize,
         timeout: Duration,
     ) -> io::Result<Self> {
         let server_name = || {
@@ -74,7 +80,7 @@ impl Connector {
             None => None,
         };
         let (host, port, http2) = (upstream.host.clone(), upstream.port, upstream.http2);
-        Ok(Self { host, port, tls, http2, timeout })
+        Ok(Self { host, port, tls, http2, headers_max, timeout })
     }
 
     /// A fresh connection, within the time for connecting.
@@ -89,22 +95,26 @@ impl Connector {
         let Some((connector, name)) = &self.tls else {
             return match self.http2 {
                 UpstreamHttp2::Always => http2_over(tcp).await,
-                UpstreamHttp2::Auto | UpstreamHttp2::Off => http1_over(tcp).await,
+                UpstreamHttp2::Auto | UpstreamHttp2::Off => http1_over(tcp, self.headers_max).await,
             };
         };
         let tls = connector.connect(name.clone(), tcp).await?;
         match tls.get_ref().1.alpn_protocol() {
             Some(b"h2") => http2_over(tls).await,
-            _ => http1_over(tls).await,
+            _ => http1_over(tls, self.headers_max).await,
         }
     }
 }
 
 async fn http1_over(
     io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    headers_max: usize,
 ) -> Result<Sender, ConnectError> {
     let mut builder = http1::Builder::new();
-    builder.preserve_header_case(true).max_headers(256).max_buf_size(1024 * 1024);
+    builder.preserve_header_case(true).max_buf_size(1024 * 1024);
+    if headers_max != HYPER_HEADERS_MAX {
+        builder.max_headers(headers_max);
+    }
     let (sender, connection) = builder.handshake(TokioIo::new(io)).await?;
     // Its errors reach the exchange that it fails; there is nothing more to learn here.
     tokio::spawn(async move { drop(connection.with_upgrades().await) });

@@ -12,16 +12,17 @@ use http::{Method, Request, Response, StatusCode, Version, request, response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
+use jiff::Timestamp;
 
 use super::body::{RequestBody, ResponseBody};
 use super::connect::{ConnectError, Sender};
 use super::include_usage::{self, Stripper};
 use super::io::ConnectionState;
-use super::observe::{Observation, RequestFault};
+use super::observe::{Beginning, Observation, RequestFault};
 use super::pool::Pool;
 use super::tap::TapShared;
 use super::{guard, refuse, upgrade};
-use crate::domain::{Outcome, TraceContext};
+use crate::domain::{ExchangeId, Outcome, TraceContext};
 use crate::trace::context;
 
 /// What an exchange needs of its worker and its connection.
@@ -116,17 +117,14 @@ pub async fn forward(passage: &Passage, mut request: Request<Incoming>) -> Respo
     let upgrade_named = head.headers.contains_key(UPGRADE);
     let client = head.version;
 
-    let id = RequestId::of(&head.headers);
+    let time = Timestamp::now();
+    let exchange = ExchangeId::new(time);
+    let id = RequestId::of(&head.headers, exchange);
     let incoming = context::Incoming::read(&head.headers);
     let trace = context::begin(incoming);
-    let mut observation = Observation::begin(
-        &passage.tap,
-        &passage.connection,
-        &head,
-        Some(id.text()),
-        trace,
-        started,
-    );
+    let request_id = Some(id.text());
+    let beginning = Beginning { id: exchange, time, started, request_id, trace };
+    let mut observation = Observation::begin(&passage.tap, &passage.connection, &head, beginning);
     if let Err(refused) = guard::check(&head) {
         passage.tap.metrics.rejected(&passage.tap.name, refused.reason);
         observation.answered_by_us(refused.status, Outcome::ClientError, refused.reason);
@@ -218,18 +216,18 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 enum RequestId {
     /// The client's.
     Given(String),
-    /// Ours, since the client gave none.
+    /// The exchange's id, since the client gave none.
     Minted(String),
 }
 
 impl RequestId {
-    fn of(headers: &HeaderMap) -> Self {
+    fn of(headers: &HeaderMap, exchange: ExchangeId) -> Self {
         let given = headers.get(X_REQUEST_ID).or_else(|| headers.get(MS_REQUEST_ID));
         match given {
             Some(given) => {
                 Self::Given(String::from_utf8_lossy(given.as_bytes()).chars().take(128).collect())
             }
-            None => Self::Minted(crate::domain::ExchangeId::new(jiff::Timestamp::now()).as_uuid()),
+            None => Self::Minted(exchange.as_uuid()),
         }
     }
 

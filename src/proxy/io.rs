@@ -96,15 +96,16 @@ pub struct TimedStream {
     limits: ClientLimits,
     read_timer: Timer,
     write_timer: Timer,
-    /// The phase that `read_timer` was set for.
-    timed_phase: Phase,
+    /// The phase that was waited in last, and since when.
+    timed_phase: (Phase, Instant),
 }
 
 impl TimedStream {
     /// Wraps `stream`.
     pub fn new(stream: ClientStream, state: Arc<ConnectionState>, limits: ClientLimits) -> Self {
         let (read_timer, write_timer) = (Timer::default(), Timer::default());
-        Self { stream, state, limits, read_timer, write_timer, timed_phase: Phase::Idle }
+        let timed_phase = (Phase::Idle, Instant::now());
+        Self { stream, state, limits, read_timer, write_timer, timed_phase }
     }
 
     /// The stream, for what is sent past hyper.
@@ -122,12 +123,11 @@ impl TimedStream {
 
     fn poll_read_limit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let phase = self.state.phase();
-        if phase != self.timed_phase {
-            self.timed_phase = phase;
-            self.read_timer.stop();
+        if phase != self.timed_phase.0 {
+            self.timed_phase = (phase, Instant::now());
         }
         match self.read_limit(phase) {
-            Some(limit) => self.read_timer.poll_after(limit, cx),
+            Some(limit) => self.read_timer.poll_at(self.timed_phase.1 + limit, cx),
             None => Poll::Pending,
         }
     }
@@ -136,6 +136,7 @@ impl TimedStream {
     fn note_read(&mut self) {
         if self.state.phase() == Phase::Idle {
             self.state.set_phase(Phase::Head);
+            self.timed_phase = (Phase::Head, Instant::now());
         }
     }
 
@@ -259,7 +260,8 @@ impl AsyncWrite for TimedStream {
     }
 }
 
-/// A timer that costs nothing until something has to wait.
+/// A timer that costs nothing until something has to wait, and little when the wait is put off: it is
+/// moved when it fires too early, not with every request.
 #[derive(Default)]
 struct Timer(Option<Pin<Box<Sleep>>>);
 
@@ -268,10 +270,22 @@ impl Timer {
         self.0 = None;
     }
 
+    /// From the first call on, until it is stopped.
     fn poll_after(&mut self, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
-        let sleep = self
-            .0
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
+        let running = self.0.as_ref().map(|sleep| sleep.deadline());
+        self.poll_at(running.unwrap_or_else(|| Instant::now() + limit), cx)
+    }
+
+    fn poll_at(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if deadline < sleep.deadline() {
+            sleep.as_mut().reset(deadline);
+        }
+        std::task::ready!(sleep.as_mut().poll(cx));
+        if deadline <= sleep.deadline() {
+            return Poll::Ready(());
+        }
+        sleep.as_mut().reset(deadline);
         sleep.as_mut().poll(cx)
     }
 }

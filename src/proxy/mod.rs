@@ -172,8 +172,9 @@ fn bind_tap(
         .map_err(tls_fault)?;
     let client_tls =
         tap.upstream.secure.then(|| tls::client(&tap.upstream)).transpose().map_err(tls_fault)?;
-    let connector =
-        Connector::new(&tap.upstream, client_tls, tap.timeouts.connect).map_err(|_| unusable())?;
+    let connect = tap.timeouts.connect;
+    let connector = Connector::new(&tap.upstream, client_tls, tap.limits.headers_max, connect)
+        .map_err(|_| unusable())?;
     let shared = TapShared {
         name: Arc::clone(&tap.name),
         route: Route::to(&tap.upstream).ok_or_else(unusable)?,

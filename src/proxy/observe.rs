@@ -123,16 +123,29 @@ pub struct Observation {
     broken: bool,
 }
 
+/// Where an exchange begins: its names and its clocks.
+pub struct Beginning {
+    /// Its own id.
+    pub id: ExchangeId,
+    /// When its head had been read.
+    pub time: Timestamp,
+    /// The same moment, for durations.
+    pub started: Instant,
+    /// The name it goes by.
+    pub request_id: Option<String>,
+    /// Its trace.
+    pub trace: TraceContext,
+}
+
 impl Observation {
     /// The exchange begins: its head has been read.
     pub fn begin(
         tap: &Arc<TapShared>,
         connection: &Arc<ConnectionState>,
         head: &Parts,
-        request_id: Option<String>,
-        trace: TraceContext,
-        started: Instant,
+        beginning: Beginning,
     ) -> Self {
+        let Beginning { id, time, started, request_id, trace } = beginning;
         tap.in_flight.inc();
         connection.set_phase(Phase::Serving);
         let request = RequestSide {
@@ -141,11 +154,10 @@ impl Observation {
             activity_us: AtomicU64::new(0),
             fault: AtomicU8::new(RequestFault::None as u8),
         };
-        let time = Timestamp::now();
         let mut observation = Self {
             tap: Arc::clone(tap),
             connection: Arc::clone(connection),
-            id: ExchangeId::new(time),
+            id,
             time,
             started,
             method: head.method.clone(),

@@ -16,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::connect::HYPER_HEADERS_MAX;
 use super::forward::{self, Passage};
 use super::io::{ClientLimits, ClientStream, ConnectionState, Phase, TimedStream};
 use super::pool::Pool;
@@ -162,10 +163,13 @@ fn http1_builder(listener: &Listener) -> http1::Builder {
     builder
         .half_close(true)
         .preserve_header_case(true)
-        .max_headers(limits.headers_max)
         .max_header_size(limits.header_bytes_max)
         .max_buf_size(limits.header_bytes_max.max(64 * 1024) + 8 * 1024)
         .auto_date_header(false);
+    // Its own limit costs hyper nothing; any that is given fills two arrays a request.
+    if limits.headers_max != HYPER_HEADERS_MAX {
+        builder.max_headers(limits.headers_max);
+    }
     builder
 }
 

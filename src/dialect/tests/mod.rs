@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jiff::Timestamp;
 
-use super::read;
+use super::{read, read_figures};
 use crate::config::{
     CaptureMode, Columns, DialectChoice, IncludeUsage, Limits, Tap, Timeouts, Upstream,
     UpstreamHttp2,
@@ -124,7 +124,21 @@ fn streamed(path: &str, request: impl Into<Vec<u8>>, response: impl Into<Vec<u8>
 }
 
 fn read_one(exchange: &Exchange) -> Reading {
-    read(exchange, &tap())
+    let whole = read(exchange, &tap());
+    assert_eq!(figures(&read_figures(exchange, &tap())), figures(&whole), "without texts");
+    whole
+}
+
+/// What a reading tells besides texts.
+fn figures(reading: &Reading) -> String {
+    let reported = reading.usage.input.is_some() && reading.usage.output.is_some();
+    let cut = reading.countable.as_ref().is_some_and(|countable| countable.output_truncated);
+    let countable = reading.countable.as_ref().filter(|_| !reported || cut);
+    let kind = (reading.dialect, reading.operation, reading.provider, reading.stream);
+    let names = (&reading.model, &reading.model_deployment, &reading.response_id);
+    let ends = (&reading.finish_reason, reading.empty, reading.first_content_offset);
+    let rest = (reading.usage, &reading.session, reading.fault);
+    format!("{kind:?} {names:?} {ends:?} {rest:?} {countable:?}")
 }
 
 /// The body of a fixture.
