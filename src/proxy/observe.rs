@@ -274,9 +274,14 @@ impl Observation {
         })
     }
 
+    /// The client did not read for too long, or the process ends.
+    fn is_cut_by_us(&self) -> bool {
+        self.connection.is_stalled() || self.tap.cut.load(Ordering::Relaxed)
+    }
+
     fn outcome_from_bytes(&self, response: &Recorder) -> Outcome {
         match self.status {
-            _ if !response.is_complete() && self.connection.is_stalled() => Outcome::Timeout,
+            _ if !response.is_complete() && self.is_cut_by_us() => Outcome::Timeout,
             _ if !response.is_complete() => Outcome::ClientAbort,
             // Azure's front door turns any failure of the model's container into 424.
             Some(424)
