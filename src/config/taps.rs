@@ -211,7 +211,13 @@ static TIMEOUTS: &[Key] = &[
 ];
 
 static LIMITS: &[Key] = &[
-    Key::new("headers_max", Whole(1, 1_000), Is("100"), "Header fields of a request, and of an answer.", "100"),
+    Key::new(
+        "headers_max",
+        Whole(1, 1_000),
+        Is("100"),
+        "Header fields of a request, and of an answer.",
+        "100",
+    ),
     Key::new(
         "header_bytes_max",
         Bytes(8 * 1024, 1024 * 1024),

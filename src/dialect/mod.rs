@@ -49,17 +49,18 @@ pub fn model_status(exchange: &Exchange) -> Option<u16> {
 
 /// Understands one exchange of `tap`, as far as it can be understood.
 pub fn read(exchange: &Exchange, tap: &Tap) -> Reading {
-    read_without(exchange, tap, &[])
+    read_without(exchange, tap, detect::at_a_glance(exchange, tap), &[])
 }
 
 /// As [`read`], for an exchange of which no text will be kept: names, figures and faults are the
 /// same, and so is what is to be counted where the upstream did not report it all.
 pub fn read_figures(exchange: &Exchange, tap: &Tap) -> Reading {
-    let left_out = match detect::at_a_glance(exchange, tap) {
+    let glance = detect::at_a_glance(exchange, tap);
+    let left_out = match glance {
         Glance::Known(_, operation) => texts_of_request(operation),
         _ => &[],
     };
-    let reading = read_without(exchange, tap, left_out);
+    let reading = read_without(exchange, tap, glance, left_out);
     let reported = reading.usage.input.is_some() && reading.usage.output.is_some();
     let cut = reading.countable.as_ref().is_some_and(|countable| countable.output_truncated);
     if left_out.is_empty() || (reported && !cut) { reading } else { read(exchange, tap) }
@@ -75,8 +76,7 @@ fn texts_of_request(operation: Operation) -> &'static [&'static str] {
     }
 }
 
-fn read_without(exchange: &Exchange, tap: &Tap, left_out: &[&str]) -> Reading {
-    let glance = detect::at_a_glance(exchange, tap);
+fn read_without(exchange: &Exchange, tap: &Tap, glance: Glance, left_out: &[&str]) -> Reading {
     if let Glance::Other(dialect) = glance {
         return metadata(Reading::new(dialect, Operation::Other), exchange, tap);
     }

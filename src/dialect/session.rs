@@ -10,14 +10,9 @@ use serde_json::Value;
 use super::json;
 
 const HEADERS: &[&str] = &["x-session-id", "session-id"];
-const MEMBERS: &[&str] = &[
-    "/session_id",
-    "/conversation_id",
-    "/conversation",
-    "/conversation/id",
-    "/metadata/session_id",
-    "/metadata/conversation_id",
-];
+const MEMBERS: &[&str] = &["session_id", "conversation_id", "conversation"];
+const INNER_MEMBERS: &[(&str, &str)] =
+    &[("conversation", "id"), ("metadata", "session_id"), ("metadata", "conversation_id")];
 
 /// The session that the headers name.
 pub(super) fn in_headers(headers: &HeaderMap) -> Option<String> {
@@ -27,5 +22,7 @@ pub(super) fn in_headers(headers: &HeaderMap) -> Option<String> {
 
 /// The session that the request's body names.
 pub(super) fn in_body(body: &Value) -> Option<String> {
-    MEMBERS.iter().find_map(|pointer| json::name(body.pointer(pointer)))
+    let outer = MEMBERS.iter().find_map(|key| json::name(body.get(key)));
+    let inner = |(outer, inner): &(&str, &str)| json::name(body.get(outer)?.get(inner));
+    outer.or_else(|| INNER_MEMBERS.iter().find_map(inner))
 }

@@ -40,7 +40,11 @@ enum Content {
 
 impl<'a> Side<'a> {
     /// Reads a request's body, but for the outermost members that `left_out` names.
-    pub(super) fn of_request(body: &'a CapturedBody, headers: &HeaderMap, left_out: &[&str]) -> Self {
+    pub(super) fn of_request(
+        body: &'a CapturedBody,
+        headers: &HeaderMap,
+        left_out: &[&str],
+    ) -> Self {
         Self::read(body, headers, false, left_out)
     }
 
@@ -49,7 +53,12 @@ impl<'a> Side<'a> {
         Self::read(body, headers, true, &[])
     }
 
-    fn read(body: &'a CapturedBody, headers: &HeaderMap, may_stream: bool, left_out: &[&str]) -> Self {
+    fn read(
+        body: &'a CapturedBody,
+        headers: &HeaderMap,
+        may_stream: bool,
+        left_out: &[&str],
+    ) -> Self {
         let decoded = decode::decode(body, headers);
         let media = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
         let (content, fault) = if decoded.head.is_empty() && decoded.tail.is_empty() {
@@ -161,7 +170,11 @@ fn first_byte(bytes: &[u8]) -> Option<u8> {
     bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace())
 }
 
-fn json_or_plain(media: &str, decoded: &Decoded<'_>, left_out: &[&str]) -> (Content, Option<Fault>) {
+fn json_or_plain(
+    media: &str,
+    decoded: &Decoded<'_>,
+    left_out: &[&str],
+) -> (Content, Option<Fault>) {
     let begun = matches!(first_byte(&decoded.head), Some(b'{' | b'[' | b'"'));
     if !begun && !is_json(media) {
         return (Content::Plain, None);

@@ -117,7 +117,10 @@ mod tests {
         assert_eq!(early.to_string().len(), 26);
         assert!(early.to_string().starts_with("0000000000"));
         assert_eq!(late.as_uuid().replace('-', ""), format!("{:032x}", late.0));
-        assert_eq!(late.as_uuid().match_indices('-').map(|(at, _)| at).collect::<Vec<_>>(), [8, 13, 18, 23]);
+        assert_eq!(
+            late.as_uuid().match_indices('-').map(|(at, _)| at).collect::<Vec<_>>(),
+            [8, 13, 18, 23]
+        );
     }
 
     #[test]

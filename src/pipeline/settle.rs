@@ -131,11 +131,7 @@ impl Pipeline {
         self.sampler.decide(&self.sample_keys(exchange, session), outcome, latency)
     }
 
-    fn sample_keys<'a>(
-        &self,
-        exchange: &'a Exchange,
-        session: Option<&'a str>,
-    ) -> SampleKeys<'a> {
+    fn sample_keys<'a>(&self, exchange: &'a Exchange, session: Option<&'a str>) -> SampleKeys<'a> {
         SampleKeys {
             request_id: exchange.request_id.as_deref(),
             exchange_id: exchange.id,

@@ -5,7 +5,8 @@
 //! beats failing open here: what two servers may read in two ways is how requests are smuggled.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::{Method, StatusCode, Version};
@@ -138,14 +139,15 @@ pub fn asks_websocket(headers: &HeaderMap) -> bool {
 
 /// Fields that end at this hop (RFC 9110, section 7.6.1). `Trailer` stays: without it hyper drops
 /// the trailers. `Transfer-Encoding` is removed by the side that knows the framing.
-const HOP_BY_HOP: &[&str] = &[
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authorization",
-    "proxy-authenticate",
-    "upgrade",
-    "http2-settings",
+static HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    TE,
+    UPGRADE,
+    PROXY_AUTHORIZATION,
+    PROXY_AUTHENTICATE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
 ];
 
 /// Removes what ends at this hop, keeping the order of the rest.
@@ -153,9 +155,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let trailers = headers.get(TE).is_some_and(|te| contains_token(te.as_bytes(), b"trailers"));
     let nominated: Vec<HeaderName> =
         nominations(headers).filter_map(|name| name.parse().ok()).collect();
-    let ends_here = |name: &HeaderName| {
-        HOP_BY_HOP.contains(&name.as_str()) || *name == TE || nominated.contains(name)
-    };
+    let ends_here = |name: &HeaderName| HOP_BY_HOP.contains(name) || nominated.contains(name);
     remove_in_order(headers, ends_here);
     if trailers {
         headers.insert(TE, http::HeaderValue::from_static("trailers"));

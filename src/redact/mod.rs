@@ -13,8 +13,8 @@ mod record;
 mod secret;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::LazyLock;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use hmac::{Hmac, Mac};
 use regex::Regex;
@@ -23,13 +23,35 @@ use sha2::Sha256;
 use crate::config::{Redact, RedactKind, RedactMode, Secret};
 use find::Finding;
 
-/// Removes what the settings name. One for the whole process; cheap to share, immutable.
+/// Removes what the settings name. One for the whole process; cheap to share.
 #[derive(Clone, Debug)]
 pub struct Redactor {
     kinds: Vec<RedactKind>,
     mode: RedactMode,
     key: Option<Secret>,
     headers_allowed: BTreeSet<String>,
+    clean: Arc<CleanNames>,
+}
+
+/// Names in which nothing was found: models and deployments come again with every exchange. Only
+/// what may be kept is in it; once full it stays as it is.
+#[derive(Debug, Default)]
+struct CleanNames(RwLock<HashSet<Box<str>>>);
+
+impl CleanNames {
+    const NAMES_MAX: usize = 1000;
+    const NAME_BYTES_MAX: usize = 64;
+
+    fn has(&self, name: &str) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(name)
+    }
+
+    fn add(&self, name: &str) {
+        let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if name.len() <= Self::NAME_BYTES_MAX && names.len() < Self::NAMES_MAX {
+            names.insert(Box::from(name));
+        }
+    }
 }
 
 impl Redactor {
@@ -41,6 +63,7 @@ impl Redactor {
             mode: settings.mode,
             key: settings.key.clone(),
             headers_allowed: headers_allowed.iter().map(|name| name.to_ascii_lowercase()).collect(),
+            clean: Arc::default(),
         }
     }
 
@@ -54,6 +77,18 @@ impl Redactor {
     /// `text` without what the settings name; borrowed, byte for byte, where nothing was found.
     pub fn text<'t>(&self, text: &'t str) -> Cow<'t, str> {
         self.scan(text, &mut Counts::default())
+    }
+
+    /// As [`Self::text`], for names that come again and again.
+    fn repeated<'t>(&self, name: &'t str, counts: &mut Counts) -> Cow<'t, str> {
+        if self.clean.has(name) {
+            return Cow::Borrowed(name);
+        }
+        let redacted = self.scan(name, counts);
+        if matches!(redacted, Cow::Borrowed(_)) && self.mode != RedactMode::Off {
+            self.clean.add(name);
+        }
+        redacted
     }
 
     /// Redacts until nothing more is found: what was cut off may leave a neighbour standing alone,

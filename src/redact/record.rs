@@ -82,11 +82,14 @@ impl Redactor {
     }
 
     fn summary_counted(&self, summary: Summary, counts: &mut Counts) -> Summary {
-        let mut name = |text: Option<String>| text.map(|text| self.name(&text, counts));
-        let model = ModelNames {
-            request: name(summary.model.request),
-            response: name(summary.model.response),
+        let mut model = |text: Option<String>| {
+            text.map(|text| cut(self.repeated(&text, counts), NAME_BYTES_MAX))
         };
+        let model = ModelNames {
+            request: model(summary.model.request),
+            response: model(summary.model.response),
+        };
+        let mut name = |text: Option<String>| text.map(|text| self.name(&text, counts));
         let (finish_reason, response_id) = (name(summary.finish_reason), name(summary.response_id));
         let method = self.name(&summary.method, counts);
         let path = summary.path.split(['?', '#']).next().unwrap_or_default();
@@ -101,7 +104,7 @@ impl Redactor {
 
     /// A deployment's name is a folder's, too, so that no placeholder may stand in it.
     fn folder(&self, name: &Arc<str>, counts: &mut Counts) -> Arc<str> {
-        match self.scan(name, counts) {
+        match self.repeated(name, counts) {
             Cow::Borrowed(_) => name.clone(),
             Cow::Owned(_) => Arc::from("redacted"),
         }
