@@ -10,6 +10,7 @@ mod faults;
 mod main_job;
 mod peers;
 mod proxy;
+mod secrets;
 mod streams;
 mod telemetry;
 mod usage;
