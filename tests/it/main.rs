@@ -13,4 +13,5 @@ mod proxy;
 mod secrets;
 mod streams;
 mod telemetry;
+mod tls;
 mod usage;
