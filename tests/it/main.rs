@@ -7,6 +7,7 @@ mod bucket;
 mod cli;
 mod drain;
 mod faults;
+mod http2;
 mod main_job;
 mod peers;
 mod proxy;
