@@ -128,6 +128,16 @@ pub async fn connect(port: u16) -> SendRequest<Full<Bytes>> {
     handshake(TcpStream::connect(("127.0.0.1", port)).await.expect("connected")).await
 }
 
+/// The same, for a client that takes little ahead of its reading.
+pub async fn connect_narrow(port: u16) -> SendRequest<Full<Bytes>> {
+    let tcp = TcpStream::connect(("127.0.0.1", port)).await.expect("connected");
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(16 * 1024);
+    let (sender, connection) = builder.handshake(TokioIo::new(tcp)).await.expect("a handshake");
+    tokio::spawn(connection);
+    sender
+}
+
 /// A client's connection over `io`.
 pub async fn handshake(
     io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
