@@ -108,7 +108,9 @@ fn a_line_without_an_end_does_not_stop_the_stream() {
     let upstream = Upstream::start(move |peer| {
         peer.read_request();
         peer.send(STREAM_HEAD);
-        parts.iter().for_each(|part| drop(peer.chunk(part)));
+        for part in &parts {
+            peer.chunk(part);
+        }
         peer.send("0\r\n\r\n");
     });
     let flowtap = keeping_all(&upstream).start();
@@ -136,7 +138,7 @@ fn endless(gone: Sender<Instant>) -> Upstream {
         peer.read_request();
         peer.send(STREAM_HEAD);
         while peer.chunk(delta("word ")) && !peer.is_closed_within(Duration::from_millis(20)) {}
-        drop(gone.lock().expect("not poisoned").send(Instant::now()));
+        gone.lock().expect("not poisoned").send(Instant::now()).ok();
     })
 }
 
@@ -192,7 +194,7 @@ fn a_client_that_resets_before_any_answer_ends_the_upstreams_work() {
     let upstream = Upstream::start(move |peer| {
         peer.read_request();
         let closed = peer.is_closed_within(WITHIN);
-        drop(gone.lock().expect("not poisoned").send(closed));
+        gone.lock().expect("not poisoned").send(closed).ok();
     });
     let flowtap = keeping_all(&upstream).start();
     let mut client = flowtap.client();
@@ -277,7 +279,9 @@ fn a_body_shorter_than_its_length_stays_short() {
 
 #[test]
 fn a_chunk_that_is_none_cuts_the_answer() {
-    cut(CHUNKED_ONE, |peer| drop(peer.send("zz\r\nnot a chunk\r\n0\r\n\r\n")));
+    cut(CHUNKED_ONE, |peer| {
+        peer.send("zz\r\nnot a chunk\r\n0\r\n\r\n");
+    });
 }
 
 #[test]
@@ -354,7 +358,7 @@ fn a_client_that_does_not_read_holds_the_upstream_back_and_is_cut() {
         while peer.chunk(&piece) {
             counter.fetch_add(piece.len() as u64, Ordering::Relaxed);
         }
-        drop(gone.lock().expect("not poisoned").send(()));
+        gone.lock().expect("not poisoned").send(()).ok();
     });
     let flowtap = keeping_all(&upstream).tap("timeouts: {idle: 2s}").start();
     let before = resident_bytes(flowtap.id());
@@ -396,7 +400,7 @@ fn bodies_far_over_the_limit_pass_whole_and_are_kept_in_part() {
     let verdict = Mutex::new(verdict);
     let upstream = Upstream::start(move |peer| {
         let request = peer.read_request().expect("a request");
-        drop(verdict.lock().expect("not poisoned").send(request.raw_body == *expected));
+        verdict.lock().expect("not poisoned").send(request.raw_body == *expected).ok();
         peer.send(format!(
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             answer.len()
