@@ -15,4 +15,5 @@ mod secrets;
 mod streams;
 mod telemetry;
 mod tls;
+mod uploads;
 mod usage;
