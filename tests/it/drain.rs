@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::streams::{chat_post, delta};
+use crate::streams::{CHAT, chat_post, delta};
 use crate::support::books::Books;
+use crate::support::multiplexed::{Answer, Client, connect, post, run};
 use crate::support::tap::{Flowtap, Setup};
 use crate::support::wire::{Upstream, json_post, json_response};
 
@@ -111,6 +112,33 @@ fn a_kept_connection_whose_request_is_under_way_is_told_to_close() {
     let answer = client.read_response();
     assert_eq!((answer.text().as_str(), answer.header("connection")), ("\"late\"", Some("close")));
     assert!(client.is_closed_within(Duration::from_secs(5)));
+}
+
+#[test]
+fn streams_of_http2_finish_too() {
+    let ending = Arc::new(AtomicBool::new(false));
+    let upstream = streaming(&ending);
+    let flowtap = Setup::before(upstream.port).tap("http2: true").start();
+    run(async {
+        let (busy, idle) = (connect(flowtap.port).await, connect(flowtap.port).await);
+        let streams: Vec<_> = (0..3).map(|_| tokio::spawn(ask(busy.clone()))).collect();
+        while flowtap.metric("flowtap_in_flight_requests", &[]) < 3.0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        flowtap.terminate();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(ask(idle).await.is_err(), "an idle connection was told goodbye");
+        ending.store(true, Ordering::SeqCst);
+        for stream in streams {
+            let answer = stream.await.expect("it ran").expect("a stream was cut");
+            assert!(answer.text.starts_with(&delta("x ")), "{}", answer.text);
+        }
+    });
+    assert!(flowtap.ended().printed.contains("\"drained\""));
+}
+
+async fn ask(sender: Client) -> Result<Answer, hyper::Error> {
+    post(&sender, CHAT, "{}").await
 }
 
 #[test]

@@ -224,7 +224,7 @@ fn without_file_descriptors_accepting_pauses_and_who_is_there_is_served() {
     let upstream = answering();
     let flowtap = Setup::before(upstream.port).start();
     let mut client = flowtap.client();
-    let mut asks = |client: &mut Peer| {
+    let asks = |client: &mut Peer| {
         client.send(json_post(CHAT, QUESTION));
         client.read_response().status()
     };

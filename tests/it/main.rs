@@ -17,4 +17,5 @@ mod secrets;
 mod streams;
 mod telemetry;
 mod tls;
+mod uploads;
 mod usage;

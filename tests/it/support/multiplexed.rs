@@ -21,6 +21,9 @@ use tokio::sync::Notify;
 
 type Body = http_body_util::combinators::BoxBody<Bytes, Infallible>;
 
+/// A client's connection; clones share it.
+pub type Client = SendRequest<Full<Bytes>>;
+
 /// No exchange in a test takes longer.
 const WITHIN: Duration = Duration::from_secs(20);
 
@@ -124,14 +127,22 @@ async fn echo(request: Request<Incoming>) -> Response<Body> {
 }
 
 /// A client's connection to `port`, by prior knowledge.
-pub async fn connect(port: u16) -> SendRequest<Full<Bytes>> {
+pub async fn connect(port: u16) -> Client {
     handshake(TcpStream::connect(("127.0.0.1", port)).await.expect("connected")).await
 }
 
+/// The same, for a client that takes little ahead of its reading.
+pub async fn connect_narrow(port: u16) -> Client {
+    let tcp = TcpStream::connect(("127.0.0.1", port)).await.expect("connected");
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(16 * 1024);
+    let (sender, connection) = builder.handshake(TokioIo::new(tcp)).await.expect("a handshake");
+    tokio::spawn(connection);
+    sender
+}
+
 /// A client's connection over `io`.
-pub async fn handshake(
-    io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-) -> SendRequest<Full<Bytes>> {
+pub async fn handshake(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Client {
     let shaken = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(io));
     let (sender, connection) = shaken.await.expect("a handshake");
     tokio::spawn(connection);
@@ -150,7 +161,7 @@ pub struct Answer {
 
 /// Posts `body` and reads the answer whole; an error where it breaks off.
 pub async fn post(
-    sender: &SendRequest<Full<Bytes>>,
+    sender: &Client,
     path: &str,
     body: impl Into<Bytes>,
 ) -> Result<Answer, hyper::Error> {
@@ -160,10 +171,7 @@ pub async fn post(
 }
 
 /// Sends `request` and reads the answer whole; an error where it breaks off.
-pub async fn send(
-    sender: &SendRequest<Full<Bytes>>,
-    request: Request<Full<Bytes>>,
-) -> Result<Answer, hyper::Error> {
+pub async fn send(sender: &Client, request: Request<Full<Bytes>>) -> Result<Answer, hyper::Error> {
     let mut sender = sender.clone();
     sender.ready().await?;
     let response = sender.send_request(request).await?;
