@@ -108,6 +108,8 @@ impl Source {
         let unused = Some("http://127.0.0.1:1".to_owned());
         let overrides = Overrides { upstream: unused, ..Overrides::default() };
         let mut environment = environment();
+        // The bucket asked for, not the one that this process would write to.
+        environment.retain(|(name, _)| name != "FLOWTAP_BUCKET" && name != "FLOWTAP_BUCKET__URL");
         environment.push(("FLOWTAP_BUCKET".to_owned(), url.to_owned()));
         config::load(None, &overrides, &environment)
     }

@@ -147,7 +147,11 @@ impl Archive {
             self.gauge();
             match self.turn().await {
                 Turn::Uploaded => {}
-                Turn::Idle if self.draining.is_cancelled() => return,
+                Turn::Idle if self.draining.is_cancelled() => {
+                    if !self.queue.last_chance() {
+                        return;
+                    }
+                }
                 Turn::Idle => {
                     let (spool, draining) = (self.spool.clone(), self.draining.clone());
                     tokio::select! {
@@ -178,7 +182,7 @@ impl Archive {
             Ok(()) => self.succeeded(Some(id)),
             Err(Failure::Bucket(error)) => {
                 if !error.kind.is_transient() {
-                    self.queue.refused(id);
+                    self.queue.refused(id, Instant::now() + self.tempo.refused_for);
                 }
                 self.failed(&error)
             }
@@ -360,6 +364,8 @@ struct Queue {
     suspect: Option<SegmentId>,
     /// Refused while others were taken: until when they wait.
     refused: BTreeMap<SegmentId, Instant>,
+    /// The process ends: each refused segment had its last attempt, or has it now.
+    ending: bool,
 }
 
 impl Queue {
@@ -372,7 +378,16 @@ impl Queue {
         Some(*second.unwrap_or(first))
     }
 
-    fn refused(&mut self, id: SegmentId) {
+    /// At the end, what waits gets one more attempt: the bucket may have refused all of it then, not
+    /// just that one. False where there is nothing to try, or all was tried.
+    fn last_chance(&mut self) -> bool {
+        !std::mem::replace(&mut self.ending, true) && !std::mem::take(&mut self.refused).is_empty()
+    }
+
+    fn refused(&mut self, id: SegmentId, until: Instant) {
+        if self.ending {
+            self.refused.insert(id, until);
+        }
         self.suspect = if self.suspect.is_none() { Some(id) } else { None };
     }
 

@@ -177,7 +177,9 @@ fn understand(view: View<'_>, mut reading: Reading) -> Reading {
         Operation::Call => generic::read(&view, &answer, &mut reading),
         Operation::Feedback | Operation::Other => {}
     }
-    if reading.finish_reason.is_none() && folded.as_ref().is_some_and(Folded::failed) {
+    // A flow may name one of its outputs `error`; the models' formats may not.
+    let flow = matches!(reading.operation, Operation::Score | Operation::Call);
+    if !flow && reading.finish_reason.is_none() && folded.as_ref().is_some_and(Folded::failed) {
         reading.finish_reason = Some("error".to_owned());
     }
     if let Some(body) = view.request.json() {

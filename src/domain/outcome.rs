@@ -30,7 +30,7 @@ labelled! {
         Empty = "empty",
         /// The upstream said 4xx, or we refused a malformed request.
         ClientError = "client_error",
-        /// The upstream said 5xx (or Azure's 424, which stands for a failed model).
+        /// The upstream said 5xx, Azure's 424 (which stands for a failed model), or an error in mid-stream.
         UpstreamError = "upstream_error",
         /// No connection to the upstream, or it closed before it answered.
         ConnectError = "connect_error",

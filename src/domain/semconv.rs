@@ -131,8 +131,8 @@ pub fn error_type(status: Option<u16>, outcome: Outcome) -> Option<Cow<'static, 
     match outcome {
         Outcome::Ok | Outcome::Empty => None,
         Outcome::ClientError | Outcome::UpstreamError => match status {
-            Some(code) => Some(Cow::Owned(code.to_string())),
-            None => Some(Cow::Borrowed(outcome.label())),
+            Some(code @ 400..) => Some(Cow::Owned(code.to_string())),
+            _ => Some(Cow::Borrowed(outcome.label())),
         },
         _ => Some(Cow::Borrowed(outcome.label())),
     }

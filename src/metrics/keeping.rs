@@ -66,6 +66,7 @@ impl Keeping {
     }
 
     fn closed_sets_at_zero(&self) {
+        self.spool_unsynced.of([]);
         for (stage, reason) in
             DropStage::ALL.iter().flat_map(|s| DropReason::ALL.iter().map(move |r| (s, r)))
         {

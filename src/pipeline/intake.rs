@@ -11,8 +11,9 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
+use jiff::Timestamp;
 
-use crate::domain::{DropReason, DropStage, Exchange};
+use crate::domain::{DropReason, DropStage, Exchange, Outcome};
 use crate::ledger::{Hour, Ledger};
 use crate::metrics::Metrics;
 
@@ -26,6 +27,17 @@ const BATCH_MAX: usize = 1024;
 /// The traffic threads' end. The pipeline ends when the last clone is dropped.
 pub struct Intake {
     shared: Arc<Shared>,
+}
+
+/// What is known of an exchange that is lost as a whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending {
+    /// When its request's head had been read.
+    pub time: Timestamp,
+    /// The status sent to the client.
+    pub status: Option<u16>,
+    /// How it ended.
+    pub outcome: Outcome,
 }
 
 struct Shared {
@@ -59,13 +71,22 @@ impl Intake {
     /// Hands an exchange over; never waits. With the queue full it is counted and dropped.
     pub fn offer(&self, exchange: Box<Exchange>) {
         if let Err(refused) = self.shared.queue.push(exchange) {
-            return self.shared.lose(&refused);
+            let Exchange { tap, time, status, outcome, timing, .. } = &*refused;
+            let ending = Ending { time: *time, status: *status, outcome: *outcome };
+            return self.shared.lose(tap, ending, timing.total_us, DropReason::Full);
         }
         if self.shared.asleep.load(Ordering::Relaxed)
             && self.shared.asleep.swap(false, Ordering::SeqCst)
         {
             self.shared.wake();
         }
+    }
+}
+
+impl Intake {
+    /// An exchange of `tap` that took `total_us` was lost to a panic before it could be offered.
+    pub fn lost_to_panic(&self, tap: &str, ending: Ending, total_us: u64) {
+        self.shared.lose(tap, ending, total_us, DropReason::Panic);
     }
 }
 
@@ -94,12 +115,11 @@ impl Shared {
         }
     }
 
-    fn lose(&self, exchange: &Exchange) {
-        let hour = Hour::of(exchange.time);
+    fn lose(&self, tap: &str, ending: Ending, total_us: u64, reason: DropReason) {
+        let hour = Hour::of(ending.time);
         self.ledger.seen(hour, 1);
-        self.ledger.dropped(hour, DropStage::Intake, DropReason::Full, 1);
-        let seconds = exchange.timing.total_us as f64 / 1e6;
-        self.metrics.intake_only(&exchange.tap, exchange.status, exchange.outcome, seconds);
+        self.ledger.dropped(hour, DropStage::Intake, reason, 1);
+        self.metrics.intake_only(tap, ending.status, ending.outcome, total_us as f64 / 1e6);
     }
 }
 

@@ -28,7 +28,7 @@ use crate::spool::Writer;
 use crate::trace::Tracer;
 use crate::{dialect, tokens};
 
-pub use intake::{Intake, Outtake, intake};
+pub use intake::{Ending, Intake, Outtake, intake};
 
 /// Exchanges that may wait for their tokens to be counted.
 const COUNTING_MAX: usize = 1024;
@@ -143,6 +143,7 @@ impl Pipeline {
                 Ok(usage) => reading.usage = usage,
                 Err(_) => {
                     let hour = Hour::of(understood.exchange.time);
+                    self.outlets.metrics.panicked("tokens");
                     self.outlets.ledger.dropped(hour, DropStage::Tokens, DropReason::Panic, 1);
                 }
             }

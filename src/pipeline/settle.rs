@@ -52,7 +52,6 @@ impl Pipeline {
         let ms = |us: u64| us as f64 / 1000.0;
         let first_token_us =
             reading.first_content_offset.and_then(|at| exchange.response.arrival_us(at));
-        let empty = exchange.outcome == Outcome::Ok && reading.empty;
         Summary {
             id: exchange.id,
             time: exchange.time,
@@ -64,7 +63,7 @@ impl Pipeline {
             method: exchange.method.to_string(),
             path: exchange.path.clone(),
             status: exchange.status,
-            outcome: if empty { Outcome::Empty } else { exchange.outcome },
+            outcome: outcome(exchange.outcome, reading),
             fault: exchange.fault,
             model: reading.model.clone(),
             stream: reading.stream,
@@ -168,4 +167,14 @@ impl Pipeline {
 fn for_figures(summary: Summary) -> Summary {
     let (method, path) = (String::new(), String::new());
     Summary { method, path, finish_reason: None, response_id: None, ..summary }
+}
+
+/// What the bytes say of an answer that came whole: an error told in mid-stream, after the 200 was sent,
+/// is the upstream's all the same.
+fn outcome(on_the_wire: Outcome, reading: &Reading) -> Outcome {
+    match on_the_wire {
+        Outcome::Ok if reading.finish_reason.as_deref() == Some("error") => Outcome::UpstreamError,
+        Outcome::Ok if reading.empty => Outcome::Empty,
+        other => other,
+    }
 }

@@ -121,6 +121,14 @@ async fn http1_over(
     Ok(Sender::Http1(sender))
 }
 
+/// What an upstream may send ahead on one stream: what a client that does not read can pile up here.
+const HTTP2_STREAM_WINDOW: u32 = 256 * 1024;
+/// What it may send ahead in all; as large as Go's client grants. Streams are bounded each, so it
+/// holds no more memory; but h2 lets small unread DATA frames cost at most half of it, and ends the
+/// whole connection past that. Streamed tokens are small frames: with a window of 64 KiB some 130 of
+/// them in one burst ended every stream on the connection (measured).
+const HTTP2_CONNECTION_WINDOW: u32 = 1 << 30;
+
 async fn http2_over(
     io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
 ) -> Result<Sender, ConnectError> {
@@ -129,7 +137,8 @@ async fn http2_over(
         .timer(TokioTimer::new())
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10))
-        .adaptive_window(true)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW)
         .max_header_list_size(256 * 1024);
     let (sender, connection) = builder.handshake(TokioIo::new(io)).await?;
     tokio::spawn(async move { drop(connection.await) });

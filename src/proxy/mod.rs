@@ -22,6 +22,7 @@ mod upgrade;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -188,6 +189,7 @@ fn bind_tap(
         in_flight: outlets.metrics.in_flight(&tap.name),
         connections: outlets.metrics.connections(&tap.name),
         metrics: outlets.metrics.clone(),
+        cut: AtomicBool::new(false),
         tracing: config.trace.is_some(),
     };
     Ok(BoundTap {
@@ -218,6 +220,7 @@ async fn work(
     let Some(tasks) = listeners.first().map(|(listener, _)| listener.tasks.clone()) else {
         return;
     };
+    let taps: Vec<_> = listeners.iter().map(|(listener, _)| Arc::clone(&listener.tap)).collect();
     let accepting = TaskTracker::new();
     for (listener, socket) in listeners {
         match tokio::net::TcpListener::from_std(socket) {
@@ -230,6 +233,7 @@ async fn work(
     accepting.wait().await;
     tasks.close();
     if tokio::time::timeout(deadline, tasks.wait()).await.is_err() {
+        taps.iter().for_each(|tap| tap.cut.store(true, Ordering::Relaxed));
         tracing::warn!(connections = tasks.len(), "cut at the drain deadline");
     }
 }

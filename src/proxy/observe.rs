@@ -19,6 +19,7 @@ use super::io::{ConnectionState, Phase};
 use super::tap::TapShared;
 use crate::capture::Recorder;
 use crate::domain::{CapturedBody, Exchange, ExchangeId, Outcome, Timing, TraceContext};
+use crate::pipeline::Ending;
 
 /// Why the client's body ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,9 +247,8 @@ impl Observation {
         }
     }
 
-    fn finish(&mut self) -> Box<Exchange> {
+    fn finish(&mut self, outcome: Outcome) -> Box<Exchange> {
         let response = std::mem::replace(&mut self.response, self.tap.recorder());
-        let outcome = self.outcome.unwrap_or_else(|| self.outcome_from_bytes(&response));
         let timing = Timing {
             total_us: micros(self.started),
             head_us: self.head_us,
@@ -274,9 +274,14 @@ impl Observation {
         })
     }
 
+    /// The client did not read for too long, or the process ends.
+    fn is_cut_by_us(&self) -> bool {
+        self.connection.is_stalled() || self.tap.cut.load(Ordering::Relaxed)
+    }
+
     fn outcome_from_bytes(&self, response: &Recorder) -> Outcome {
         match self.status {
-            _ if !response.is_complete() && self.connection.is_stalled() => Outcome::Timeout,
+            _ if !response.is_complete() && self.is_cut_by_us() => Outcome::Timeout,
             _ if !response.is_complete() => Outcome::ClientAbort,
             // Azure's front door turns any failure of the model's container into 424.
             Some(424)
@@ -296,10 +301,12 @@ impl Drop for Observation {
         self.tap.in_flight.dec();
         self.connection.set_phase(Phase::Idle);
         let tap = Arc::clone(&self.tap);
-        contained(&tap, "finish", || {
-            let exchange = self.finish();
-            self.tap.intake.offer(exchange);
-        });
+        let outcome = self.outcome.unwrap_or_else(|| self.outcome_from_bytes(&self.response));
+        let ending = Ending { time: self.time, status: self.status, outcome };
+        match contained(&tap, "finish", || self.finish(outcome)) {
+            Some(exchange) => tap.intake.offer(exchange),
+            None => tap.intake.lost_to_panic(&tap.name, ending, micros(self.started)),
+        }
     }
 }
 

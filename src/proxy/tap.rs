@@ -1,6 +1,7 @@
 //! What all connections of one tap share.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::capture::{BodyLimits, HeaderSelection, Recorder};
 use crate::config;
@@ -38,6 +39,8 @@ pub struct TapShared {
     pub in_flight: Gauge,
     /// Open client connections.
     pub connections: Gauge,
+    /// The drain deadline has passed: what is under way ends by our own doing.
+    pub cut: AtomicBool,
     /// Spans are exported, so that our own `traceparent` goes upstream.
     pub tracing: bool,
 }

@@ -7,6 +7,7 @@ mod chain;
 mod conformance;
 mod faults;
 mod gcs_front;
+mod live;
 mod stores;
 mod wire;
 

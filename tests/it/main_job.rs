@@ -253,3 +253,24 @@ fn sessions_are_kept_whole() {
     assert_eq!(samples.len() % 3, 0, "{} samples", samples.len());
     assert!((15..=105).contains(&samples.len()), "{} samples", samples.len());
 }
+
+#[test]
+fn an_error_told_in_mid_stream_is_the_upstreams() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/anthropic/message-error.sse");
+    let events = std::fs::read_to_string(folder).expect("a fixture");
+    let upstream = Upstream::answering(format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: {}\r\n\r\n{events}",
+        events.len()
+    ));
+    let flowtap = Setup::before(upstream.port).top("sample: {rate: 0, errors: 1}").start();
+    let mut client = flowtap.client();
+    let body = r#"{"model":"claude-sonnet-4","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"Hi"}]}"#;
+    client.send(json_post("/v1/messages", body));
+    assert_eq!(client.read_response().text(), events);
+    let failed = ["outcome=\"upstream_error\"", "status=\"2xx\""];
+    flowtap.await_metric("flowtap_requests_total", &failed, 1.0);
+    let record = flowtap.stop().rows("exchanges").remove(0);
+    assert_eq!(record["outcome"], "upstream_error", "{record}");
+    assert_eq!(record["answer"], "Let me look.");
+    assert_eq!(record["sample"], json!({"reason": "error", "probability": 1.0}));
+}

@@ -11,7 +11,8 @@ use crate::support::process::resident_bytes;
 use crate::support::tap::{Setup, Stopped};
 use crate::support::wire::{Peer, Upstream, json_post, json_response};
 
-const CHAT: &str = "/v1/chat/completions";
+/// The path of chat completions.
+pub const CHAT: &str = "/v1/chat/completions";
 const STREAM_HEAD: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
 const WITHIN: Duration = Duration::from_secs(10);

@@ -1,5 +1,8 @@
 //! What the tests share: scripted peers, raw clients, processes that end with the test.
 
+pub mod books;
+pub mod certs;
+pub mod multiplexed;
 pub mod process;
 pub mod servers;
 pub mod tap;

@@ -205,6 +205,15 @@ impl Flowtap {
     pub fn terminate(&self) {
         self.process.terminate();
     }
+
+    /// Waits for the end that [`Self::terminate`] asked for: a second request would cut it short.
+    #[track_caller]
+    pub fn ended(mut self) -> Stopped {
+        let status = self.process.await_end(Duration::from_secs(30));
+        let printed = self.process.printed();
+        assert!(status.success(), "flowtap ended with {status}:\n{printed}");
+        Stopped { folder: self.folder.take().expect("kept until the end"), printed }
+    }
 }
 
 /// What a flowtap left behind.

@@ -9,13 +9,16 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// No read in a test waits longer.
-const READ_WITHIN: Duration = Duration::from_secs(20);
+pub const READ_WITHIN: Duration = Duration::from_secs(20);
+
+/// Every byte that came, by connection.
+type Log = Arc<Mutex<Vec<Vec<u8>>>>;
 
 /// A raw-socket upstream. Each connection runs the script on a thread of its own.
 pub struct Upstream {
     /// Where it listens.
     pub port: u16,
-    log: Arc<Mutex<Vec<Vec<u8>>>>,
+    log: Log,
     closing: Arc<AtomicBool>,
 }
 
@@ -71,7 +74,7 @@ impl Drop for Upstream {
 pub struct Peer {
     stream: TcpStream,
     buffer: Vec<u8>,
-    log: Option<(Arc<Mutex<Vec<Vec<u8>>>>, Option<usize>)>,
+    log: Option<(Log, Option<usize>)>,
 }
 
 /// A message as it came: head and body, the body raw (chunk framing left in).
@@ -127,7 +130,7 @@ fn dechunked(raw: &[u8]) -> Vec<u8> {
 }
 
 impl Peer {
-    fn new(stream: TcpStream, log: Arc<Mutex<Vec<Vec<u8>>>>) -> Self {
+    fn new(stream: TcpStream, log: Log) -> Self {
         stream.set_read_timeout(Some(READ_WITHIN)).expect("a timeout");
         stream.set_nodelay(true).expect("nodelay");
         Self { stream, buffer: Vec::new(), log: Some((log, None)) }
