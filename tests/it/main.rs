@@ -7,6 +7,7 @@ mod bucket;
 mod cli;
 mod config;
 mod fixtures;
+mod include_usage;
 mod main_job;
 mod peers;
 mod proxy;
