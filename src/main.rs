@@ -15,6 +15,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Start failure.
 const START_FAILED: u8 = 1;
+/// The ledger and the samples do not agree, or there are none.
+const NOT_PROVEN: u8 = 1;
 /// Wrong arguments, as in sysexits.h.
 const USAGE: u8 = 64;
 /// Faulty configuration, as in sysexits.h.
@@ -56,7 +58,11 @@ enum Command {
         #[command(flatten)]
         source: Source,
     },
-    /// Prove from a bucket what was seen, kept, dropped and stored
+    /// Prove from a bucket what was seen, kept, dropped and stored; exits 1 where that fails
+    ///
+    /// Holds the ledger against the samples that lie beside it, for every hour of every run. Options of
+    /// the bucket come from the environment, as for a flowtap that writes there: FLOWTAP_BUCKET__REGION,
+    /// FLOWTAP_BUCKET__ENDPOINT, FLOWTAP_BUCKET__ACCESS_KEY_FILE and so on, or the cloud's own variables.
     Verify {
         /// The bucket: file:///path, s3://name/prefix, az://account/container/prefix, gs://name/prefix
         #[arg(value_name = "BUCKET_URL")]
@@ -198,7 +204,13 @@ fn verify(bucket: &str, json: bool) -> ExitCode {
         Ok(json) => print(&json.unwrap_or_else(|| report.to_string())),
         Err(error) => return fail(START_FAILED, &error),
     };
-    ExitCode::from(if report.ok { 0 } else { START_FAILED })
+    if report.checked.is_empty() {
+        return fail(
+            NOT_PROVEN,
+            &format!("{bucket}: no ledger and no samples; is it the right one?"),
+        );
+    }
+    ExitCode::from(if report.ok { 0 } else { NOT_PROVEN })
 }
 
 fn print(text: &str) -> ExitCode {

@@ -55,7 +55,7 @@ pub struct Checked {
 /// All hours of all runs, by hour and run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// True where nothing is wrong.
+    /// True where something was found and nothing of it is wrong: an empty folder proves nothing.
     pub ok: bool,
     /// Every hour of every run.
     pub checked: Vec<Checked>,
@@ -82,7 +82,8 @@ pub async fn verify(bucket: &dyn Bucket) -> Result<Report, BucketError> {
     for ((hour, run), hourly) in hours {
         checked.push(check(bucket, run, hour, hourly).await?);
     }
-    Ok(Report { ok: checked.iter().all(|hour| hour.findings.is_empty()), checked })
+    let right = checked.iter().all(|hour| hour.findings.is_empty());
+    Ok(Report { ok: right && !checked.is_empty(), checked })
 }
 
 /// What was found of one hour of one run.

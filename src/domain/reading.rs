@@ -163,3 +163,60 @@ impl Reading {
         }
     }
 }
+
+impl Reading {
+    /// Bytes that the parsed texts take on the heap: for hostile JSON a hundred times its text. Rough,
+    /// and never much too few.
+    pub fn heap_bytes(&self) -> u64 {
+        let columns = [&self.question, &self.answer, &self.context, &self.ground_truth];
+        let bodies = [&self.chat_history, &self.request_body, &self.response_body];
+        let values = columns.into_iter().chain(bodies).flatten().map(heap_bytes);
+        let counted = self.countable.as_ref().map_or(0, Countable::heap_bytes);
+        (values.sum::<usize>() + counted) as u64
+    }
+}
+
+impl Countable {
+    fn heap_bytes(&self) -> usize {
+        let turns = self.turns.iter().map(|turn| size_of::<ChatTurn>() + turn.text.capacity());
+        let texts = self.input.iter().chain(&self.output);
+        turns.sum::<usize>()
+            + texts.map(|text| size_of::<String>() + text.capacity()).sum::<usize>()
+    }
+}
+
+/// Parsers bound the depth, so this may recurse.
+fn heap_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.capacity(),
+        Value::Array(items) => {
+            items.capacity() * size_of::<Value>() + items.iter().map(heap_bytes).sum::<usize>()
+        }
+        Value::Object(members) => {
+            // Entries with key and hash, and a table of indices, both with room to grow.
+            let entry = size_of::<Value>() + size_of::<String>() + 24;
+            let room = members.len().next_power_of_two().max(4) * entry;
+            let within = members.iter().map(|(key, value)| key.capacity() + heap_bytes(value));
+            room + within.sum::<usize>()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_reading_takes_is_told_by_its_parts_and_not_by_its_text() {
+        let mut reading = Reading::new(Dialect::Generic, Operation::Other);
+        assert_eq!(reading.heap_bytes(), 0);
+        let text = format!("[{}0]", r#"{"":0},"#.repeat(1000));
+        reading.request_body = serde_json::from_str(&text).ok();
+        assert!(reading.heap_bytes() > 50 * text.len() as u64, "{}", reading.heap_bytes());
+        reading.request_body = Some(Value::String("x".repeat(1000)));
+        reading.countable =
+            Some(Countable { output: vec!["y".repeat(500)], ..Countable::default() });
+        assert!((1500..1700).contains(&reading.heap_bytes()), "{}", reading.heap_bytes());
+    }
+}

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::config::{self, Config};
-use crate::domain::{DropReason, DropStage, Exchange, MemoryBudget, Reading, Row};
+use crate::domain::{DropReason, DropStage, Exchange, MemoryBudget, Reading, Reservation, Row};
 use crate::drain::Drain;
 use crate::ledger::{Hour, Ledger};
 use crate::metrics::Metrics;
@@ -45,7 +45,7 @@ pub struct Outlets {
     pub spool: Writer,
     /// Spans, if they are exported.
     pub tracer: Option<Tracer>,
-    /// What captured bodies hold, for its gauge.
+    /// What captured bodies hold, and readings that wait for their tokens.
     pub budget: MemoryBudget,
 }
 
@@ -63,6 +63,8 @@ pub struct Pipeline {
 struct Understood {
     exchange: Box<Exchange>,
     reading: Reading,
+    /// What the reading takes of the memory budget while it waits.
+    held: Reservation,
 }
 
 impl Pipeline {
@@ -107,7 +109,7 @@ impl Pipeline {
         let basics =
             (Arc::clone(&exchange.tap), exchange.status, exchange.outcome, exchange.timing);
         let understood = catch_unwind(AssertUnwindSafe(|| self.understand(exchange)));
-        let Ok(understood) = understood else {
+        let Ok(mut understood) = understood else {
             let (tap, status, outcome, timing) = basics;
             self.outlets.metrics.intake_only(&tap, status, outcome, timing.total_us as f64 / 1e6);
             return self.lose_to_panic(hour);
@@ -115,12 +117,17 @@ impl Pipeline {
         if !needs_counting(&understood) {
             return self.settle(understood);
         }
-        match to_count.try_send(understood) {
-            Ok(()) => {}
-            Err(TrySendError::Full(understood) | TrySendError::Disconnected(understood)) => {
-                self.outlets.ledger.dropped(hour, DropStage::Tokens, DropReason::Full, 1);
-                self.settle(understood);
-            }
+        let fits = understood.held.try_grow(understood.reading.heap_bytes());
+        let refused = match fits {
+            false => Some(understood),
+            true => match to_count.try_send(understood) {
+                Ok(()) => None,
+                Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => Some(back),
+            },
+        };
+        if let Some(understood) = refused {
+            self.outlets.ledger.dropped(hour, DropStage::Tokens, DropReason::Full, 1);
+            self.settle(understood);
         }
     }
 
@@ -132,7 +139,7 @@ impl Pipeline {
             Some(tap) => dialect::read(&exchange, tap),
             None => Reading::new(crate::domain::Dialect::Generic, crate::domain::Operation::Other),
         };
-        Understood { exchange, reading }
+        Understood { exchange, reading, held: self.outlets.budget.reservation() }
     }
 
     fn count_all(&self, counting: &Receiver<Understood>) {
@@ -174,7 +181,7 @@ impl Pipeline {
 /// Tokens are counted where the upstream told nothing of them, or was cut before it told the output;
 /// never of failures, of which nobody knows what was spent.
 fn needs_counting(understood: &Understood) -> bool {
-    let Understood { exchange, reading } = understood;
+    let Understood { exchange, reading, .. } = understood;
     let Some(countable) = &reading.countable else { return false };
     if !exchange.status.is_some_and(|status| (200..300).contains(&status)) {
         return false;

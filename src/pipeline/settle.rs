@@ -31,7 +31,7 @@ impl Pipeline {
     }
 
     fn sampled_row(&self, understood: Understood) -> Option<Result<Row, DropReason>> {
-        let Understood { exchange, reading } = understood;
+        let Understood { exchange, reading, held: _held } = understood;
         let summary = self.summarise(&exchange, &reading);
         let sampling = self.decide(&exchange, reading.session.as_deref(), summary.outcome);
         // Names and paths come from clients and upstreams: they are redacted before any figure bears them.

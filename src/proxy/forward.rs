@@ -457,6 +457,9 @@ fn reply(
     }
     observation.own_time(began);
     let stripper = answered.strip_usage.then(|| Stripper::for_answer(&head)).flatten();
+    if stripper.is_some() {
+        guard::remove_in_order(&mut head.headers, |name| *name == CONTENT_LENGTH);
+    }
     let connection = answered.connection.map(|sender| (sender, Arc::clone(&passage.pool)));
     Response::from_parts(head, ResponseBody::streamed(body, observation, connection, stripper))
 }

@@ -77,6 +77,8 @@ pub fn inject(body: &[u8]) -> Option<Bytes> {
 #[derive(Debug, Default)]
 pub struct Stripper {
     pending: Vec<u8>,
+    /// No event ends before this place of `pending`.
+    searched: usize,
     gave_up: bool,
 }
 
@@ -93,13 +95,17 @@ impl Stripper {
             return chunk;
         }
         self.pending.extend_from_slice(&chunk);
-        let mut passed = Vec::new();
-        while let Some(length) = event_length(&self.pending) {
-            let event: Vec<u8> = self.pending.drain(..length).collect();
-            if !is_usage_event(&event) {
-                passed.extend_from_slice(&event);
+        let (mut passed, mut begin, mut searched) = (Vec::new(), 0, self.searched);
+        while let Some(end) = event_end(&self.pending, searched) {
+            let event = &self.pending[begin..end];
+            if !is_usage_event(event) {
+                passed.extend_from_slice(event);
             }
+            (begin, searched) = (end, end);
         }
+        self.pending.drain(..begin);
+        // A blank line that is cut in two is found with what comes next.
+        self.searched = self.pending.len().saturating_sub(3);
         if self.pending.len() > EVENT_BYTES_MAX {
             self.gave_up = true;
             passed.append(&mut self.pending);
@@ -113,11 +119,13 @@ impl Stripper {
     }
 }
 
-/// The length of the first whole event: to the end of its blank line.
-fn event_length(bytes: &[u8]) -> Option<usize> {
+/// Where the first event that ends behind `from` ends: after its blank line.
+fn event_end(bytes: &[u8], from: usize) -> Option<usize> {
     let ends = [b"\n\n".as_slice(), b"\r\n\r\n", b"\r\r"];
-    let end = |end: &[u8]| memchr::memmem::find(bytes, end).map(|at| at + end.len());
-    ends.into_iter().filter_map(end).min()
+    memchr::memchr2_iter(b'\n', b'\r', bytes.get(from..)?).find_map(|at| {
+        let rest = &bytes[from + at..];
+        ends.iter().find(|end| rest.starts_with(end)).map(|end| from + at + end.len())
+    })
 }
 
 /// The event that `include_usage` adds: no choices, and a usage that is not null.

@@ -21,6 +21,9 @@ use crate::capture::Recorder;
 use crate::domain::{CapturedBody, Exchange, ExchangeId, Outcome, Timing, TraceContext};
 use crate::pipeline::Ending;
 
+/// Of a path, so much is noted.
+const PATH_BYTES_MAX: usize = 2048;
+
 /// Why the client's body ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -176,7 +179,8 @@ impl Observation {
             broken: false,
         };
         observation.hook("request_head", |this| {
-            this.path = head.uri.path().to_owned();
+            let path = head.uri.path();
+            this.path = path[..path.floor_char_boundary(PATH_BYTES_MAX)].to_owned();
             this.request_headers = this.tap.selection.of_request(&head.headers);
         });
         observation

@@ -10,6 +10,7 @@ mod drain;
 mod faults;
 mod fixtures;
 mod http2;
+mod include_usage;
 mod main_job;
 mod peers;
 mod proxy;
