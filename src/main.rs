@@ -9,7 +9,7 @@ use flowtap::config::{self, Config, Overrides};
 use flowtap::{app, trace};
 
 /// An exchange is allocated on a traffic thread and freed on another, which this allocator does without
-/// a lock between them: a fifth of the CPU a request less than with glibc's (docs/PERFORMANCE.md).
+/// a lock between them (docs/PERFORMANCE.md tells what it gave).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -2,8 +2,8 @@
 //!
 //! Waking a sleeping worker for each request cost 5 futex calls of the 11 system calls a request
 //! (measured). Here the worker, once woken, gathers for [`GATHER`] before it empties the queue, so
-//! that a busy proxy wakes it at most 200 times a second and an idle one not at all. A longer time would
-//! let more gather than the processor's cache holds, and slow both sides.
+//! that a busy proxy wakes it at most 200 times a second and an idle one not at all. The time is short,
+//! so that little memory is in flight and what gathers can stay in the processor's cache.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
