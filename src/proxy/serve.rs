@@ -197,7 +197,10 @@ async fn serve_any(listener: Listener, stream: ClientStream) {
     state.set_phase(Phase::Serving);
     let shared = Arc::clone(&state);
     let for_service = listener.clone();
+    let asked = CancellationToken::new();
+    let first = asked.clone();
     let service = service_fn(move |request| {
+        first.cancel();
         // Streams of one connection overlap: each has a state of its own, and none a phase.
         let passage = passage(&for_service, &Arc::new(ConnectionState::default()));
         async move { Ok::<_, Infallible>(forward::forward(&passage, request).await) }
@@ -208,6 +211,7 @@ async fn serve_any(listener: Listener, stream: ClientStream) {
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = silence(&listener, &asked) => return,
         () = listener.stopping.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -215,6 +219,15 @@ async fn serve_any(listener: Listener, stream: ClientStream) {
     };
     if let Err(error) = ended {
         tracing::debug!(tap = &*listener.tap.name, %error, "connection ended");
+    }
+}
+
+/// Ends when a connection was never asked anything for as long as one may be idle: while it finds out
+/// which protocol a client speaks, and before HTTP/2's first request, hyper has no limit of its own.
+async fn silence(listener: &Listener, asked: &CancellationToken) {
+    let limit = listener.tap.settings.timeouts.keep_alive;
+    if tokio::time::timeout(limit, asked.cancelled()).await.is_ok() {
+        std::future::pending().await
     }
 }
 

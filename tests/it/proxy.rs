@@ -343,3 +343,19 @@ fn a_base_url_with_a_path_is_joined_once() {
     assert!(received.contains("POST /v1/chat/completions?x=1 HTTP/1.1"), "{received}");
     assert!(!received.contains("/v1/v1"), "{received}");
 }
+
+#[test]
+fn a_client_that_never_says_which_protocol_it_speaks_is_let_go() {
+    let upstream = Upstream::answering(json_response("{}"));
+    let flowtap = Setup::before(upstream.port)
+        .tap("http2: true\ntimeouts: {header: 300ms, keep_alive: 500ms}")
+        .start();
+    for said in ["", "PRI * HT", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET / HTTP/1.1\r\nHo"] {
+        let mut client = flowtap.client();
+        client.send(said);
+        assert!(client.is_closed_within(Duration::from_secs(5)), "after {said:?}");
+    }
+    let mut client = flowtap.client();
+    client.send(json_post("/score", "{}"));
+    assert_eq!(client.read_response().status(), 200);
+}
