@@ -143,7 +143,8 @@ mod tests {
         }
         assert_eq!(&*models.learn("gpt-4"), "gpt-4");
         let learnt = models.names.read().expect("lock").len();
-        assert_eq!(learnt, 5, "names used once fill no more than the first half");
+        // The sketch hashes with keys of chance, and names that share all its cells count together.
+        assert!((5..=7).contains(&learnt), "names used once fill the first half: {learnt} of 10");
         let label = (0..3).map(|_| models.learn("claude-3")).last().expect("three");
         assert_eq!(&*label, "claude-3", "a name in real use still gets in");
         for i in 0..30 {

@@ -206,6 +206,18 @@ fn tokens_are_those_of_the_published_tokenizer_where_nothing_is_reported() {
 }
 
 #[test]
+fn embeddings_whose_tokens_are_reported_are_not_counted() {
+    let answer = r#"{"object":"list","model":"text-embedding-3-small","data":[{"index":0,"embedding":[0.1]}],"usage":{"prompt_tokens":7,"total_tokens":7}}"#;
+    let upstream = Upstream::answering(json_response(answer));
+    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}").start();
+    let mut client = flowtap.client();
+    client.send(json_post("/v1/embeddings", r#"{"model":"text-embedding-3-small","input":"dry"}"#));
+    client.read_response();
+    let usage = flowtap.stop().rows("exchanges").remove(0)["usage"].clone();
+    assert_eq!((&usage["input"], &usage["source"]), (&json!(7), &json!("reported")), "{usage}");
+}
+
+#[test]
 fn after_a_kill_nothing_fsynced_is_missing_and_the_lost_window_is_named() {
     let upstream = Upstream::answering(json_response(ANSWER));
     let setup = Setup::before(upstream.port).top("sample: {rate: 1}");
