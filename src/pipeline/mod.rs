@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::config::{self, Config};
-use crate::domain::{DropReason, DropStage, Exchange, MemoryBudget, Reading, Reservation, Row};
+use crate::domain::{
+    DropReason, DropStage, Exchange, MemoryBudget, Operation, Reading, Reservation, Row,
+};
 use crate::drain::Drain;
 use crate::ledger::{Hour, Ledger};
 use crate::metrics::Metrics;
