@@ -7,6 +7,7 @@
 
 mod body;
 mod connect;
+mod failure;
 mod forward;
 mod guard;
 mod include_usage;
@@ -15,6 +16,7 @@ mod observe;
 mod pool;
 mod refuse;
 mod route;
+mod send;
 mod serve;
 mod tap;
 mod tls;
