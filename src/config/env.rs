@@ -12,7 +12,7 @@ use super::table::{Key, LATER, ROOT};
 const PREFIX: &str = "FLOWTAP_";
 
 /// Variables with the prefix that are no keys: the command line's own, and our tests'.
-const RESERVED: &[&str] = &["FLOWTAP_CONFIG", "FLOWTAP_BLESS"];
+const RESERVED: &[&str] = &["FLOWTAP_CONFIG", "FLOWTAP_BLESS", "FLOWTAP_PEERS"];
 
 /// Replaces `${VAR}` and `${VAR:-default}` in every value of the file; `$${` is a plain `${`.
 pub(super) fn expand(node: &mut Node, env: &[(String, String)], report: &mut Report) {
