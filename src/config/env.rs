@@ -15,6 +15,7 @@ const PREFIX: &str = "FLOWTAP_";
 const RESERVED: &[&str] = &[
     "FLOWTAP_CONFIG",
     "FLOWTAP_BLESS",
+    "FLOWTAP_PEERS",
     #[cfg(feature = "failpoints")]
     "FLOWTAP_FAILPOINT",
 ];
