@@ -4,7 +4,7 @@
 //! (measured). Here the worker, once woken, gathers for [`GATHER`] before it empties the queue, so
 //! that a busy proxy wakes it at most 50 times a second and an idle one not at all.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::Duration;
@@ -32,6 +32,8 @@ struct Shared {
     worker: OnceLock<Thread>,
     asleep: AtomicBool,
     intakes: AtomicUsize,
+    /// The latest beginning of an exchange that was turned away, in microseconds since the epoch.
+    lost_us: AtomicI64,
     ledger: Ledger,
     metrics: Metrics,
 }
@@ -48,6 +50,7 @@ pub fn intake(exchanges_max: usize, ledger: Ledger, metrics: Metrics) -> (Intake
         worker: OnceLock::new(),
         asleep: AtomicBool::new(false),
         intakes: AtomicUsize::new(1),
+        lost_us: AtomicI64::new(i64::MIN),
         ledger,
         metrics,
     });
@@ -95,6 +98,7 @@ impl Shared {
 
     fn lose(&self, exchange: &Exchange) {
         let hour = Hour::of(exchange.time);
+        self.lost_us.fetch_max(exchange.time.as_microsecond(), Ordering::Relaxed);
         self.ledger.seen(hour, 1);
         self.ledger.dropped(hour, DropStage::Intake, DropReason::Full, 1);
         let seconds = exchange.timing.total_us as f64 / 1e6;
@@ -103,16 +107,21 @@ impl Shared {
 }
 
 impl Outtake {
-    /// Waits for exchanges, for a second at most, and moves them to `batch`. False once every
+    /// When the last exchange that was turned away had begun.
+    pub fn lost_until(&self) -> Option<jiff::Timestamp> {
+        jiff::Timestamp::from_microsecond(self.shared.lost_us.load(Ordering::Relaxed)).ok()
+    }
+
+    /// Waits for exchanges, for `patience` and a second at most, and moves them to `batch`. False once every
     /// [`Intake`] is gone and the queue is empty.
-    pub fn next_batch(&self, batch: &mut Vec<Box<Exchange>>) -> bool {
+    pub fn next_batch(&self, batch: &mut Vec<Box<Exchange>>, patience: Duration) -> bool {
         let shared = &*self.shared;
         shared.worker.get_or_init(std::thread::current);
         let closed = shared.is_closed();
         if shared.queue.is_empty() && !closed {
             shared.asleep.store(true, Ordering::SeqCst);
             if shared.queue.is_empty() && !shared.is_closed() {
-                std::thread::park_timeout(IDLE);
+                std::thread::park_timeout(IDLE.min(patience));
             }
             shared.asleep.store(false, Ordering::SeqCst);
             if !shared.queue.is_empty() {

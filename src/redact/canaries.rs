@@ -150,7 +150,7 @@ fn record_of(mode: RedactMode, capture: CaptureMode, operation: Operation, text:
     let headers =
         [("x-note", text), ("authorization", text), ("referer", text), ("x-secret", text)];
     let exchange = exchange(&path, &headers, text);
-    redactor(mode).record(&exchange, reading(operation, text), summary(&path, text), capture)
+    redactor(mode).record(&exchange, reading(operation, text), summary(&path, text), capture, Vec::new())
 }
 
 /// The record as it is written, and what serialisation leaves out but spans show.
