@@ -18,9 +18,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::config::{self, Config};
-use crate::domain::{
-    Call, DropReason, DropStage, Exchange, MemoryBudget, Operation, Reading, Row,
-};
+use crate::domain::{Call, DropReason, DropStage, Exchange, MemoryBudget, Operation, Reading, Row};
 use crate::drain::Drain;
 use crate::join::Ticket;
 use crate::ledger::{Hour, Ledger};

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::{Pipeline, Understood};
 use crate::config::CaptureMode;
 use crate::domain::{
-    Call, Dataset, DropReason, DropStage, Exchange, Outcome, Reading, Row, Sample, Sampling, Summary,
-    semconv,
+    Call, Dataset, DropReason, DropStage, Exchange, Outcome, Reading, Row, Sample, Sampling,
+    Summary, semconv,
 };
 use crate::join::Ticket;
 use crate::ledger::Hour;

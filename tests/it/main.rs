@@ -6,6 +6,7 @@ mod archive;
 mod bucket;
 mod cli;
 mod config;
+mod join;
 mod main_job;
 mod peers;
 mod proxy;
