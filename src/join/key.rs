@@ -21,6 +21,8 @@ pub enum Key {
     Request(Box<str>),
     /// By the trace that both belong to.
     Trace(TraceId),
+    /// Not at all, while only one exchange was under way that it can have been made for.
+    Unnamed,
 }
 
 impl Key {
@@ -33,19 +35,21 @@ impl Key {
 
 #[derive(Deserialize)]
 struct Promptflow {
-    root_run_id: String,
+    root_run_id: Option<String>,
 }
 
-/// The name in [`PROMPTFLOW_HEADER`]; `None` where the header is missing, repeated, longer than
-/// 4 KiB, no JSON object, or without a `root_run_id` of 1 to 128 characters.
+/// What [`PROMPTFLOW_HEADER`] names: a request, or [`Key::Unnamed`] where it has no `root_run_id`,
+/// which is so for calls that a flow makes only while its streamed answer is being read. `None`
+/// where the header is missing, repeated, longer than 4 KiB, no JSON object, or where `root_run_id`
+/// has not 1 to 128 characters.
 pub fn run_id(headers: &HeaderMap) -> Option<Key> {
     let mut values = headers.get_all(PROMPTFLOW_HEADER).iter();
     let value = values.next().filter(|_| values.next().is_none())?.as_bytes();
-    if value.len() > HEADER_BYTES_MAX {
+    if value.len() > HEADER_BYTES_MAX || !value.starts_with(b"{") {
         return None;
     }
     let told: Promptflow = serde_json::from_slice(value).ok()?;
-    Key::request(&told.root_run_id)
+    told.root_run_id.map_or(Some(Key::Unnamed), |name| Key::request(&name))
 }
 
 #[cfg(test)]
@@ -64,6 +68,7 @@ mod tests {
     fn the_run_is_read_from_the_header_that_promptflow_sends() {
         let sent = r#"{"execution_target": "dag", "run_mode": "Test", "flow_id": "default_flow_id", "root_run_id": "r-7"}"#;
         assert_eq!(read(&[sent]), Some(Key::Request("r-7".into())));
+        assert_eq!(read(&["{}"]), Some(Key::Unnamed), "sent from within a streamed answer");
     }
 
     #[test]
@@ -75,10 +80,9 @@ mod tests {
         let bad = [
             "",
             "r-7",
-            "{}",
             "[]",
+            r#"["r"]"#,
             r#"{"root_run_id":7}"#,
-            r#"{"root_run_id":null}"#,
             r#"{"root_run_id":"r"} x"#,
             r#"{"root_run_id":"r","root_run_id":"s"}"#,
             &id(""),

@@ -5,7 +5,8 @@
 //! and takes it. A call belongs to the flow of its name that was under way when it began, so a name
 //! that a client uses again and again still tells its requests apart. Where two flows of one name
 //! overlap nobody can tell whose a call is: then neither gets any, because no figure is better than
-//! a wrong one.
+//! a wrong one. A call that comes from prompt flow without a name belongs to the only exchange that
+//! was under way when it began, if there was only one.
 //!
 //! Everything is bounded, by requests, by bytes and by time; the oldest goes first. Where something
 //! was lost while a flow was under way, what it takes is marked incomplete. No I/O, no clock.
@@ -87,6 +88,8 @@ pub struct Join {
     bytes: usize,
     /// The latest beginning of what was lost.
     lost_until: Option<Timestamp>,
+    /// The latest beginning of an unnamed call of which nobody knows whose it is.
+    unclear_until: Option<Timestamp>,
 }
 
 #[derive(Debug, Default)]
@@ -125,6 +128,7 @@ impl Join {
             flows: Aged::default(),
             bytes: 0,
             lost_until: None,
+            unclear_until: None,
         }
     }
 
@@ -185,9 +189,16 @@ impl Join {
         self.lost_until = self.lost_until.max(Some(began));
     }
 
+    /// An unnamed call began at `began` while it could have been made for several requests, or for none.
+    pub fn unclear(&mut self, began: Timestamp) {
+        self.unclear_until = self.unclear_until.max(Some(began));
+        self.tell(JoinFate::Orphan, 1);
+    }
+
     /// A flow has ended, and will [`Self::take`] what is its own.
     pub fn announce(&mut self, claim: &Claim, now: Instant) {
-        for key in &claim.keys {
+        // What is unnamed is one flow's only in any case: no two were under way when it began.
+        for key in claim.keys.iter().filter(|key| **key != Key::Unnamed) {
             let flows = self.flows.entry(key, now);
             let overlapping = flows.iter_mut().filter(|flow| flow.overlaps(claim));
             let overlapped = overlapping.map(|flow| flow.overlapped = true).count() > 0;
@@ -217,7 +228,10 @@ impl Join {
         let mut slots = Vec::new();
         let mut lost_until = self.lost_until;
         for key in &claim.keys {
-            let is_clear = self.settle(key, claim.id);
+            let is_clear = *key == Key::Unnamed || self.settle(key, claim.id);
+            if *key == Key::Unnamed {
+                lost_until = lost_until.max(self.unclear_until);
+            }
             let Some(calls) = self.calls.get_mut(key).filter(|_| is_clear) else { continue };
             lost_until = lost_until.max(calls.lost_until);
             let (own, rest) = calls.slots.drain(..).partition::<Vec<_>, _>(|s| claim.owns(s));

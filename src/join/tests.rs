@@ -157,6 +157,29 @@ fn what_was_lost_makes_the_flows_of_that_time_incomplete() {
 }
 
 #[test]
+fn an_unnamed_call_is_the_only_flows_or_makes_those_of_its_time_incomplete() {
+    let mut table = table(10);
+    let unnamed = Ticket { key: Key::Unnamed, ..ticket("x", 12) };
+    assert!(table.join.expect(&unnamed, table.now));
+    table.join.arrive(&unnamed, call(Some(1)));
+    table.call("a", 11, 2);
+    let streamed = |name: &str, from_ms, to_ms| {
+        let mut claim = claim(name, from_ms, to_ms);
+        claim.keys.push(Key::Unnamed);
+        claim
+    };
+    let (a, b) = (streamed("a", 10, 20), streamed("b", 15, 30));
+    table.join.announce(&a, table.now);
+    table.join.announce(&b, table.now);
+    let taken = table.join.take(&a);
+    assert_eq!((inputs(&taken), taken.complete), (vec![2, 1], true));
+    table.join.unclear(time(18));
+    assert!(!table.join.take(&b).complete);
+    let plain = table.flow("c", 15, 30);
+    assert!(table.join.take(&plain).complete, "one that did not stream makes none without a name");
+}
+
+#[test]
 fn a_flood_of_orphans_is_bounded_in_number_and_in_bytes() {
     let mut table = table(100);
     for n in 0..10_000 {

@@ -85,6 +85,11 @@ impl Pipeline {
         let Some(joining) = &self.joining else { return self.finish(understood, to_count) };
         let now = Instant::now();
         let ticket = ticket(&understood.exchange, &understood.reading);
+        let is_unclear = |ticket: &Ticket| ticket.key == Key::Unnamed && !understood.exchange.alone;
+        if ticket.as_ref().is_some_and(is_unclear) {
+            joining.join().unclear(understood.exchange.time);
+            return self.finish(understood, to_count);
+        }
         understood.ticket = ticket.filter(|ticket| joining.join().expect(ticket, now));
         let claim = self.claim(&understood.exchange, &understood.reading);
         let makes_calls =
@@ -216,12 +221,14 @@ impl Pipeline {
         if !may_have_calls {
             return None;
         }
+        let streams = reading.operation == Operation::Score && reading.stream;
+        let unnamed = streams.then_some(Key::Unnamed);
         let name = exchange.request_id.as_deref().and_then(Key::request);
         let by_trace = !is_model_call(reading.operation) && self.is_trace_shared(exchange);
         let trace = by_trace.then_some(Key::Trace(exchange.trace.trace_id));
         let total = SignedDuration::from_micros(exchange.timing.total_us.min(u64::MAX >> 2) as i64);
         Some(Claim {
-            keys: name.into_iter().chain(trace).collect(),
+            keys: name.into_iter().chain(trace).chain(unnamed).collect(),
             id: exchange.id,
             tap: exchange.tap.clone(),
             began: exchange.time,
@@ -236,9 +243,11 @@ fn ticket(exchange: &Exchange, reading: &Reading) -> Option<Ticket> {
         return None;
     }
     let trace = &exchange.trace;
+    let told = join::run_id(&exchange.request_headers);
     let traced = || trace.parent_span_id.map(|_| Key::Trace(trace.trace_id));
+    let named = told.clone().filter(|key| *key != Key::Unnamed);
     Some(Ticket {
-        key: join::run_id(&exchange.request_headers).or_else(traced)?,
+        key: named.or_else(traced).or(told)?,
         id: exchange.id,
         tap: exchange.tap.clone(),
         began: exchange.time,

@@ -174,6 +174,7 @@ fn bind_tap(
         tap.upstream.secure.then(|| tls::client(&tap.upstream)).transpose().map_err(tls_fault)?;
     let connector =
         Connector::new(&tap.upstream, client_tls, tap.timeouts.connect).map_err(|_| unusable())?;
+    let others = config.taps.iter().filter(|other| other.name != tap.name);
     let shared = TapShared {
         name: Arc::clone(&tap.name),
         route: Route::to(&tap.upstream).ok_or_else(unusable)?,
@@ -185,6 +186,7 @@ fn bind_tap(
         body_limits: BodyLimits::of(config.capture.body_bytes_max),
         selection: HeaderSelection::new(&config.capture.headers),
         in_flight: outlets.metrics.in_flight(&tap.name),
+        others_in_flight: others.map(|tap| outlets.metrics.in_flight(&tap.name)).collect(),
         connections: outlets.metrics.connections(&tap.name),
         metrics: outlets.metrics.clone(),
         tracing: config.trace.is_some(),

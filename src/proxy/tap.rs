@@ -36,6 +36,8 @@ pub struct TapShared {
     pub metrics: Metrics,
     /// Exchanges under way.
     pub in_flight: Gauge,
+    /// Exchanges under way at every other tap.
+    pub others_in_flight: Vec<Gauge>,
     /// Open client connections.
     pub connections: Gauge,
     /// Spans are exported, so that our own `traceparent` goes upstream.

@@ -94,6 +94,7 @@ fn exchange(path: &str, headers: &[(&'static str, &str)], request_id: &str) -> E
         timing: Timing::default(),
         request_id: Some(request_id.into()),
         trace,
+        alone: false,
     }
 }
 

@@ -344,6 +344,58 @@ fn a_flood_of_calls_without_a_flow_is_bounded_and_flows_go_on() {
 }
 
 #[test]
+fn a_call_from_within_a_streamed_answer_is_joined_where_only_one_flow_can_have_made_it() {
+    let port = ModelsPort::default();
+    let model = models(&Arc::default());
+    let models = port.clone();
+    let both = Arc::new(std::sync::Barrier::new(2));
+    // Prompt flow names no run in the header of such a call.
+    let flow = Upstream::start(move |peer| {
+        while let Some(request) = peer.read_request() {
+            let number = number(&request.text());
+            peer.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
+            let mut client = models.client();
+            for call in
+                [call("gpt4-prod", number, false, RUN, "{}"), call("mini", number, true, RUN, "{}")]
+            {
+                if number >= 100 {
+                    both.wait();
+                }
+                client.send(call);
+                assert_eq!(client.read_response().status(), 200);
+            }
+            if number >= 100 {
+                both.wait();
+            }
+            peer.chunk(format!("data: {{\"answer\": \"answer {number}\"}}\n\n"));
+            peer.send("0\r\n\r\n");
+        }
+    });
+    let flowtap = start(&flow, &model, &port, "");
+    ask(&flowtap, 20, 1);
+    std::thread::scope(|scope| {
+        for number in [100, 101] {
+            let mut client = flowtap.client();
+            scope.spawn(move || {
+                client.send(question(number));
+                assert_eq!(client.read_response().status(), 200);
+            });
+        }
+    });
+    let flows = samples(&flowtap.stop(), "chat");
+    for number in 0..20 {
+        let flow = &flows[&number][0];
+        assert_eq!(flow["calls"].as_array().map(Vec::len), Some(2), "{flow}");
+        assert_eq!(flow["calls"][0]["input"], reported(number).0);
+        assert_eq!(flow["usage"]["source"], "joined");
+    }
+    for number in [100, 101] {
+        let flow = &flows[&number][0];
+        assert_eq!((&flow["calls"], &flow["usage"]["source"]), (&json!([]), &json!("counted")));
+    }
+}
+
+#[test]
 fn a_refused_call_is_listed_and_spends_nothing() {
     let port = ModelsPort::default();
     let refusal = r#"{"error":{"code":"429","message":"slow down"}}"#;
