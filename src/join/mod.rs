@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 
 mod aged;
 mod key;
+mod losses;
 mod usage;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ mod tests;
 
 use aged::Aged;
 pub use key::{Key, PROMPTFLOW_HEADER, run_id};
+use losses::Losses;
 pub use usage::usage;
 
 /// How long a call waits for its flow, and a settled flow is remembered: longer than flows take.
@@ -86,10 +88,9 @@ pub struct Join {
     calls: Aged<Calls>,
     flows: Aged<VecDeque<Flow>>,
     bytes: usize,
-    /// The latest beginning of what was lost.
-    lost_until: Option<Timestamp>,
-    /// The latest beginning of an unnamed call of which nobody knows whose it is.
-    unclear_until: Option<Timestamp>,
+    lost: Losses,
+    /// Unnamed calls of which nobody knows whose they are.
+    unclear: Losses,
 }
 
 #[derive(Debug, Default)]
@@ -127,8 +128,8 @@ impl Join {
             calls: Aged::default(),
             flows: Aged::default(),
             bytes: 0,
-            lost_until: None,
-            unclear_until: None,
+            lost: Losses::default(),
+            unclear: Losses::default(),
         }
     }
 
@@ -186,12 +187,12 @@ impl Join {
 
     /// An exchange that began at `began` was lost before anyone looked at it: it may have been a call.
     pub fn lost(&mut self, began: Timestamp) {
-        self.lost_until = self.lost_until.max(Some(began));
+        self.lost.add(began);
     }
 
     /// An unnamed call began at `began` while it could have been made for several requests, or for none.
     pub fn unclear(&mut self, began: Timestamp) {
-        self.unclear_until = self.unclear_until.max(Some(began));
+        self.unclear.add(began);
         self.tell(JoinFate::Orphan, 1);
     }
 
@@ -226,14 +227,13 @@ impl Join {
     /// The calls of a flow that was announced. What has not arrived by now is late.
     pub fn take(&mut self, claim: &Claim) -> Taken {
         let mut slots = Vec::new();
-        let mut lost_until = self.lost_until;
+        let (began, ended) = (claim.began, claim.ended);
+        let mut lost = self.lost.touch(began, ended);
         for key in &claim.keys {
             let is_clear = *key == Key::Unnamed || self.settle(key, claim.id);
-            if *key == Key::Unnamed {
-                lost_until = lost_until.max(self.unclear_until);
-            }
+            lost |= *key == Key::Unnamed && self.unclear.touch(began, ended);
             let Some(calls) = self.calls.get_mut(key).filter(|_| is_clear) else { continue };
-            lost_until = lost_until.max(calls.lost_until);
+            lost |= calls.lost_until >= Some(began);
             let (own, rest) = calls.slots.drain(..).partition::<Vec<_>, _>(|s| claim.owns(s));
             calls.slots.extend(rest);
             if calls.slots.is_empty() {
@@ -243,13 +243,12 @@ impl Join {
         }
         self.bytes -= slots.iter().map(Slot::bytes).sum::<usize>();
         slots.sort_by_key(|slot| slot.began);
-        let ended = slots.len();
+        let found = slots.len();
         let calls: Vec<Call> = slots.into_iter().filter_map(|slot| slot.call).collect();
-        let late = ended - calls.len();
+        let late = found - calls.len();
         self.tell(JoinFate::Joined, calls.len());
         self.tell(JoinFate::Late, late);
-        let complete = late == 0 && lost_until.is_none_or(|lost| lost < claim.began);
-        Taken { calls, complete }
+        Taken { calls, complete: late == 0 && !lost }
     }
 
     /// Lets go of what has waited too long.

@@ -152,8 +152,12 @@ fn what_was_lost_makes_the_flows_of_that_time_incomplete() {
     assert!(table.join.take(&b).complete, "it began after the loss");
     assert_eq!(table.fates(), [2.0, 0.0, 0.0, 1.0]);
     table.join.lost(time(55));
-    let c = table.flow("c", 50, 60);
+    let (c, d) = (table.flow("c", 50, 60), table.flow("d", 50, 54));
     assert!(!table.join.take(&c).complete);
+    assert!(table.join.take(&d).complete, "it ended before the loss");
+    (60..400).for_each(|at| table.join.lost(time(at)));
+    let e = table.flow("e", 70, 71);
+    assert!(!table.join.take(&e).complete, "losses of long ago are remembered as one");
 }
 
 #[test]

@@ -32,7 +32,7 @@ struct Shared {
     worker: OnceLock<Thread>,
     asleep: AtomicBool,
     intakes: AtomicUsize,
-    /// The latest beginning of an exchange that was turned away, in microseconds since the epoch.
+    /// When the youngest exchange that was turned away had begun, in microseconds since the epoch.
     lost_us: AtomicI64,
     ledger: Ledger,
     metrics: Metrics,
@@ -107,9 +107,10 @@ impl Shared {
 }
 
 impl Outtake {
-    /// When the last exchange that was turned away had begun.
-    pub fn lost_until(&self) -> Option<jiff::Timestamp> {
-        jiff::Timestamp::from_microsecond(self.shared.lost_us.load(Ordering::Relaxed)).ok()
+    /// When the youngest exchange that was turned away since the last call had begun.
+    pub fn take_lost(&self) -> Option<jiff::Timestamp> {
+        let lost_us = self.shared.lost_us.swap(i64::MIN, Ordering::Relaxed);
+        jiff::Timestamp::from_microsecond(lost_us).ok()
     }
 
     /// Waits for exchanges, for `patience` and a second at most, and moves them to `batch`. False once every

@@ -103,7 +103,7 @@ impl Pipeline {
         let mut batch = Vec::new();
         let (mut parking, mut rolled_up) = (Parking::default(), Instant::now());
         while outtake.next_batch(&mut batch, parking.patience(Instant::now())) {
-            outtake.lost_until().into_iter().for_each(|began| self.lost_unseen(began));
+            outtake.take_lost().into_iter().for_each(|began| self.lost_unseen(began));
             batch.drain(..).for_each(|exchange| self.read(exchange, &mut parking, to_count));
             self.release(&mut parking, Instant::now(), to_count);
             if rolled_up.elapsed() >= ROLLUP_EVERY {
