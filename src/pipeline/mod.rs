@@ -210,9 +210,9 @@ fn needs_counting(understood: &Understood) -> bool {
     if !exchange.status.is_some_and(|status| (200..300).contains(&status)) {
         return false;
     }
-    // Embeddings generate nothing, and no upstream reports an output of theirs.
-    let generates = reading.operation != Operation::Embeddings;
-    let unknown = reading.usage.input.is_none() || (generates && reading.usage.output.is_none());
+    // Embeddings generate nothing: there is no output to know.
+    let answers = reading.operation != Operation::Embeddings;
+    let unknown = reading.usage.input.is_none() || (answers && reading.usage.output.is_none());
     unknown || (reading.stream && countable.output_truncated)
 }
 
