@@ -18,6 +18,7 @@ pub mod redact;
 pub mod tokens;
 
 pub mod bucket;
+pub mod join;
 pub mod ledger;
 pub mod rollup;
 pub mod sample;

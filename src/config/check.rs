@@ -79,6 +79,7 @@ fn build(map: &Map, root: &Node, env: &[(String, String)], report: &mut Report) 
     listeners(tap_maps, &taps, map.map("admin"), report);
     let sample = keep::build_sample(map.map("sample")?, report);
     let capture = keep::build_capture(map.map("capture")?, report);
+    let join = keep::build_join(map.map("join")?);
     let redact = keep::build_redact(map.map("redact")?, report);
     let spool = keep::build_spool(map.map("spool")?, &data_dir, report);
     let bucket = match map.sound(&["bucket"]) {
@@ -92,6 +93,7 @@ fn build(map: &Map, root: &Node, env: &[(String, String)], report: &mut Report) 
         taps: taps.into_iter().collect::<Option<Vec<Tap>>>()?,
         sample,
         capture,
+        join,
         redact,
         bucket: bucket?,
         spool,

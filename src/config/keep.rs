@@ -12,7 +12,7 @@ use super::show::Shown;
 use super::table::Default::{Is, Required, Unset};
 use super::table::Key;
 use super::{
-    CaptureLimits, Redact, RedactKind, RedactMode, SampleBy, SampleRates, SlowRate, Spool,
+    CaptureLimits, Join, Redact, RedactKind, RedactMode, SampleBy, SampleRates, SlowRate, Spool,
 };
 
 const KIB: u64 = 1024;
@@ -95,6 +95,26 @@ pub(super) static CAPTURE: &[Key] = &[
         Is("8192"),
         "Exchanges that may wait for the pipeline; what comes then is dropped and counted.",
         "8192",
+    ),
+];
+
+/// The keys of `join`.
+pub(super) static JOIN: &[Key] = &[
+    Key::new(
+        "wait",
+        Time(0, 60_000),
+        Is("250ms"),
+        "How long the record of a flow's request waits, after the answer went out, for calls that \
+         are still being handed over. No request waits, and with one tap no record does.",
+        "250ms",
+    ),
+    Key::new(
+        "requests_max",
+        Whole(1, 1_000_000),
+        Is("10000"),
+        "Requests whose calls may wait for their flow; the oldest go first. As many flows may wait \
+         for calls.",
+        "10000",
     ),
 ];
 
@@ -214,6 +234,11 @@ pub(super) fn build_capture(map: &Map, report: &mut Report) -> CaptureLimits {
     }
 }
 
+/// Builds `join`.
+pub(super) fn build_join(map: &Map) -> Join {
+    Join { wait: map.time("wait"), requests_max: map.size("requests_max") }
+}
+
 const KINDS: &[(&str, RedactKind)] = &[
     ("email", RedactKind::Email),
     ("phone", RedactKind::Phone),
@@ -304,6 +329,14 @@ pub(super) fn show_capture(capture: &CaptureLimits) -> Vec<(&'static str, Shown)
         ("memory_bytes_max", Shown::text(show_bytes(capture.memory_bytes_max))),
         ("headers", Shown::List(capture.headers.clone())),
         ("queue_max", Shown::text(capture.queue_max)),
+    ]
+}
+
+/// `join` as YAML.
+pub(super) fn show_join(join: Join) -> Vec<(&'static str, Shown)> {
+    vec![
+        ("wait", Shown::text(show_time(join.wait))),
+        ("requests_max", Shown::text(join.requests_max)),
     ]
 }
 

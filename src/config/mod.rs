@@ -44,6 +44,8 @@ pub struct Config {
     pub sample: SampleRates,
     /// How much of an exchange is held in memory.
     pub capture: CaptureLimits,
+    /// How a flow's calls to models are joined to it.
+    pub join: Join,
     /// What is removed from text before it reaches a disk.
     pub redact: Redact,
     /// Where samples, rollups and ledger go.
@@ -264,6 +266,16 @@ pub struct CaptureLimits {
     pub headers: Vec<String>,
     /// Exchanges that may wait for the pipeline. Default 8192.
     pub queue_max: usize,
+}
+
+/// How a flow's calls, seen by another tap, are joined to the flow's exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Join {
+    /// How long a flow's exchange waits, after its end, for calls that are still being handed over.
+    /// Nobody's request waits. Default 250 ms.
+    pub wait: Duration,
+    /// Requests whose calls may wait for their flow, and flows that may wait for calls. Default 10,000.
+    pub requests_max: usize,
 }
 
 /// What is removed from text before it reaches a disk.

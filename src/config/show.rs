@@ -55,6 +55,7 @@ fn root(config: &Config) -> Vec<(&'static str, Shown)> {
         ("taps", Shown::Maps(config.taps.iter().map(taps::show).collect())),
         ("sample", Shown::Map(keep::show_sample(&config.sample))),
         ("capture", Shown::Map(keep::show_capture(&config.capture))),
+        ("join", Shown::Map(keep::show_join(config.join))),
         ("redact", Shown::Map(keep::show_redact(&config.redact))),
         ("bucket", Shown::Map(bucket::show(&config.bucket))),
         ("spool", Shown::Map(keep::show_spool(&config.spool))),

@@ -83,6 +83,13 @@ pub(super) static ROOT: &[Key] = &[
         "{body_bytes_max: 1MiB}",
     ),
     Key::new(
+        "join",
+        Kind::Map(keep::JOIN),
+        Default::Is("{}"),
+        "How a flow's calls to models, seen by a second tap, are joined to the flow's request.",
+        "{wait: 250ms}",
+    ),
+    Key::new(
         "redact",
         Kind::Map(keep::REDACT),
         Default::Is("{}"),

@@ -41,6 +41,9 @@ pub struct Exchange {
     pub request_id: Option<String>,
     /// The trace this exchange belongs to.
     pub trace: TraceContext,
+    /// When it began, exactly one exchange was under way at the other taps. Looked at only where
+    /// prompt flow's own header came: a call that names no request can be no other's then.
+    pub alone: bool,
 }
 
 /// Durations of one exchange, in microseconds since its head had been read.

@@ -14,7 +14,7 @@ mod usage;
 pub use budget::{MemoryBudget, Reservation};
 pub use exchange::{CapturedBody, Exchange, Mark, Timing, TraceContext};
 pub use ids::{ExchangeId, SpanId, TraceId};
-pub use outcome::{DropReason, DropStage, Outcome, status_class};
+pub use outcome::{DropReason, DropStage, JoinFate, Outcome, status_class};
 pub use reading::{ChatTurn, Countable, Dialect, ModelNames, Operation, Reading};
 pub use sample::{Call, Dataset, Message, Record, Row, Sample, SampleReason, Sampling, Summary};
 pub use usage::{Usage, UsageSource};

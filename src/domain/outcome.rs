@@ -83,6 +83,20 @@ labelled! {
     }
 }
 
+labelled! {
+    /// What became of a call that names the request it is made for.
+    JoinFate {
+        /// It was joined to its flow's exchange.
+        Joined = "joined",
+        /// It ended after its flow had been settled.
+        Late = "late",
+        /// No flow of its name came in time.
+        Orphan = "orphan",
+        /// It was pushed out by the table's bounds, or lost.
+        Evicted = "evicted",
+    }
+}
+
 /// The class of a status code: `1xx` to `5xx`, or `none` where there was no answer.
 pub fn status_class(status: Option<u16>) -> &'static str {
     match status.map(|code| code / 100) {

@@ -87,6 +87,18 @@ pub struct Call {
     pub latency_ms: f64,
     /// The status of the call.
     pub status: Option<u16>,
+    /// The part of `input` that came from the provider's cache, for the flow's sum.
+    #[serde(skip)]
+    pub cached_input: Option<u64>,
+    /// The part of `output` that was reasoning, for the flow's sum.
+    #[serde(skip)]
+    pub reasoning_output: Option<u64>,
+    /// What was asked.
+    #[serde(skip)]
+    pub operation: Operation,
+    /// How it ended.
+    #[serde(skip)]
+    pub outcome: Outcome,
 }
 
 /// One side of an exchange, redacted.

@@ -11,7 +11,7 @@ use super::labels::{Learned, OTHER};
 use super::registry::{Counters, Histograms, Registrar};
 use crate::config::MetricsLimits;
 use crate::domain::semconv::{self, metric};
-use crate::domain::{Operation, Outcome, Summary, Usage, UsageSource, status_class};
+use crate::domain::{Call, Operation, Outcome, Summary, Usage, UsageSource, status_class};
 
 /// Sets of labels of exchanges; past it, model, deployment and status in `error_type` are `other`.
 /// A set costs at most some 90 lines of `/metrics`, a failure some 20.
@@ -116,7 +116,7 @@ impl Exchanges {
         }
     }
 
-    pub(super) fn ended(&self, summary: &Summary, error_type: Option<&str>) {
+    pub(super) fn ended(&self, summary: &Summary, error_type: Option<&str>, calls: &[Call]) {
         let labels = self.labels(summary, ErrorLabel::read(error_type));
         let handles = self.handles(&labels);
         handles.requests.inc();
@@ -126,7 +126,30 @@ impl Exchanges {
         }
         if let Some(gen_ai) = &handles.gen_ai {
             gen_ai.ended(&self.families, &labels, summary);
+        }
+        if !calls.is_empty() {
+            calls.iter().for_each(|call| self.spent_by_call(summary, call));
+        } else if handles.gen_ai.is_some() {
             handles.spent(&self.families, &labels, summary);
+        }
+    }
+
+    /// A flow's tokens by the model that spent them, at the flow's own tap and deployment.
+    fn spent_by_call(&self, flow: &Summary, call: &Call) {
+        let model = self.model(call.model.as_deref(), is_success(call.status));
+        let place: [&str; 3] = [&flow.tap, &flow.deployment, &model];
+        let source = flow.usage.source.unwrap_or(UsageSource::Estimated).label();
+        for (side, tokens) in [("input", call.input), ("output", call.output)] {
+            if let Some(tokens) = tokens {
+                let labels = [place[0], place[1], place[2], side, source];
+                self.families.tokens.of(labels).inc_by(tokens.min(TOKENS_MAX));
+            }
+        }
+        if let Some(cached) = call.cached_input {
+            self.families.cached_input.of(place).inc_by(cached.min(TOKENS_MAX));
+        }
+        if let Some(reasoning) = call.reasoning_output {
+            self.families.reasoning_output.of(place).inc_by(reasoning.min(TOKENS_MAX));
         }
     }
 
@@ -369,7 +392,11 @@ impl GenAi {
 }
 
 fn accepted(summary: &Summary) -> bool {
-    summary.status.is_some_and(|code| (200..300).contains(&code))
+    is_success(summary.status)
+}
+
+fn is_success(status: Option<u16>) -> bool {
+    status.is_some_and(|code| (200..300).contains(&code))
 }
 
 /// Milliseconds as seconds; `None` for what is no time at all.

@@ -110,6 +110,9 @@ families! {
     PANICS[1] = "flowtap_panics_total", COUNT, ["hook"],
         "Panics contained in code that only observes.",
         "A defect of flowtap: report it with the log line of the same hook.";
+    JOIN[1] = "flowtap_join_total", COUNT, ["result"],
+        "Calls to models that name the request they are made for, by what became of them.",
+        "late or evicted: raise join.wait or join.requests_max; orphan: no tap before that flow.";
     REDACTIONS[1] = "flowtap_redactions_total", COUNT, ["kind"],
         "Pieces of text that were replaced before anything was stored, by kind.",
         "A jump of kind secret: some client puts credentials into prompts.";

@@ -6,7 +6,7 @@ use super::Metrics;
 use super::families as f;
 use super::labels::OTHER;
 use super::registry::{Counters, Gauges, Histograms, Registrar};
-use crate::domain::{Dataset, Dialect, DropReason, DropStage, SampleReason};
+use crate::domain::{Dataset, Dialect, DropReason, DropStage, JoinFate, SampleReason};
 
 /// The kinds of redaction that have a label of their own.
 const REDACTION_KINDS: [&str; 6] = ["email", "phone", "credit_card", "iban", "ip", "secret"];
@@ -20,6 +20,7 @@ pub(super) struct Keeping {
     samples: Counters<2>,
     dropped: Counters<2>,
     panics: Counters<1>,
+    join: Counters<1>,
     redactions: Counters<1>,
     reading_faults: Counters<3>,
     queue_depth: Gauges<1>,
@@ -44,6 +45,7 @@ impl Keeping {
             samples: reg.counters(&f::SAMPLES)?,
             dropped: reg.counters(&f::DROPPED)?,
             panics: reg.counters(&f::PANICS)?,
+            join: reg.counters(&f::JOIN)?,
             redactions: reg.counters(&f::REDACTIONS)?,
             reading_faults: reg.counters(&f::READING_FAULTS)?,
             queue_depth: reg.gauges(&f::QUEUE_DEPTH)?,
@@ -71,6 +73,9 @@ impl Keeping {
             DropStage::ALL.iter().flat_map(|s| DropReason::ALL.iter().map(move |r| (s, r)))
         {
             self.dropped.of([stage.label(), reason.label()]);
+        }
+        for fate in JoinFate::ALL {
+            self.join.of([fate.label()]);
         }
         for kind in REDACTION_KINDS {
             self.redactions.of([kind]);
@@ -103,6 +108,11 @@ impl Metrics {
     /// A panic was contained in `hook`.
     pub fn panicked(&self, hook: &'static str) {
         self.inner.keeping.panics.of([hook]).inc();
+    }
+
+    /// `n` calls that name the request they are made for met their fate.
+    pub fn joined(&self, fate: JoinFate, n: u64) {
+        self.inner.keeping.join.of([fate.label()]).inc_by(n);
     }
 
     /// `n` pieces of text of one kind were replaced.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use prometheus::{Result, TextEncoder};
 
 use crate::config::MetricsLimits;
-use crate::domain::{Outcome, Summary};
+use crate::domain::{Call, Outcome, Summary};
 
 mod exchange;
 mod families;
@@ -62,7 +62,13 @@ impl Metrics {
     /// [`crate::domain::semconv::error_type`]; what is neither a status nor an outcome's label
     /// counts as `_OTHER`. Call it for every exchange, once.
     pub fn exchange(&self, summary: &Summary, error_type: Option<&str>) {
-        self.inner.exchanges.ended(summary, error_type);
+        self.inner.exchanges.ended(summary, error_type, &[]);
+    }
+
+    /// [`Self::exchange`] of a flow whose usage is the sum of `calls`: its tokens are told by the
+    /// calls' models, so that the sum over the models is the flow's own.
+    pub fn exchange_of_calls(&self, summary: &Summary, error_type: Option<&str>, calls: &[Call]) {
+        self.inner.exchanges.ended(summary, error_type, calls);
     }
 
     /// An exchange ended, but what was captured of it was dropped before it was understood. With

@@ -1,6 +1,6 @@
 //! What the numbers must say, and docs/METRICS.md held equal to the registry.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::domain::{
-    Dialect, DropReason, DropStage, ExchangeId, ModelNames, Operation, SampleReason, Usage,
+    Call, Dialect, DropReason, DropStage, ExchangeId, ModelNames, Operation, SampleReason, Usage,
     UsageSource,
 };
 
@@ -55,6 +55,46 @@ fn value(page: &str, series: &str) -> Option<f64> {
 }
 
 const GEN_AI: &str = r#"deployment="blue",error_type="",gen_ai_operation_name="chat",gen_ai_provider_name="openai",gen_ai_request_model="gpt-4",gen_ai_response_model="gpt-4-0613""#;
+
+/// A call to `model`, of `tokens` either way.
+fn call(model: &str, tokens: u64) -> Call {
+    Call {
+        model: Some(model.to_owned()),
+        deployment: None,
+        input: Some(tokens),
+        output: Some(tokens),
+        source: Some(UsageSource::Reported),
+        latency_ms: 1.0,
+        status: Some(200),
+        cached_input: Some(1),
+        reasoning_output: None,
+        operation: Operation::Chat,
+        outcome: Outcome::Ok,
+    }
+}
+
+#[test]
+fn a_flows_tokens_are_told_by_the_models_of_its_calls_and_once() {
+    let metrics = metrics();
+    let flow = Summary {
+        operation: Operation::Score,
+        model: ModelNames::default(),
+        usage: Usage::of(Some(12), Some(12), UsageSource::Joined),
+        ..chat()
+    };
+    metrics.exchange_of_calls(&flow, None, &[call("a", 3), call("b", 4), call("a", 5)]);
+    let tokens = metrics.sums("flowtap_tokens_total", "model");
+    assert_eq!(tokens, BTreeMap::from([("a".to_owned(), 16.0), ("b".to_owned(), 8.0)]));
+    let sources = metrics.sums("flowtap_tokens_total", "source");
+    assert_eq!(sources, BTreeMap::from([("joined".to_owned(), 24.0)]));
+    let cached = metrics.sums("flowtap_cached_input_tokens_total", "model");
+    assert_eq!(cached["a"], 2.0);
+    let page = metrics.encode();
+    let observed = page
+        .lines()
+        .filter(|line| line.starts_with("gen_ai_client_token_usage_count") && line.ends_with(" 1"));
+    assert_eq!(observed.count(), 2, "one observation a side");
+}
 
 #[test]
 fn an_exchange_shows_in_every_family_it_belongs_to() {

@@ -5,7 +5,7 @@
 //! that a busy proxy wakes it at most 200 times a second and an idle one not at all. The time is short,
 //! so that little memory is in flight and what gathers can stay in the processor's cache.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::Duration;
@@ -45,6 +45,8 @@ struct Shared {
     worker: OnceLock<Thread>,
     asleep: AtomicBool,
     intakes: AtomicUsize,
+    /// When the youngest exchange that was turned away had begun, in microseconds since the epoch.
+    lost_us: AtomicI64,
     ledger: Ledger,
     metrics: Metrics,
 }
@@ -61,6 +63,7 @@ pub fn intake(exchanges_max: usize, ledger: Ledger, metrics: Metrics) -> (Intake
         worker: OnceLock::new(),
         asleep: AtomicBool::new(false),
         intakes: AtomicUsize::new(1),
+        lost_us: AtomicI64::new(i64::MIN),
         ledger,
         metrics,
     });
@@ -117,6 +120,7 @@ impl Shared {
 
     fn lose(&self, tap: &str, ending: Ending, total_us: u64, reason: DropReason) {
         let hour = Hour::of(ending.time);
+        self.lost_us.fetch_max(ending.time.as_microsecond(), Ordering::Relaxed);
         self.ledger.seen(hour, 1);
         self.ledger.dropped(hour, DropStage::Intake, reason, 1);
         self.metrics.intake_only(tap, ending.status, ending.outcome, total_us as f64 / 1e6);
@@ -124,16 +128,22 @@ impl Shared {
 }
 
 impl Outtake {
-    /// Waits for exchanges, for a second at most, and moves them to `batch`. False once every
+    /// When the youngest exchange that was turned away since the last call had begun.
+    pub fn take_lost(&self) -> Option<jiff::Timestamp> {
+        let lost_us = self.shared.lost_us.swap(i64::MIN, Ordering::Relaxed);
+        jiff::Timestamp::from_microsecond(lost_us).ok()
+    }
+
+    /// Waits for exchanges, for `patience` and a second at most, and moves them to `batch`. False once every
     /// [`Intake`] is gone and the queue is empty.
-    pub fn next_batch(&self, batch: &mut Vec<Box<Exchange>>) -> bool {
+    pub fn next_batch(&self, batch: &mut Vec<Box<Exchange>>, patience: Duration) -> bool {
         let shared = &*self.shared;
         shared.worker.get_or_init(std::thread::current);
         let closed = shared.is_closed();
         if shared.queue.is_empty() && !closed {
             shared.asleep.store(true, Ordering::SeqCst);
             if shared.queue.is_empty() && !shared.is_closed() {
-                std::thread::park_timeout(IDLE);
+                std::thread::park_timeout(IDLE.min(patience));
             }
             shared.asleep.store(false, Ordering::SeqCst);
             if !shared.queue.is_empty() {

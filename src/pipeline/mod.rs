@@ -6,6 +6,7 @@
 //! is counted; a full queue before `tokens` costs its token count, never the record.
 
 mod intake;
+mod joining;
 mod settle;
 
 use std::collections::HashMap;
@@ -18,9 +19,10 @@ use jiff::Timestamp;
 
 use crate::config::{self, Config};
 use crate::domain::{
-    DropReason, DropStage, Exchange, MemoryBudget, Operation, Reading, Reservation, Row,
+    Call, DropReason, DropStage, Exchange, MemoryBudget, Operation, Reading, Reservation, Row,
 };
 use crate::drain::Drain;
+use crate::join::Ticket;
 use crate::ledger::{Hour, Ledger};
 use crate::metrics::Metrics;
 use crate::redact::Redactor;
@@ -29,6 +31,8 @@ use crate::sample::Sampler;
 use crate::spool::Writer;
 use crate::trace::Tracer;
 use crate::{dialect, tokens};
+
+use joining::{Joining, Parking};
 
 pub use intake::{Ending, Intake, Outtake, intake};
 
@@ -58,6 +62,7 @@ pub struct Pipeline {
     redactor: Redactor,
     sampler: Sampler,
     rollup: Mutex<Rollup>,
+    joining: Option<Joining>,
     outlets: Outlets,
 }
 
@@ -67,6 +72,12 @@ struct Understood {
     reading: Reading,
     /// What the reading takes of the memory budget while it waits.
     held: Reservation,
+    /// Where it is a call that a flow waits for.
+    ticket: Option<Ticket>,
+    /// Where it is a flow: its calls.
+    calls: Vec<Call>,
+    /// The usage is the sum of `calls`.
+    usage_of_calls: bool,
 }
 
 impl Pipeline {
@@ -78,6 +89,7 @@ impl Pipeline {
             redactor: Redactor::new(&config.redact, &config.capture.headers),
             sampler: Sampler::new(&config.sample),
             rollup: Mutex::new(Rollup::new(Arc::clone(&config.instance))),
+            joining: Joining::new(config, &outlets.metrics),
             outlets,
         }
     }
@@ -93,34 +105,50 @@ impl Pipeline {
 
     fn read_all(&self, outtake: &Outtake, to_count: &SyncSender<Understood>) {
         let mut batch = Vec::new();
-        let mut rolled_up = Instant::now();
-        while outtake.next_batch(&mut batch) {
-            batch.drain(..).for_each(|exchange| self.read(exchange, to_count));
+        let (mut parking, mut rolled_up) = (Parking::default(), Instant::now());
+        while outtake.next_batch(&mut batch, parking.patience(Instant::now())) {
+            outtake.take_lost().into_iter().for_each(|began| self.lost_unseen(began));
+            batch.drain(..).for_each(|exchange| self.read(exchange, &mut parking, to_count));
+            self.release(&mut parking, Instant::now(), to_count);
             if rolled_up.elapsed() >= ROLLUP_EVERY {
                 rolled_up = Instant::now();
+                self.expire_calls(rolled_up);
                 self.outlets.metrics.capture_bytes(self.outlets.budget.bytes_used());
                 let rows = self.rollup().take_finished(Timestamp::now());
                 self.append_rollup(rows);
             }
         }
+        self.release_all(parking, to_count);
     }
 
-    fn read(&self, exchange: Box<Exchange>, to_count: &SyncSender<Understood>) {
+    fn read(
+        &self,
+        exchange: Box<Exchange>,
+        parking: &mut Parking,
+        to_count: &SyncSender<Understood>,
+    ) {
         let hour = Hour::of(exchange.time);
         self.outlets.ledger.seen(hour, 1);
         let basics =
             (Arc::clone(&exchange.tap), exchange.status, exchange.outcome, exchange.timing);
+        let began = exchange.time;
         let understood = catch_unwind(AssertUnwindSafe(|| self.understand(exchange)));
-        let Ok(mut understood) = understood else {
+        let Ok(understood) = understood else {
             let (tap, status, outcome, timing) = basics;
             self.outlets.metrics.intake_only(&tap, status, outcome, timing.total_us as f64 / 1e6);
+            self.lost_unseen(began);
             return self.lose_to_panic(hour);
         };
+        self.route(understood, parking, to_count);
+    }
+
+    /// Settles an exchange of which all is known that will be, counting its tokens before if need be.
+    fn finish(&self, mut understood: Understood, to_count: &SyncSender<Understood>) {
+        let hour = Hour::of(understood.exchange.time);
         if !needs_counting(&understood) {
             return self.settle(understood);
         }
-        let fits = understood.held.try_grow(understood.reading.heap_bytes());
-        let refused = match fits {
+        let refused = match understood.hold() {
             false => Some(understood),
             true => match to_count.try_send(understood) {
                 Ok(()) => None,
@@ -141,7 +169,15 @@ impl Pipeline {
             Some(tap) => dialect::read(&exchange, tap),
             None => Reading::new(crate::domain::Dialect::Generic, crate::domain::Operation::Other),
         };
-        Understood { exchange, reading, held: self.outlets.budget.reservation() }
+        let held = self.outlets.budget.reservation();
+        Understood {
+            exchange,
+            reading,
+            held,
+            ticket: None,
+            calls: Vec::new(),
+            usage_of_calls: false,
+        }
     }
 
     fn count_all(&self, counting: &Receiver<Understood>) {
@@ -158,7 +194,8 @@ impl Pipeline {
             }
             self.settle(understood);
         }
-        // The last thread of the pipeline: what the rollup still holds goes with it.
+        // The last thread of the pipeline: calls that still wait have no flow, and what the rollup still holds goes with it.
+        self.joining.iter().for_each(|joining| joining.join().close());
         let rows = self.rollup().take_all();
         self.append_rollup(rows);
     }
@@ -180,10 +217,20 @@ impl Pipeline {
     }
 }
 
+impl Understood {
+    /// Takes of the memory budget what the reading holds while it waits; false if that is too much.
+    fn hold(&mut self) -> bool {
+        self.held.bytes() > 0 || self.held.try_grow(self.reading.heap_bytes())
+    }
+}
+
 /// Tokens are counted where the upstream told nothing of them, or was cut before it told the output;
 /// never of failures, of which nobody knows what was spent.
 fn needs_counting(understood: &Understood) -> bool {
     let Understood { exchange, reading, .. } = understood;
+    if understood.usage_of_calls {
+        return false;
+    }
     let Some(countable) = &reading.countable else { return false };
     if !exchange.status.is_some_and(|status| (200..300).contains(&status)) {
         return false;

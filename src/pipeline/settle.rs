@@ -7,17 +7,22 @@ use std::time::Duration;
 use super::{Pipeline, Understood};
 use crate::config::CaptureMode;
 use crate::domain::{
-    Dataset, DropReason, DropStage, Exchange, Outcome, Reading, Row, Sample, Sampling, Summary,
-    semconv,
+    Call, Dataset, DropReason, DropStage, Exchange, Outcome, Reading, Row, Sample, Sampling,
+    Summary, semconv,
 };
+use crate::join::Ticket;
 use crate::ledger::Hour;
 use crate::sample::SampleKeys;
 
 impl Pipeline {
     /// Measures, decides and keeps; every exchange ends in exactly one entry of the ledger.
-    pub(super) fn settle(&self, understood: Understood) {
+    pub(super) fn settle(&self, mut understood: Understood) {
         let hour = Hour::of(understood.exchange.time);
-        let row = catch_unwind(AssertUnwindSafe(|| self.sampled_row(understood)));
+        let ticket = understood.ticket.take();
+        let row = catch_unwind(AssertUnwindSafe(|| self.sampled_row(understood, ticket.as_ref())));
+        if row.is_err() {
+            self.abandon_call(ticket.as_ref());
+        }
         let ledger = &self.outlets.ledger;
         match row {
             Err(_) => self.lose_to_panic(hour),
@@ -30,8 +35,12 @@ impl Pipeline {
         }
     }
 
-    fn sampled_row(&self, understood: Understood) -> Option<Result<Row, DropReason>> {
-        let Understood { exchange, reading, held: _held } = understood;
+    fn sampled_row(
+        &self,
+        understood: Understood,
+        ticket: Option<&Ticket>,
+    ) -> Option<Result<Row, DropReason>> {
+        let Understood { exchange, reading, held: _held, calls, usage_of_calls, .. } = understood;
         let summary = self.summarise(&exchange, &reading);
         let sampling = self.decide(&exchange, reading.session.as_deref(), summary.outcome);
         // Names and paths come from clients and upstreams: they are redacted before any figure bears them.
@@ -39,8 +48,10 @@ impl Pipeline {
             (None, None) => self.redactor.summary(for_figures(summary)),
             _ => self.redactor.summary(summary),
         };
-        self.measure(&exchange, &reading, &summary);
-        Some(self.record(&exchange, reading, summary, sampling?))
+        ticket.into_iter().for_each(|ticket| self.hand_to_flow(ticket, &summary, &reading));
+        let spenders = if usage_of_calls { calls.as_slice() } else { &[] };
+        self.measure(&exchange, &reading, &summary, spenders);
+        Some(self.record(&exchange, reading, summary, calls, sampling?))
     }
 
     /// Known before anything is understood: no sample will be made of the exchange.
@@ -99,10 +110,17 @@ impl Pipeline {
         }
     }
 
-    fn measure(&self, exchange: &Exchange, reading: &Reading, summary: &Summary) {
+    /// `spenders`: the calls that the usage is the sum of; empty where it is the exchange's own.
+    fn measure(
+        &self,
+        exchange: &Exchange,
+        reading: &Reading,
+        summary: &Summary,
+        spenders: &[Call],
+    ) {
         let metrics = &self.outlets.metrics;
         let error_type = semconv::error_type(summary.status, summary.outcome);
-        metrics.exchange(summary, error_type.as_deref());
+        metrics.exchange_of_calls(summary, error_type.as_deref(), spenders);
         if let Some(fault) = reading.fault {
             metrics.reading_fault(&summary.tap, reading.dialect, fault);
         }
@@ -116,7 +134,7 @@ impl Pipeline {
     }
 
     /// Someone besides us knows the trace: the caller sent it, or its span is exported.
-    fn is_trace_shared(&self, exchange: &Exchange) -> bool {
+    pub(super) fn is_trace_shared(&self, exchange: &Exchange) -> bool {
         exchange.trace.parent_span_id.is_some() || self.outlets.tracer.is_some()
     }
 
@@ -144,11 +162,12 @@ impl Pipeline {
         exchange: &Exchange,
         reading: Reading,
         summary: Summary,
+        calls: Vec<Call>,
         sampling: Sampling,
     ) -> Result<Row, DropReason> {
         let mode = self.taps.get(&exchange.tap).map_or(CaptureMode::Metadata, |tap| tap.capture);
         let (deployment, time) = (Arc::clone(&summary.deployment), summary.time);
-        let mut record = self.redactor.record(exchange, reading, summary, mode);
+        let mut record = self.redactor.record(exchange, reading, summary, mode, calls);
         if !self.is_trace_shared(exchange) {
             (record.trace_id, record.span_id) = (None, None);
         }

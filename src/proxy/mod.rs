@@ -178,6 +178,7 @@ fn bind_tap(
     let connect = tap.timeouts.connect;
     let connector = Connector::new(&tap.upstream, client_tls, tap.limits.headers_max, connect)
         .map_err(|_| unusable())?;
+    let others = config.taps.iter().filter(|other| other.name != tap.name);
     let shared = TapShared {
         name: Arc::clone(&tap.name),
         route: Route::to(&tap.upstream).ok_or_else(unusable)?,
@@ -189,6 +190,7 @@ fn bind_tap(
         body_limits: BodyLimits::of(config.capture.body_bytes_max),
         selection: HeaderSelection::new(&config.capture.headers),
         in_flight: outlets.metrics.in_flight(&tap.name),
+        others_in_flight: others.map(|tap| outlets.metrics.in_flight(&tap.name)).collect(),
         connections: outlets.metrics.connections(&tap.name),
         metrics: outlets.metrics.clone(),
         cut: AtomicBool::new(false),

@@ -19,6 +19,8 @@ use super::io::{ConnectionState, Phase};
 use super::tap::TapShared;
 use crate::capture::Recorder;
 use crate::domain::{CapturedBody, Exchange, ExchangeId, Outcome, Timing, TraceContext};
+use crate::join::PROMPTFLOW_HEADER;
+use crate::metrics::Gauge;
 use crate::pipeline::Ending;
 
 /// Of a path, so much is noted.
@@ -122,6 +124,7 @@ pub struct Observation {
     overhead_us: u64,
     request_id: Option<String>,
     trace: TraceContext,
+    alone: bool,
     /// A hook panicked: nothing more is noted.
     broken: bool,
 }
@@ -176,12 +179,15 @@ impl Observation {
             overhead_us: 0,
             request_id,
             trace,
+            alone: false,
             broken: false,
         };
         observation.hook("request_head", |this| {
             let path = head.uri.path();
             this.path = path[..path.floor_char_boundary(PATH_BYTES_MAX)].to_owned();
             this.request_headers = this.tap.selection.of_request(&head.headers);
+            this.alone = head.headers.contains_key(PROMPTFLOW_HEADER)
+                && this.tap.others_in_flight.iter().map(Gauge::get).sum::<i64>() == 1;
         });
         observation
     }
@@ -275,6 +281,7 @@ impl Observation {
             timing,
             request_id: self.request_id.take(),
             trace: self.trace,
+            alone: self.alone,
         })
     }
 

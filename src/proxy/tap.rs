@@ -37,6 +37,8 @@ pub struct TapShared {
     pub metrics: Metrics,
     /// Exchanges under way.
     pub in_flight: Gauge,
+    /// Exchanges under way at every other tap.
+    pub others_in_flight: Vec<Gauge>,
     /// Open client connections.
     pub connections: Gauge,
     /// The drain deadline has passed: what is under way ends by our own doing.

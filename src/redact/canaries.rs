@@ -10,8 +10,8 @@ use super::tests::redactor;
 use super::*;
 use crate::config::CaptureMode;
 use crate::domain::{
-    CapturedBody, Dialect, Exchange, ExchangeId, ModelNames, Operation, Outcome, Reading, Record,
-    SpanId, Summary, Timing, TraceContext, TraceId, Usage,
+    Call, CapturedBody, Dialect, Exchange, ExchangeId, ModelNames, Operation, Outcome, Reading,
+    Record, SpanId, Summary, Timing, TraceContext, TraceId, Usage,
 };
 
 /// What must not be found again, and a text that holds it. Composed here, so that no scanner of
@@ -94,6 +94,7 @@ fn exchange(path: &str, headers: &[(&'static str, &str)], request_id: &str) -> E
         timing: Timing::default(),
         request_id: Some(request_id.into()),
         trace,
+        alone: false,
     }
 }
 
@@ -150,7 +151,24 @@ fn record_of(mode: RedactMode, capture: CaptureMode, operation: Operation, text:
     let headers =
         [("x-note", text), ("authorization", text), ("referer", text), ("x-secret", text)];
     let exchange = exchange(&path, &headers, text);
-    redactor(mode).record(&exchange, reading(operation, text), summary(&path, text), capture)
+    let (reading, summary) = (reading(operation, text), summary(&path, text));
+    redactor(mode).record(&exchange, reading, summary, capture, vec![call(text)])
+}
+
+fn call(name: &str) -> Call {
+    Call {
+        model: Some(name.into()),
+        deployment: Some(name.into()),
+        input: None,
+        output: None,
+        source: None,
+        latency_ms: 1.0,
+        status: Some(200),
+        cached_input: None,
+        reasoning_output: None,
+        operation: Operation::Chat,
+        outcome: Outcome::Ok,
+    }
 }
 
 /// The record as it is written, and what serialisation leaves out but spans show.
@@ -235,6 +253,7 @@ fn what_cannot_be_read_is_not_kept() {
         reading,
         summary("/v1/embeddings", "gpt-4o"),
         CaptureMode::Full,
+        Vec::new(),
     );
     assert_eq!(record.request.body, None);
     let expected = json!({"data": [{"embedding": "[binary]"}], "url": "data:image/png;base64,[binary]",
@@ -254,6 +273,7 @@ fn a_column_is_not_counted_beside_its_body() {
         reading,
         summary(path, "gpt-4o"),
         CaptureMode::Full,
+        Vec::new(),
     );
     assert_eq!(record.redactions, BTreeMap::from([("email".into(), 1)]));
     assert_eq!(record.question, Some(Value::from("I am [email]")));

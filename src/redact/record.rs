@@ -11,7 +11,7 @@ use super::json::Walk;
 use super::{Counts, Redactor, credential};
 use crate::config::{CaptureMode, RedactMode};
 use crate::domain::{
-    CapturedBody, Exchange, Message, ModelNames, Operation, Reading, Record, Summary,
+    Call, CapturedBody, Exchange, Message, ModelNames, Operation, Reading, Record, Summary,
 };
 
 /// Bytes kept of a name that a client or an upstream chose: model, method, request id.
@@ -29,12 +29,14 @@ impl Redactor {
     ///
     /// `redactions` counts what was found in bodies, headers and names. A column is a copy of part
     /// of a body, so what is found in both counts once; `binary` counts what could not be read.
+    /// The names of `calls` are redacted, too, and counted by the calls' own records.
     pub fn record(
         &self,
         exchange: &Exchange,
         reading: Reading,
         summary: Summary,
         mode: CaptureMode,
+        calls: Vec<Call>,
     ) -> Record {
         let full = mode == CaptureMode::Full;
         let content = full && reading.operation != Operation::Other;
@@ -60,7 +62,7 @@ impl Redactor {
         names.add_all(&bodies.larger(&columns));
         Record {
             summary,
-            calls: Vec::new(),
+            calls: calls.into_iter().map(|call| self.call(call)).collect(),
             question,
             answer,
             context,
@@ -79,6 +81,13 @@ impl Redactor {
     /// spans and rollups. [`Redactor::record`] does the same.
     pub fn summary(&self, summary: Summary) -> Summary {
         self.summary_counted(summary, &mut Counts::default())
+    }
+
+    /// A call's names likewise; its flow's record counts nothing for them, the call's own does.
+    pub fn call(&self, call: Call) -> Call {
+        let counts = &mut Counts::default();
+        let mut name = |text: Option<String>| text.map(|text| self.name(&text, counts));
+        Call { model: name(call.model), deployment: name(call.deployment), ..call }
     }
 
     fn summary_counted(&self, summary: Summary, counts: &mut Counts) -> Summary {

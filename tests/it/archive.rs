@@ -299,6 +299,10 @@ fn every_field_that_is_stored_stands_in_the_documentation() {
         source: None,
         latency_ms: 0.0,
         status: None,
+        cached_input: None,
+        reasoning_output: None,
+        operation: Operation::Chat,
+        outcome: Outcome::Ok,
     };
     let value = |it: Result<Value, serde_json::Error>| it.expect("json");
     let parts = [

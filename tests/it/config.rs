@@ -87,6 +87,13 @@ fn good_fixtures_load_and_what_is_effective_loads_again() {
 }
 
 #[test]
+fn the_example_of_two_taps_loads() {
+    let config = read(Path::new("examples/two-taps.yaml"), &[]).unwrap_or_else(|f| panic!("{f}"));
+    assert_eq!(config.taps.len(), 2);
+    assert_eq!(config.join.wait, std::time::Duration::from_millis(250));
+}
+
+#[test]
 fn bad_fixtures_render_as_recorded() {
     let dir = files();
     let env = env(dir.path(), &[]);

@@ -11,6 +11,7 @@ mod faults;
 mod fixtures;
 mod http2;
 mod include_usage;
+mod join;
 mod main_job;
 mod peers;
 mod proxy;

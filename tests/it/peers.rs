@@ -9,10 +9,11 @@ use std::time::Duration;
 use crate::support::process::{Process, flowtap, free_port};
 
 /// A real server may take this long to come up on a busy machine.
-const UP_WITHIN: Duration = Duration::from_secs(120);
+pub const UP_WITHIN: Duration = Duration::from_secs(120);
 /// One comparison may take this long.
 const COMPARED_WITHIN: Duration = Duration::from_secs(180);
-const MODEL: &str = "smollm2-135m";
+/// The name by which the model is asked for.
+pub const MODEL: &str = "smollm2-135m";
 
 #[test]
 fn a_flow_on_flask_gives_the_same_bytes() {
@@ -115,7 +116,8 @@ fn compare(arguments: &[&str]) {
     assert!(status.success(), "{}", process.printed());
 }
 
-fn pf_serve(flow: &str, port: u16, engine: &str) -> Command {
+/// `pf flow serve` of an example flow, on an engine of prompt flow's.
+pub fn pf_serve(flow: &str, port: u16, engine: &str) -> Command {
     let mut command = flow_command("promptflow/bin/pf");
     command
         .args(["flow", "serve", "--skip-open-browser", "--host", "127.0.0.1", "--engine", engine])
@@ -145,7 +147,8 @@ fn flow_command(program: &str) -> Command {
     command
 }
 
-fn llama(port: u16) -> Command {
+/// llama.cpp's server with a small model.
+pub fn llama(port: u16) -> Command {
     let weights = Command::new("bash").arg(root().join("tests/peers/llm.sh")).arg("model").output();
     let weights = String::from_utf8(weights.expect("bash is there").stdout).expect("a path");
     let mut command = Command::new(installed("llm/bin/python"));
@@ -169,7 +172,7 @@ fn root() -> &'static Path {
 }
 
 /// False, and said so, where the real peers were left out on purpose.
-fn peers_wanted() -> bool {
+pub fn peers_wanted() -> bool {
     let left_out = std::env::var("FLOWTAP_PEERS").is_ok_and(|value| value == "none");
     if left_out {
         eprintln!("skipped: FLOWTAP_PEERS=none");

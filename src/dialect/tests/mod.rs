@@ -114,6 +114,7 @@ fn post(path: &str, request: impl Into<Vec<u8>>, response: impl Into<Vec<u8>>) -
             parent_span_id: None,
             sampled: true,
         },
+        alone: false,
     }
 }
 

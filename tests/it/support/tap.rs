@@ -22,6 +22,7 @@ pub struct Flowtap {
 pub struct Setup {
     upstream: String,
     tap: String,
+    more_taps: String,
     top: String,
     environment: Vec<(String, String)>,
     folder: tempfile::TempDir,
@@ -37,12 +38,21 @@ impl Setup {
     pub fn url(url: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (tap, top, environment) = (String::new(), String::new(), Vec::new());
-        Self { upstream: url.to_owned(), tap, top, environment, folder }
+        let more_taps = String::new();
+        Self { upstream: url.to_owned(), tap, more_taps, top, environment, folder }
     }
 
     /// Keys of the tap, one a line, in flow style where nested.
     pub fn tap(mut self, lines: &str) -> Self {
         self.tap.extend(lines.lines().map(|line| format!("    {line}\n")));
+        self
+    }
+
+    /// One more tap, before `upstream_port` on loopback.
+    pub fn and_tap(mut self, name: &str, upstream_port: u16) -> Self {
+        self.more_taps.push_str(&format!(
+            "  - {{name: {name}, listen: 127.0.0.1:0, upstream: http://127.0.0.1:{upstream_port}}}\n"
+        ));
         self
     }
 
@@ -84,8 +94,8 @@ impl Setup {
             }
         }
         format!(
-            "taps:\n  - name: chat\n    listen: 127.0.0.1:0\n    upstream: {}\n{}admin: {{listen: 127.0.0.1:0}}\n{top}",
-            self.upstream, self.tap
+            "taps:\n  - name: chat\n    listen: 127.0.0.1:0\n    upstream: {}\n{}{}admin: {{listen: 127.0.0.1:0}}\n{top}",
+            self.upstream, self.tap, self.more_taps
         )
     }
 }
@@ -122,6 +132,11 @@ impl Flowtap {
     /// A raw client connected to the tap.
     pub fn client(&self) -> Peer {
         Peer::connect(self.port)
+    }
+
+    /// Where another tap listens.
+    pub fn port_of(&self, tap: &str) -> u16 {
+        address(&self.process, &format!("\"tap\":\"{tap}\""))
     }
 
     /// The folder that it keeps everything in.
