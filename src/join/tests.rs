@@ -242,6 +242,8 @@ fn refused_calls_spend_nothing_and_embeddings_generate_nothing() {
     let joined = usage(&[refused.clone(), call(Some(5))], true);
     assert_eq!((joined.input, joined.source), (Some(5), Some(UsageSource::Joined)));
     assert!(usage(&[refused], true).is_unknown(), "nobody says that it was nothing");
+    let broken = Call { outcome: Outcome::UpstreamError, ..call(None) };
+    assert_eq!(usage(&[broken, call(Some(5))], true).source, Some(UsageSource::Estimated));
     let cut = Call { outcome: Outcome::Timeout, ..call(None) };
     assert_eq!(usage(&[cut, call(Some(5))], true).source, Some(UsageSource::Estimated));
     let operation = Operation::Embeddings;

@@ -33,7 +33,9 @@ fn was_turned_away(call: &Call) -> bool {
         call.outcome,
         Outcome::ClientError | Outcome::ConnectError | Outcome::UpstreamError
     );
-    refused && call.input.is_none() && call.output.is_none()
+    // A 200 that turned into an error on its way has spent something.
+    let accepted = call.status.is_some_and(|status| (200..300).contains(&status));
+    refused && !accepted && call.input.is_none() && call.output.is_none()
 }
 
 fn output_known(call: &Call) -> bool {
