@@ -1,9 +1,11 @@
 //! Identifiers that we mint: exchange ids (ULID) and W3C trace and span ids.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use jiff::Timestamp;
-use serde::{Serialize, Serializer};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A ULID: 48 bits of Unix milliseconds, then 80 random bits; sorts by time.
 /// Format: <https://github.com/ulid/spec>.
@@ -16,6 +18,26 @@ impl ExchangeId {
         let millis = u128::try_from(now.as_millisecond()).unwrap_or(0) & ((1 << 48) - 1);
         let random = rand::random::<u128>() >> 48;
         Self((millis << 80) | random)
+    }
+
+    /// Reads the 26 characters that [`fmt::Display`] writes; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        // 26 digits of 5 bits are 130: the first may only be 0 to 7.
+        if text.len() != 26 || text.as_bytes()[0] > b'7' {
+            return None;
+        }
+        text.bytes()
+            .try_fold(0_u128, |id, byte| {
+                let digit = CROCKFORD.iter().position(|known| *known == byte)?;
+                Some((id << 5) | digit as u128)
+            })
+            .map(Self)
+    }
+
+    /// The time that it was made at, to the millisecond.
+    pub fn time(&self) -> Timestamp {
+        let millis = i64::try_from(self.0 >> 80).unwrap_or(0);
+        Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
     /// The same 128 bits in the form of a UUID, for headers whose readers expect one.
@@ -46,6 +68,13 @@ impl fmt::Display for ExchangeId {
 impl fmt::Debug for ExchangeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+impl<'de> Deserialize<'de> for ExchangeId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| D::Error::custom("not an exchange id (a ULID)"))
     }
 }
 
@@ -94,6 +123,14 @@ macro_rules! hex_id {
             }
         }
 
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = Cow::<'de, str>::deserialize(deserializer)?;
+                Self::parse(&text)
+                    .ok_or_else(|| D::Error::custom(concat!("not ", $digits, " hex digits")))
+            }
+        }
+
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -116,6 +153,16 @@ mod tests {
         assert!(late > early && late.to_string() > early.to_string());
         assert_eq!(early.to_string().len(), 26);
         assert!(early.to_string().starts_with("0000000000"));
+        assert_eq!(ExchangeId::parse(&late.to_string()), Some(late));
+        assert_eq!(late.time().as_millisecond(), 1_700_000_000_000);
+        for wrong in [
+            "",
+            "8ZZZZZZZZZZZZZZZZZZZZZZZZZ",
+            "0ZZZZZZZZZZZZZZZZZZZZZZZZI",
+            "é23456789012345678901234",
+        ] {
+            assert_eq!(ExchangeId::parse(wrong), None, "{wrong}");
+        }
         assert_eq!(late.as_uuid().replace('-', ""), format!("{:032x}", late.0));
         assert_eq!(
             late.as_uuid().match_indices('-').map(|(at, _)| at).collect::<Vec<_>>(),

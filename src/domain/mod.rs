@@ -8,7 +8,9 @@ mod ids;
 mod outcome;
 mod reading;
 mod sample;
+mod score;
 pub mod semconv;
+mod span;
 mod usage;
 
 pub use budget::{MemoryBudget, Reservation};
@@ -17,4 +19,6 @@ pub use ids::{ExchangeId, SpanId, TraceId};
 pub use outcome::{DropReason, DropStage, JoinFate, Outcome, status_class};
 pub use reading::{ChatTurn, Countable, Dialect, ModelNames, Operation, Reading};
 pub use sample::{Call, Dataset, Message, Record, Row, Sample, SampleReason, Sampling, Summary};
+pub use score::{Criterion, Judged, Score};
+pub use span::{Span, SpanKind, SpanSource, TracePart};
 pub use usage::{Usage, UsageSource};

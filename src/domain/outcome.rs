@@ -1,11 +1,11 @@
 //! How an exchange ended, and why an observation was dropped: closed sets, each with its label.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 macro_rules! labelled {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $label:literal),+ $(,)? }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         pub enum $name { $($(#[$variant_doc])* #[serde(rename = $label)] $variant),+ }
 
         impl $name {

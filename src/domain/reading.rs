@@ -1,6 +1,6 @@
 //! What a dialect understood of an exchange: unredacted, on its way through the pipeline only.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Usage;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use super::outcome::labelled;
@@ -66,7 +66,10 @@ pub struct Summary {
 }
 
 /// Always six digits, so that the texts sort as the times do.
-fn with_microseconds<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn with_microseconds<S: Serializer>(
+    time: &Timestamp,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"))
 }
 
@@ -194,6 +197,12 @@ labelled! {
         Usage = "usage",
         /// The loss ledger.
         Ledger = "ledger",
+        /// What judges and users said of samples.
+        Scores = "scores",
+        /// The spans of sampled exchanges.
+        Traces = "traces",
+        /// What monitors found.
+        Monitors = "monitors",
     }
 }
 

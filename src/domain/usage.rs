@@ -1,6 +1,6 @@
 //! Tokens spent by an exchange, and who says so.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::outcome::labelled;
 
@@ -22,7 +22,7 @@ labelled! {
 
 /// Tokens of one exchange. `None` is unknown and never means zero.
 /// `input` includes cached tokens, `output` includes reasoning tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Prompt tokens, cached ones included.
     pub input: Option<u64>,

@@ -116,7 +116,7 @@ impl Tally {
     fn of(&mut self, dataset: Dataset) -> &mut BTreeMap<Hour, u64> {
         match dataset {
             Dataset::Exchanges => &mut self.samples,
-            Dataset::Usage | Dataset::Ledger => &mut self.others,
+            _ => &mut self.others,
         }
     }
 }
