@@ -10,7 +10,7 @@ use super::node::{Node, Origin};
 use super::table::ROOT;
 use super::walk::walk;
 use super::{Bucket, BucketStore, Config, Faults, Spool, Tap};
-use super::{bucket, env, file, keep, serve, taps};
+use super::{bucket, env, feedback, file, keep, serve, taps};
 
 /// What the command line adds to the file.
 #[derive(Clone, Debug, Default)]
@@ -80,6 +80,7 @@ fn build(map: &Map, root: &Node, env: &[(String, String)], report: &mut Report) 
     let sample = keep::build_sample(map.map("sample")?, report);
     let capture = keep::build_capture(map.map("capture")?, report);
     let join = keep::build_join(map.map("join")?);
+    let feedback = feedback::build(map.map("feedback")?);
     let redact = keep::build_redact(map.map("redact")?, report);
     let spool = keep::build_spool(map.map("spool")?, &data_dir, report);
     let bucket = match map.sound(&["bucket"]) {
@@ -94,6 +95,7 @@ fn build(map: &Map, root: &Node, env: &[(String, String)], report: &mut Report) 
         sample,
         capture,
         join,
+        feedback,
         redact,
         bucket: bucket?,
         spool,

@@ -14,6 +14,7 @@ mod bucket;
 mod check;
 mod env;
 mod fault;
+mod feedback;
 mod file;
 mod keep;
 mod kind;
@@ -31,6 +32,7 @@ mod walk;
 
 pub use check::{Overrides, load};
 pub use fault::{Fault, Faults, Place};
+pub use feedback::{Feedback, RatingScale};
 pub use reference::{key_paths, reference};
 pub use secret::Secret;
 pub use show::effective;
@@ -46,6 +48,8 @@ pub struct Config {
     pub capture: CaptureLimits,
     /// How a flow's calls to models are joined to it.
     pub join: Join,
+    /// What users say of answers.
+    pub feedback: Feedback,
     /// What is removed from text before it reaches a disk.
     pub redact: Redact,
     /// Where samples, rollups and ledger go.

@@ -1,7 +1,7 @@
 //! The table of keys: the one source for checking, for docs/CONFIG.md and for what is shown.
 
 use super::kind::Kind;
-use super::{bucket, keep, serve, taps};
+use super::{bucket, feedback, keep, serve, taps};
 
 /// One key of a map.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +88,13 @@ pub(super) static ROOT: &[Key] = &[
         Default::Is("{}"),
         "How a flow's calls to models, seen by a second tap, are joined to the flow's request.",
         "{wait: 250ms}",
+    ),
+    Key::new(
+        "feedback",
+        Kind::Map(feedback::KEYS),
+        Default::Is("{}"),
+        "How what users say of answers (`POST /feedback`) becomes scores.",
+        "{scale: 0-1}",
     ),
     Key::new(
         "redact",

@@ -20,6 +20,7 @@ mod columns;
 pub mod decode;
 mod detect;
 mod fault;
+mod feedback;
 mod fold;
 mod generic;
 pub mod json;
@@ -34,6 +35,7 @@ mod usage;
 mod tests;
 
 pub use fault::Fault;
+pub use feedback::{Feedback, read_feedback};
 
 use detect::Glance;
 use fold::Folded;

@@ -19,6 +19,6 @@ pub use ids::{ExchangeId, SpanId, TraceId};
 pub use outcome::{DropReason, DropStage, JoinFate, Outcome, status_class};
 pub use reading::{ChatTurn, Countable, Dialect, ModelNames, Operation, Reading};
 pub use sample::{Call, Dataset, Message, Record, Row, Sample, SampleReason, Sampling, Summary};
-pub use score::{Criterion, Judged, Score};
+pub use score::{Criterion, Judged, Score, ScoreError};
 pub use span::{Span, SpanKind, SpanSource, TracePart};
 pub use usage::{Usage, UsageSource};

@@ -27,13 +27,29 @@ labelled! {
     }
 }
 
+labelled! {
+    /// Why nothing that can be counted as a score came of a judgement or of a user's feedback.
+    ScoreError {
+        /// It has no rating.
+        NoRating = "no_rating",
+        /// The rating is nothing that stands for a number.
+        Unparsable = "unparsable",
+        /// The rating lies outside of its scale.
+        OutOfRange = "out_of_range",
+        /// It names no exchange that is remembered.
+        UnknownExchange = "unknown_exchange",
+        /// It fits several exchanges.
+        Ambiguous = "ambiguous",
+    }
+}
+
 /// One criterion's judgement of one sample. Stored as a line of `scores/`, partitioned by the
 /// deployment and the time of the sample, so that both lie in folders of the same name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// `flowtap.score.v1`.
     pub schema: String,
-    /// The score's own id.
+    /// The score's own id; of a user's feedback the id of the exchange that brought it.
     pub id: ExchangeId,
     /// When it was given; written with microseconds.
     #[serde(serialize_with = "with_microseconds")]
@@ -57,7 +73,8 @@ pub struct Score {
     pub error: Option<String>,
     /// The judge's explanation, or the user's comment; redacted.
     pub reason: Option<String>,
-    /// With which probability this sample came to be judged: the sample's own times `evaluate.rate`.
+    /// With which probability this came to be judged: the sample's own times `evaluate.rate`; 1 for
+    /// users, whose feedback is taken whether or not the exchange was sampled.
     pub probability: f64,
     /// Who judged; `None` for users.
     pub judge: Option<Judged>,

@@ -47,10 +47,10 @@ impl<V> Aged<V> {
         self.entries.get_mut(key).map(|entry| &mut entry.value)
     }
 
-    pub(super) fn remove(&mut self, key: &Key) {
-        if let Some(entry) = self.entries.remove(key) {
-            self.order.remove(&entry.number);
-        }
+    pub(super) fn remove(&mut self, key: &Key) -> Option<V> {
+        let entry = self.entries.remove(key)?;
+        self.order.remove(&entry.number);
+        Some(entry.value)
     }
 
     /// Since when the oldest key is here.

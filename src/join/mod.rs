@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 mod aged;
 mod key;
 mod losses;
+mod recent;
 mod usage;
 
 #[cfg(test)]
@@ -32,6 +33,7 @@ mod tests;
 use aged::Aged;
 pub use key::{Key, PROMPTFLOW_HEADER, run_id};
 use losses::Losses;
+pub use recent::{About, Recent, Seen, header_names};
 pub use usage::usage;
 
 /// How long a call waits for its flow, and a settled flow is remembered: longer than flows take.

@@ -130,6 +130,16 @@ families! {
         "Raise capture.body_bytes_max if samples must be whole.";
 }
 
+// What judges and users say of the answers.
+families! {
+    SCORES[3] = "flowtap_scores_total", COUNT, ["deployment", "criterion", "score"],
+        "Scores, 1 (worst) to 5 (best), of judges and of users.",
+        "A growing share of 1 and 2: read those samples.";
+    SCORE_ERRORS[2] = "flowtap_score_errors_total", COUNT, ["criterion", "reason"],
+        "Judgements and feedback of which no score came, by why.",
+        "unknown_exchange: feedback came too late, at another replica, or names no request.";
+}
+
 // On the way to the bucket.
 families! {
     SPOOL_BYTES[0] = "flowtap_spool_bytes", BYTES, [],

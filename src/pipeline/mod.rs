@@ -5,6 +5,7 @@
 //! what leaves here are figures, and records made by the redactor. A panic costs one exchange, which
 //! is counted; a full queue before `tokens` costs its token count, never the record.
 
+mod feedback;
 mod intake;
 mod joining;
 mod settle;
@@ -32,6 +33,7 @@ use crate::spool::Writer;
 use crate::trace::Tracer;
 use crate::{dialect, tokens};
 
+use feedback::Feedbacks;
 use joining::{Joining, Parking};
 
 pub use intake::{Ending, Intake, Outtake, intake};
@@ -63,6 +65,7 @@ pub struct Pipeline {
     sampler: Sampler,
     rollup: Mutex<Rollup>,
     joining: Option<Joining>,
+    feedback: config::Feedback,
     outlets: Outlets,
 }
 
@@ -70,6 +73,8 @@ pub struct Pipeline {
 struct Understood {
     exchange: Box<Exchange>,
     reading: Reading,
+    /// Where it is a user's feedback: what it says.
+    feedback: Option<dialect::Feedback>,
     /// What the reading takes of the memory budget while it waits.
     held: Reservation,
     /// Where it is a call that a flow waits for.
@@ -90,6 +95,7 @@ impl Pipeline {
             sampler: Sampler::new(&config.sample),
             rollup: Mutex::new(Rollup::new(Arc::clone(&config.instance))),
             joining: Joining::new(config, &outlets.metrics),
+            feedback: config.feedback.clone(),
             outlets,
         }
     }
@@ -106,27 +112,31 @@ impl Pipeline {
     fn read_all(&self, outtake: &Outtake, to_count: &SyncSender<Understood>) {
         let mut batch = Vec::new();
         let (mut parking, mut rolled_up) = (Parking::default(), Instant::now());
+        let mut feedbacks = Feedbacks::new(&self.feedback);
         while outtake.next_batch(&mut batch, parking.patience(Instant::now())) {
             outtake.take_lost().into_iter().for_each(|began| self.lost_unseen(began));
-            batch.drain(..).for_each(|exchange| self.read(exchange, &mut parking, to_count));
+            for exchange in batch.drain(..) {
+                if let Some(understood) = self.read(exchange) {
+                    self.note(&understood, &mut feedbacks);
+                    self.route(understood, &mut parking, to_count);
+                }
+            }
             self.release(&mut parking, Instant::now(), to_count);
             if rolled_up.elapsed() >= ROLLUP_EVERY {
                 rolled_up = Instant::now();
                 self.expire_calls(rolled_up);
+                self.score_due(&mut feedbacks, rolled_up);
                 self.outlets.metrics.capture_bytes(self.outlets.budget.bytes_used());
                 let rows = self.rollup().take_finished(Timestamp::now());
                 self.append_rollup(rows);
             }
         }
+        self.score_all(feedbacks);
         self.release_all(parking, to_count);
     }
 
-    fn read(
-        &self,
-        exchange: Box<Exchange>,
-        parking: &mut Parking,
-        to_count: &SyncSender<Understood>,
-    ) {
+    /// Enters an exchange in the books and understands it; `None` where that panicked.
+    fn read(&self, exchange: Box<Exchange>) -> Option<Understood> {
         let hour = Hour::of(exchange.time);
         self.outlets.ledger.seen(hour, 1);
         let basics =
@@ -137,9 +147,10 @@ impl Pipeline {
             let (tap, status, outcome, timing) = basics;
             self.outlets.metrics.intake_only(&tap, status, outcome, timing.total_us as f64 / 1e6);
             self.lost_unseen(began);
-            return self.lose_to_panic(hour);
+            self.lose_to_panic(hour);
+            return None;
         };
-        self.route(understood, parking, to_count);
+        Some(understood)
     }
 
     /// Settles an exchange of which all is known that will be, counting its tokens before if need be.
@@ -170,9 +181,13 @@ impl Pipeline {
             None => Reading::new(crate::domain::Dialect::Generic, crate::domain::Operation::Other),
         };
         let held = self.outlets.budget.reservation();
+        let is_feedback = reading.operation == Operation::Feedback && is_accepted(&exchange);
+        let said = is_feedback.then_some(reading.request_body.as_ref());
+        let feedback = said.map(|body| dialect::read_feedback(body, &self.feedback));
         Understood {
             exchange,
             reading,
+            feedback,
             held,
             ticket: None,
             calls: Vec::new(),
@@ -224,6 +239,11 @@ impl Understood {
     }
 }
 
+/// The upstream said 2xx.
+fn is_accepted(exchange: &Exchange) -> bool {
+    exchange.status.is_some_and(|status| (200..300).contains(&status))
+}
+
 /// Tokens are counted where the upstream told nothing of them, or was cut before it told the output;
 /// never of failures, of which nobody knows what was spent.
 fn needs_counting(understood: &Understood) -> bool {
@@ -232,7 +252,7 @@ fn needs_counting(understood: &Understood) -> bool {
         return false;
     }
     let Some(countable) = &reading.countable else { return false };
-    if !exchange.status.is_some_and(|status| (200..300).contains(&status)) {
+    if !is_accepted(exchange) {
         return false;
     }
     // Embeddings generate nothing: there is no output to know.

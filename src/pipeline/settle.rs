@@ -91,7 +91,7 @@ impl Pipeline {
 
     /// The tap's deployment, else the one that the request or the answer names, else `default`.
     /// Names are learnt from successful answers only, so that a hostile client can invent none.
-    fn deployment(&self, exchange: &Exchange) -> Arc<str> {
+    pub(super) fn deployment(&self, exchange: &Exchange) -> Arc<str> {
         let metrics = &self.outlets.metrics;
         if let Some(configured) =
             self.taps.get(&exchange.tap).and_then(|tap| tap.deployment.clone())

@@ -17,6 +17,9 @@ use crate::domain::{
 /// Bytes kept of a name that a client or an upstream chose: model, method, request id.
 const NAME_BYTES_MAX: usize = 256;
 
+/// Bytes kept of a score's reason.
+const REASON_BYTES_MAX: usize = 4096;
+
 /// Bytes kept of a path or of a header's value.
 const LINE_BYTES_MAX: usize = 1024;
 
@@ -88,6 +91,16 @@ impl Redactor {
         let counts = &mut Counts::default();
         let mut name = |text: Option<String>| text.map(|text| self.name(&text, counts));
         Call { model: name(call.model), deployment: name(call.deployment), ..call }
+    }
+
+    /// What a judge or a user gave as the reason of a score, redacted and cut.
+    pub fn reason(&self, text: &str) -> String {
+        cut(self.text(text), REASON_BYTES_MAX)
+    }
+
+    /// A deployment's name as it may stand in a folder's; see [`Redactor::summary`].
+    pub fn deployment(&self, name: &Arc<str>) -> Arc<str> {
+        self.folder(name, &mut Counts::default())
     }
 
     fn summary_counted(&self, summary: Summary, counts: &mut Counts) -> Summary {

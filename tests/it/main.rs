@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod drain;
 mod faults;
+mod feedback;
 mod fixtures;
 mod http2;
 mod include_usage;
