@@ -22,7 +22,7 @@ use crate::pipeline::{self, Pipeline};
 use crate::proxy::{self, Proxy, ProxyError};
 use crate::spool::{Recovery, Spool, SpoolError};
 use crate::trace::{SpanFate, TraceError, Tracer};
-use crate::{bucket, config};
+use crate::{bucket, config, export};
 
 /// Why flowtap cannot start; the message names the address or the key.
 #[derive(Debug, thiserror::Error)]
@@ -186,6 +186,20 @@ pub fn verify(settings: &config::Bucket) -> Result<archive::Report, StartError> 
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let verified = async { archive::verify(&*bucket::open(settings).await?).await };
     Ok(runtime.block_on(verified)?)
+}
+
+/// Writes what lies in the bucket `source` to the bucket `target`, in Azure ML's form.
+pub fn export_azureml(
+    source: &config::Bucket,
+    target: &config::Bucket,
+    settings: &export::Settings,
+) -> Result<export::Report, StartError> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let exported = async {
+        let (source, target) = (bucket::open(source).await?, bucket::open(target).await?);
+        export::azureml(&*source, &*target, settings).await
+    };
+    Ok(runtime.block_on(exported)?)
 }
 
 fn start_tracer(

@@ -26,6 +26,7 @@ pub mod sample;
 pub mod spool;
 
 pub mod archive;
+pub mod export;
 pub mod pipeline;
 
 pub mod console;

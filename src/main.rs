@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use flowtap::config::{self, Config, Overrides};
+use flowtap::export::Settings;
 use flowtap::{app, trace};
+use jiff::Timestamp;
 
 /// An exchange is allocated on a traffic thread and freed on another, which this allocator does without
 /// a lock between them (docs/PERFORMANCE.md tells what it gave).
@@ -17,6 +19,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const START_FAILED: u8 = 1;
 /// The ledger and the samples do not agree, or there are none.
 const NOT_PROVEN: u8 = 1;
+/// The environment's options of the bucket that an export is written to.
+const EXPORT_PREFIX: &str = "FLOWTAP_EXPORT__";
 /// Wrong arguments, as in sysexits.h.
 const USAGE: u8 = 64;
 /// Faulty configuration, as in sysexits.h.
@@ -71,11 +75,49 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write a bucket's samples in the form that another system's tools read
+    ///
+    /// `azureml` is the form of Azure ML's data collector: CloudEvents, one JSON object a line, in
+    /// modelDataCollector/ENDPOINT/DEPLOYMENT/COLLECTION/yyyy/MM/dd/HH/, with the collections model_inputs,
+    /// model_outputs and app_traces. Options of the bucket read come from FLOWTAP_BUCKET__*, those of the
+    /// bucket written from FLOWTAP_EXPORT__*. Exits 1 where nothing was exported or a part could not be read.
+    Export {
+        /// The form
+        #[arg(long, value_enum)]
+        format: ExportFormat,
+        /// The bucket: file:///path, s3://name/prefix, az://account/container/prefix, gs://name/prefix
+        #[arg(value_name = "BUCKET_URL")]
+        bucket: String,
+        /// A folder, or a bucket's URL
+        #[arg(long, value_name = "DIR_OR_BUCKET_URL")]
+        to: String,
+        /// Only exchanges that began then or later: 2026-11-23, or 2026-11-23T22:00:00Z
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        from: Option<Timestamp>,
+        /// Only exchanges that began earlier than that
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        to_time: Option<Timestamp>,
+        /// The endpoint's name in paths and lines [default: each sample's tap]
+        #[arg(long, value_name = "NAME", value_parser = name)]
+        endpoint: Option<String>,
+        /// The workspace's resource id: what `source` begins with
+        #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
+        workspace: String,
+        /// One JSON object instead of a table
+        #[arg(long)]
+        json: bool,
+    },
     /// Print a completion script
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum ExportFormat {
+    /// Azure ML's data collector
+    Azureml,
 }
 
 #[derive(clap::Args)]
@@ -111,11 +153,36 @@ impl Source {
 
     /// The environment's settings (credentials, endpoints), with `url` as the bucket.
     fn bucket(url: &str) -> Result<Config, config::Faults> {
-        let unused = Some("http://127.0.0.1:1".to_owned());
-        let overrides = Overrides { upstream: unused, ..Overrides::default() };
         let mut environment = environment();
         // The bucket asked for, not the one that this process would write to.
         environment.retain(|(name, _)| name != "FLOWTAP_BUCKET" && name != "FLOWTAP_BUCKET__URL");
+        environment.retain(|(name, _)| !name.starts_with(EXPORT_PREFIX));
+        Self::bucket_in(url, environment)
+    }
+
+    /// The folder or bucket that an export goes to; its options are those of `FLOWTAP_EXPORT__*`.
+    fn export(place: &str) -> Result<Config, config::Faults> {
+        let mut environment = environment();
+        environment.retain(|(name, _)| !name.starts_with("FLOWTAP_BUCKET"));
+        for (name, _) in &mut environment {
+            if let Some(option) = name.strip_prefix(EXPORT_PREFIX) {
+                *name = format!("FLOWTAP_BUCKET__{option}");
+            }
+        }
+        let folder = || std::path::absolute(place).map(|path| format!("file://{}", path.display()));
+        let url = match place.contains("://") {
+            true => place.to_owned(),
+            false => folder().unwrap_or_else(|_| place.to_owned()),
+        };
+        Self::bucket_in(&url, environment)
+    }
+
+    fn bucket_in(
+        url: &str,
+        mut environment: Vec<(String, String)>,
+    ) -> Result<Config, config::Faults> {
+        let unused = Some("http://127.0.0.1:1".to_owned());
+        let overrides = Overrides { upstream: unused, ..Overrides::default() };
         environment.push(("FLOWTAP_BUCKET".to_owned(), url.to_owned()));
         config::load(None, &overrides, &environment)
     }
@@ -149,6 +216,16 @@ fn main() -> ExitCode {
         Command::Proxy { config } => run(Source::file(config)),
         Command::Check { source } => check(source),
         Command::Verify { bucket, json } => verify(&bucket, json),
+        Command::Export {
+            format: ExportFormat::Azureml,
+            bucket,
+            to,
+            from,
+            to_time: until,
+            endpoint,
+            workspace,
+            json,
+        } => export(&bucket, &to, &Settings { endpoint, workspace, from, until }, json),
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,
@@ -211,6 +288,37 @@ fn verify(bucket: &str, json: bool) -> ExitCode {
         );
     }
     ExitCode::from(if report.ok { 0 } else { NOT_PROVEN })
+}
+
+fn export(bucket: &str, to: &str, settings: &Settings, json: bool) -> ExitCode {
+    let (source, target) = match (Source::bucket(bucket), Source::export(to)) {
+        (Ok(source), Ok(target)) => (source, target),
+        (Err(faults), _) | (_, Err(faults)) => return fail(CONFIG, &faults),
+    };
+    let report = match app::export_azureml(&source.bucket, &target.bucket, settings) {
+        Ok(report) => report,
+        Err(error) => return fail(START_FAILED, &error),
+    };
+    let told = match json.then(|| serde_json::to_string(&report)).transpose() {
+        Ok(json) => json.map_or_else(|| report.to_string(), |json| json + "\n"),
+        Err(error) => return fail(START_FAILED, &error),
+    };
+    print(&told);
+    ExitCode::from(if report.is_complete() { 0 } else { NOT_PROVEN })
+}
+
+/// A time, or a day's first moment in UTC.
+fn time(text: &str) -> Result<Timestamp, String> {
+    let parsed = text.parse().or_else(|_| format!("{text}T00:00:00Z").parse());
+    parsed.map_err(|_| "allowed: 2026-11-23 or 2026-11-23T22:00:00Z".to_owned())
+}
+
+/// What is safe in a path.
+fn name(text: &str) -> Result<String, String> {
+    let safe = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    let fine = (1..=64).contains(&text.len()) && text.bytes().all(safe);
+    fine.then(|| text.to_owned())
+        .ok_or_else(|| "allowed: 1 to 64 letters, digits, `-` and `_`".to_owned())
 }
 
 fn print(text: &str) -> ExitCode {

@@ -7,6 +7,7 @@ mod bucket;
 mod cli;
 mod config;
 mod drain;
+mod export;
 mod faults;
 mod feedback;
 mod fixtures;

@@ -116,6 +116,13 @@ fn compare(arguments: &[&str]) {
     assert!(status.success(), "{}", process.printed());
 }
 
+/// The Python of a peer's own environment, in the repository's root.
+pub fn peer_python(peer: &str) -> Command {
+    let mut command = Command::new(installed(&format!("{peer}/bin/python")));
+    command.current_dir(root());
+    command
+}
+
 /// `pf flow serve` of an example flow, on an engine of prompt flow's.
 pub fn pf_serve(flow: &str, port: u16, engine: &str) -> Command {
     let mut command = flow_command("promptflow/bin/pf");
