@@ -17,6 +17,7 @@ use crate::domain::{
 
 mod codings;
 mod events;
+mod figures;
 mod holes;
 mod hostile;
 mod models;

@@ -1,0 +1,216 @@
+//! What is read of an exchange that is not kept is what the whole reading says: on recorded bytes and
+//! on whatever bytes come near to them.
+
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::super::{detect, figures as light};
+use super::*;
+use crate::domain::{Dialect, Operation};
+
+const CHAT: &str = "/v1/chat/completions";
+
+fn is_light(exchange: &Exchange) -> bool {
+    let detect::Glance::Known(dialect, operation) = detect::at_a_glance(exchange, &tap()) else {
+        return false;
+    };
+    light::read(exchange, &tap(), dialect, operation).is_some()
+}
+
+fn agree(exchange: &Exchange) -> Result<(), TestCaseError> {
+    let (whole, light) = (read(exchange, &tap()), read_figures(exchange, &tap()));
+    prop_assert_eq!(figures(&light), figures(&whole));
+    Ok(())
+}
+
+#[test]
+fn recorded_answers_are_read_without_building_them() {
+    let asked = r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"metadata":{"session_id":"s1"}}"#;
+    let reported =
+        "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}\n\n";
+    for name in ["chat-azure.sse", "chat-tools.sse", "chat-two-choices.sse", "chat-reasoning.sse"] {
+        let mut stream = fixture(&format!("openai/{name}"));
+        stream.extend_from_slice(reported.as_bytes());
+        let exchange = streamed(CHAT, asked, stream);
+        assert!(is_light(&exchange), "{name}");
+        assert_eq!(read_one(&exchange).session.as_deref(), Some("s1"));
+    }
+    for name in ["chat-refusal.json", "chat-tools.json"] {
+        assert!(is_light(&post(CHAT, asked, fixture(&format!("openai/{name}")))), "{name}");
+    }
+}
+
+/// JSON texts of which some are what a chat's members hold.
+fn member() -> impl Strategy<Value = &'static str> {
+    select(vec![
+        "null",
+        "\"\"",
+        "\"x\"",
+        "\" \"",
+        "\"a\\n\"",
+        "\"\\ud800\"",
+        "\"é\"",
+        "0",
+        "1",
+        "-1",
+        "1.0",
+        "0.0",
+        "2.5",
+        "1e999",
+        "18446744073709551616",
+        "true",
+        "[]",
+        "{}",
+        "[1]",
+        "[\"x\"]",
+        "{\"index\":1}",
+        "[{\"index\":200}]",
+        "{\"transcript\":\"hm\"}",
+        "[{\"type\":\"text\",\"text\":\"x\"}]",
+        "{\"name\":\"f\",\"arguments\":\"\"}",
+        "[{\"index\":0,\"function\":{\"name\":\"f\"}}]",
+        "[{\"function\":{\"name\":\"\",\"arguments\":\"1\"}}]",
+        "[{\"custom\":{\"name\":\"c\"}}]",
+        "[{\"index\":0,\"function\":null}]",
+        "{\"prompt_tokens\":3}",
+        "{\"prompt_tokens\":3,\"completion_tokens\":4,\"total_tokens\":9}",
+        "{\"input_tokens\":3,\"output_tokens\":4,\"input_tokens_details\":{\"cached_tokens\":2}}",
+        "{\"prompt_tokens\":3,\"completion_tokens\":4,\"prompt_tokens_details\":{\"cached_tokens\":1},\"completion_tokens_details\":{\"reasoning_tokens\":2}}",
+        "{\"cached_tokens\":1}",
+        "{\"id\":\"i\",\"session_id\":\"s\"}",
+        "\"stop\"",
+        "[",
+        "nul",
+        "01",
+        "\"\t\"",
+    ])
+}
+
+/// An object with some of `keys`; with luck as it should be.
+fn object(
+    usual: &'static str,
+    keys: &'static [&'static str],
+    inner: impl Strategy<Value = String> + 'static,
+) -> impl Strategy<Value = String> {
+    let one =
+        (select(keys), prop_oneof![3 => member().prop_map(str::to_owned), 1 => inner.boxed()]);
+    (any::<bool>(), prop::collection::vec(one, 0..3), any::<bool>()).prop_map(
+        move |(begins, members, ends)| {
+            let mut all: Vec<String> =
+                members.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+            let usual = (begins || ends).then(|| usual.to_owned());
+            if begins {
+                all.splice(0..0, usual);
+            } else {
+                all.extend(usual);
+            }
+            format!("{{{}}}", all.join(","))
+        },
+    )
+}
+
+fn list(inner: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
+    prop::collection::vec(inner, 0..3).prop_map(|elements| format!("[{}]", elements.join(",")))
+}
+
+#[rustfmt::skip]
+const MESSAGE: &[&str] = &["role", "content", "refusal", "audio", "tool_calls", "function_call", "reasoning", "reasoning_content", "x"];
+const CHOICE: &[&str] = &["index", "finish_reason", "message", "delta", "text", "logprobs", "x"];
+#[rustfmt::skip]
+const ANSWER: &[&str] = &["id", "model", "usage", "choices", "error", "object", "obfuscation", "x"];
+#[rustfmt::skip]
+const ASKED: &[&str] = &["model", "session_id", "conversation_id", "conversation", "metadata", "messages", "x"];
+
+const USAGE: &str = r#""id":"c","model":"m","usage":{"prompt_tokens":3,"completion_tokens":4}"#;
+
+fn answer() -> impl Strategy<Value = String> {
+    let message = object(r#""role":"assistant","content":"hello""#, MESSAGE, Just("[]".to_owned()));
+    let choice = object(r#""index":0,"finish_reason":"stop""#, CHOICE, message);
+    list(choice).prop_flat_map(|choices| {
+        object(USAGE, ANSWER, Just(choices.clone())).prop_map(move |answer| {
+            if answer.contains("choices") || answer == "{}" {
+                return answer;
+            }
+            format!("{},\"choices\":{choices}}}", &answer[..answer.len() - 1])
+        })
+    })
+}
+
+fn chunk() -> impl Strategy<Value = String> {
+    let delta = object(r#""content":"hello""#, MESSAGE, Just("[]".to_owned()));
+    let piece = prop_oneof![
+        object(r#""index":0,"delta":{"content":"hi"}"#, CHOICE, delta),
+        Just(r#"{"index":0,"delta":{},"finish_reason":"stop"}"#.to_owned()),
+        Just(r#"{"index":1,"delta":{"content":""}}"#.to_owned()),
+    ];
+    list(piece).prop_flat_map(|choices| {
+        object(USAGE, ANSWER, Just(choices.clone())).prop_map(move |chunk| {
+            if chunk.contains("choices") || chunk == "{}" {
+                return chunk;
+            }
+            format!("{},\"choices\":{choices}}}", &chunk[..chunk.len() - 1])
+        })
+    })
+}
+
+fn events() -> impl Strategy<Value = String> {
+    let event = prop_oneof![
+        4 => chunk(),
+        3 => (0..3usize, "[a-z]{0,3}").prop_map(|(index, text)| format!(
+            r#"{{"id":"c","choices":[{{"index":{index},"delta":{{"content":"{text}"}}}}],"usage":null}}"#)),
+        1 => Just("[DONE]".to_owned()),
+    ];
+    (prop::collection::vec(event, 0..8), select(vec!["\n\n", "\r\n\r\n", "\n\n: note\n\n", "\n"]))
+        .prop_map(|(events, end)| {
+            events.iter().map(|event| format!("data: {event}{end}")).collect()
+        })
+}
+
+fn asked() -> impl Strategy<Value = String> {
+    object(r#""model":"m""#, ASKED, Just("{}".to_owned()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #[test]
+    fn answers_of_any_shape_are_read_alike(request in asked(), response in answer()) {
+        agree(&post(CHAT, request, response))?;
+    }
+
+    #[test]
+    fn streams_of_any_shape_are_read_alike(request in asked(), response in events()) {
+        agree(&streamed(CHAT, request, response))?;
+    }
+}
+
+#[test]
+fn many_of_those_shapes_are_read_without_building_them() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    let mut runner = TestRunner::deterministic();
+    let mut light = [0; 2];
+    for _ in 0..1000 {
+        let mut sample = |shapes: &BoxedStrategy<String>| {
+            shapes.new_tree(&mut runner).expect("a shape").current()
+        };
+        let whole = sample(&answer().boxed());
+        light[0] += usize::from(is_light(&post(CHAT, r#"{"model":"m"}"#, whole)));
+        let chunks = sample(&events().boxed());
+        light[1] += usize::from(is_light(&streamed(CHAT, r#"{"model":"m"}"#, chunks)));
+    }
+    assert!(light.iter().all(|count| *count > 50), "{light:?}");
+}
+
+#[test]
+fn deep_and_long_answers_are_read_alike() {
+    for depth in [40, 60, 63, 70, 130] {
+        let deep = format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        let response = format!(r#"{{{USAGE},"choices":[],"x":{deep}}}"#);
+        agree(&post(CHAT, "{}", response.clone())).expect("alike");
+        agree(&post(CHAT, response, format!(r#"{{{USAGE},"choices":[]}}"#))).expect("alike");
+    }
+    let many = format!(r#"{{{USAGE},"choices":[],"x":[{}0]}}"#, "0,".repeat(1 << 17));
+    agree(&post(CHAT, "{}", many)).expect("alike");
+    assert_eq!(read(&post(CHAT, "{}", "{}"), &tap()).operation, Operation::Chat);
+    assert_eq!(read(&post(CHAT, "{}", "{}"), &tap()).dialect, Dialect::Openai);
+}
