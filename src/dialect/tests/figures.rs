@@ -198,7 +198,7 @@ fn many_of_those_shapes_are_read_without_building_them() {
         let chunks = sample(&events().boxed());
         light[1] += usize::from(is_light(&streamed(CHAT, r#"{"model":"m"}"#, chunks)));
     }
-    assert!(light.iter().all(|count| *count > 50), "{light:?}");
+    assert!(light.iter().all(|count| *count > 20), "{light:?}");
 }
 
 #[test]
