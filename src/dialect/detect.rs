@@ -196,8 +196,8 @@ pub(super) fn provider(dialect: Dialect, exchange: &Exchange, tap: &Tap) -> Opti
         Dialect::Anthropic => "anthropic",
         Dialect::Promptflow | Dialect::Generic => return None,
     };
-    let host = tap.upstream.host.trim_end_matches('.').to_ascii_lowercase();
-    let by_host = PROVIDERS.iter().find(|(domain, _)| under(&host, domain)).map(|(_, name)| *name);
+    let host = tap.upstream.host.trim_end_matches('.');
+    let by_host = PROVIDERS.iter().find(|(domain, _)| under(host, domain)).map(|(_, name)| *name);
     let azure = dialect == Dialect::Openai && speaks_azure(exchange, tap);
     Some(match (by_host, azure) {
         (Some("openai") | None, true) => "azure.ai.openai",
@@ -206,8 +206,11 @@ pub(super) fn provider(dialect: Dialect, exchange: &Exchange, tap: &Tap) -> Opti
     })
 }
 
+/// True where `host` is `domain` or below it, in any case.
 fn under(host: &str, domain: &str) -> bool {
-    host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    let Some(at) = host.len().checked_sub(domain.len()) else { return false };
+    let (below, end) = host.as_bytes().split_at(at);
+    end.eq_ignore_ascii_case(domain.as_bytes()) && (below.is_empty() || below.ends_with(b"."))
 }
 
 fn speaks_azure(exchange: &Exchange, tap: &Tap) -> bool {

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use foldhash::fast::RandomState;
+
 use crate::config::{self, Config};
 use crate::domain::{
     Call, DropReason, DropStage, Exchange, MemoryBudget, Operation, Reading, Reservation, Row,
@@ -59,7 +61,7 @@ pub struct Outlets {
 
 /// The pipeline's shared state; its threads each hold it.
 pub struct Pipeline {
-    taps: HashMap<Arc<str>, config::Tap>,
+    taps: HashMap<Arc<str>, config::Tap, RandomState>,
     instance: Arc<str>,
     redactor: Redactor,
     sampler: Sampler,
@@ -176,8 +178,8 @@ impl Pipeline {
         #[cfg(feature = "failpoints")]
         crate::capture::failpoint::hit("pipeline");
         let reading = match self.taps.get(&exchange.tap) {
-            Some(tap) if self.passes_over(&exchange) => dialect::read_figures(&exchange, tap),
-            Some(tap) => dialect::read(&exchange, tap),
+            Some(tap) if self.keeps_surely(&exchange) => dialect::read(&exchange, tap),
+            Some(tap) => dialect::read_figures(&exchange, tap),
             None => Reading::new(crate::domain::Dialect::Generic, crate::domain::Operation::Other),
         };
         let held = self.outlets.budget.reservation();

@@ -90,10 +90,10 @@ impl Rollup {
     }
 
     /// Adds one exchange; `model_label` is its model's name as bounded for metrics.
-    pub fn record(&mut self, summary: &Summary, model_label: &str) {
+    pub fn record(&mut self, summary: &Summary, model_label: impl Into<Arc<str>>) {
         let minute = summary.time.as_second().div_euclid(60);
         let totals = self.minutes.entry(minute).or_default();
-        let mut key = key(summary, model_label);
+        let mut key = key(summary, model_label.into());
         if totals.len() >= KEYS_MAX && !totals.contains_key(&key) {
             key.model = Arc::from(OTHER);
         }
@@ -141,11 +141,11 @@ impl Rollup {
     }
 }
 
-fn key(summary: &Summary, model_label: &str) -> Key {
+fn key(summary: &Summary, model: Arc<str>) -> Key {
     Key {
         tap: Arc::clone(&summary.tap),
         deployment: Arc::clone(&summary.deployment),
-        model: Arc::from(model_label),
+        model,
         operation: summary.operation,
         outcome: summary.outcome,
         stream: summary.stream,
@@ -265,7 +265,7 @@ mod tests {
     fn the_number_of_rows_is_bounded_and_no_request_is_lost() {
         let mut rollup = rollup();
         for i in 0..5000 {
-            rollup.record(&summary("2026-11-23T22:47:01Z"), &format!("model-{i}"));
+            rollup.record(&summary("2026-11-23T22:47:01Z"), format!("model-{i}"));
         }
         let rows = rollup.take_all();
         assert_eq!(rows.len(), KEYS_MAX + 1);
