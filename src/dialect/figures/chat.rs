@@ -1,4 +1,4 @@
-//! Chat completions: what an answer that came whole tells besides its texts.
+//! Chat completions, and what is built like them: what an answer that came whole tells besides its texts.
 
 use std::borrow::Cow;
 
@@ -7,23 +7,25 @@ use serde::de::{MapAccess, SeqAccess};
 use super::Told;
 use super::scan::{self, Seen, Take, once, plain, unindexed, unusual, value};
 use crate::dialect::usage::Report;
+use crate::domain::Operation;
 
 /// Calls of one streamed message that are told apart.
 const CALLS_MAX: u64 = 64;
 
 /// What an answer that came whole tells.
-pub(super) fn answer(text: &str) -> Option<Told<'_>> {
+pub(super) fn answer(text: &str, operation: Operation) -> Option<Told<'_>> {
     let mut answer = Answer::default();
     scan::object(text, &mut answer)?;
-    let choices = answer.choices?;
-    let mut told = Told {
-        model: answer.model,
-        response_id: answer.id,
-        empty: !choices.speak,
-        finish_reason: choices.zero.or(choices.first).and_then(|end| end.0),
-        ..Told::default()
-    };
+    let mut told = Told { model: answer.model, response_id: answer.id, ..Told::default() };
     told.tally.take_openai_report(&answer.usage);
+    if operation != Operation::Embeddings {
+        let choices = answer.choices?;
+        told.empty = match operation {
+            Operation::TextCompletion => !choices.write,
+            _ => !choices.speak,
+        };
+        told.finish_reason = choices.zero.or(choices.first).and_then(|end| end.0);
+    }
     Some(told)
 }
 
@@ -44,6 +46,8 @@ type End<'a> = (Option<Cow<'a, str>>,);
 struct Choices<'a> {
     /// Any of them says or calls something.
     speak: bool,
+    /// Any of them holds a text that is not blank.
+    write: bool,
     /// The first one, and the first one with index 0.
     first: Option<End<'a>>,
     zero: Option<End<'a>>,
@@ -55,6 +59,7 @@ struct Choice<'a> {
     index: Option<u64>,
     finish_reason: Option<Cow<'a, str>>,
     message: Message,
+    writes: bool,
 }
 
 /// A message that came whole.
@@ -81,10 +86,7 @@ impl<'de> Take<'de> for Answer<'de> {
             }
             "choices" => {
                 once(&mut self.seen, 3)?;
-                match value(map, self.choices.get_or_insert_default())? {
-                    Seen::List(_) => {}
-                    _ => return Err(unusual()),
-                }
+                value(map, self.choices.get_or_insert_default())?.list()?;
             }
             _ => scan::pass(map)?,
         }
@@ -99,6 +101,7 @@ impl<'de> Take<'de> for Choices<'de> {
             return Ok(false);
         }
         self.speak |= choice.message.speaks;
+        self.write |= choice.writes;
         let end = (choice.finish_reason,);
         if choice.index == Some(0) && self.zero.is_none() {
             self.zero = Some(end);
@@ -119,6 +122,10 @@ impl<'de> Take<'de> for Choice<'de> {
             "finish_reason" => {
                 once(&mut self.seen, 1)?;
                 self.finish_reason = plain(map)?.name();
+            }
+            "text" => {
+                once(&mut self.seen, 3)?;
+                self.writes = plain(map)?.name().is_some_and(|text| !text.trim().is_empty());
             }
             "message" => {
                 once(&mut self.seen, 2)?;
@@ -162,10 +169,7 @@ impl<'de> Take<'de> for Message {
             }
             "audio" => {
                 once(&mut self.seen, 4)?;
-                match plain(map)? {
-                    Seen::Null => {}
-                    _ => return Err(unusual()),
-                }
+                plain(map)?.null()?;
             }
             _ => scan::pass(map)?,
         }
@@ -211,10 +215,7 @@ impl<'de> Take<'de> for Call {
             }
             "function" => {
                 once(&mut self.seen, 1)?;
-                match value(map, &mut self.function)? {
-                    Seen::Object(_) => {}
-                    _ => return Err(unusual()),
-                }
+                value(map, &mut self.function)?.object()?;
             }
             "custom" => return Err(unusual()),
             _ => return unindexed(map).map(|_| ()),

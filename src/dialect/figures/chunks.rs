@@ -1,4 +1,4 @@
-//! Chunks of a streamed chat: what they tell besides their texts.
+//! Chunks of a streamed chat or completion: what they tell besides their texts.
 
 use std::borrow::Cow;
 
@@ -10,12 +10,13 @@ use super::events::Events;
 use super::scan::{self, Seen, Take, once, plain, unindexed, unusual, value};
 use super::template::Template;
 use crate::dialect::usage::{Report, Tally};
+use crate::domain::Operation;
 
 /// Choices of one answer that are told apart.
 const CHOICES_MAX: usize = 8;
 
 /// Reads a stream that came to its end.
-pub(super) fn read(text: &str) -> Option<Told<'_>> {
+pub(super) fn stream(text: &str, operation: Operation) -> Option<Told<'_>> {
     let mut chunks = Chunks::default();
     let (mut done, mut template) = (false, Template::default());
     for event in Events::of(text) {
@@ -35,7 +36,7 @@ pub(super) fn read(text: &str) -> Option<Told<'_>> {
         }
         chunks.any = true;
     }
-    chunks.told(done)
+    chunks.told(done, operation)
 }
 
 /// The chunks so far.
@@ -54,13 +55,18 @@ struct Chunks<'a> {
 struct Choice<'a> {
     finish_reason: Option<Cow<'a, str>>,
     speaks: bool,
+    writes: bool,
 }
 
 impl<'a> Chunks<'a> {
-    fn told(self, done: bool) -> Option<Told<'a>> {
+    fn told(self, done: bool, operation: Operation) -> Option<Told<'a>> {
         let choices = || self.choices.iter().flatten();
         let over = choices().next().is_some() && choices().all(|c| c.finish_reason.is_some());
-        let empty = !choices().any(|choice| choice.speaks);
+        let says = |choice: &Choice<'_>| match operation {
+            Operation::TextCompletion => choice.writes,
+            _ => choice.speaks,
+        };
+        let empty = !choices().any(says);
         let first = self.choices.into_iter().flatten().next();
         (self.any && (done || over)).then_some(Told {
             model: self.model,
@@ -115,10 +121,7 @@ impl<'de> Take<'de> for Chunk<'de, '_> {
                     _ => return Err(unusual()),
                 }
             }
-            "error" => match plain(map)? {
-                Seen::Null => {}
-                _ => return Err(unusual()),
-            },
+            "error" => plain(map)?.null()?,
             "obfuscation" => self.padding = plain(map)?.name(),
             _ => scan::pass(map)?,
         }
@@ -134,12 +137,16 @@ impl<'de> Take<'de> for Chunk<'de, '_> {
         let place = self.chunks.choices.get_mut(piece.index as usize).ok_or_else(unusual)?;
         let choice = place.get_or_insert_default();
         choice.speaks |= piece.delta.speaks;
+        let writes = piece.text.as_ref().is_some_and(|text| !text.trim().is_empty());
+        choice.writes |= writes;
         let names_end = |end: &Cow<'_, str>| !end.is_empty() || choice.finish_reason.is_none();
         if let Some(end) = piece.finish_reason.filter(names_end) {
             choice.finish_reason = Some(end);
         }
-        self.carries |= piece.delta.carries || piece.text;
-        self.content = piece.delta.content.or(self.content.take());
+        self.carries |= piece.delta.carries || piece.text.as_ref().is_some_and(|t| !t.is_empty());
+        // A blank text is no model of others, which may be the first to say something.
+        let content = piece.delta.content.or(piece.text.filter(|_| writes));
+        self.content = content.or(self.content.take());
         Ok(true)
     }
 }
@@ -162,7 +169,7 @@ struct Piece<'a> {
     seen: u16,
     index: u64,
     finish_reason: Option<Cow<'a, str>>,
-    text: bool,
+    text: Option<Cow<'a, str>>,
     delta: Delta<'a>,
 }
 
@@ -186,7 +193,7 @@ impl<'de> Take<'de> for Piece<'de> {
             }
             "text" => {
                 once(&mut self.seen, 3)?;
-                self.text = unindexed(map)?.is_something();
+                self.text = plain(map)?.text()?;
             }
             "message" => return Err(unusual()),
             _ => _ = unindexed(map)?,
@@ -241,10 +248,7 @@ impl<'de> Take<'de> for Delta<'de> {
                 }
                 self.speaks |= function.any;
             }
-            "audio" => match plain(map)? {
-                Seen::Null => {}
-                _ => return Err(unusual()),
-            },
+            "audio" => plain(map)?.null()?,
             _ => _ = unindexed(map)?,
         }
         Ok(())

@@ -8,6 +8,8 @@
 mod chat;
 mod chunks;
 mod events;
+mod messages;
+mod responses;
 mod scan;
 mod template;
 
@@ -41,8 +43,7 @@ pub(super) fn read(
     operation: Operation,
 ) -> Option<Reading> {
     let succeeded = exchange.status.is_some_and(|status| (200..300).contains(&status));
-    let readable = matches!(operation, Operation::Chat);
-    if !(succeeded && readable && exchange.outcome == Outcome::Ok) {
+    if !(succeeded && exchange.outcome == Outcome::Ok && is_model_call(operation)) {
         return None;
     }
     let asked = whole(&exchange.request, &exchange.request_headers)?;
@@ -53,13 +54,19 @@ pub(super) fn read(
     let text = text(&answered)?;
     let stream = side::streams(media, &answered.head);
     let told = match (operation, stream) {
-        (Operation::Chat, false) => chat::answer(text),
-        (Operation::Chat, true) => chunks::read(text),
-        _ => return None,
+        (Operation::Messages, false) => messages::answer(text),
+        (Operation::Messages, true) => messages::stream(text),
+        (Operation::Responses, false) => responses::answer(text),
+        (Operation::Responses, true) => responses::stream(text),
+        (Operation::Embeddings, true) => None,
+        (_, false) => chat::answer(text, operation),
+        (_, true) => chunks::stream(text, operation),
     }?;
     let mut reading = metadata(Reading::new(dialect, operation), exchange, tap);
     request.fill(&mut reading);
-    reading.model_deployment = openai::deployment(&super::detect::full_path(exchange, tap));
+    if operation != Operation::Messages {
+        reading.model_deployment = openai::deployment(&super::detect::full_path(exchange, tap));
+    }
     reading.stream = stream;
     reading.model.response = short(told.model);
     reading.response_id = short(told.response_id);
@@ -68,8 +75,15 @@ pub(super) fn read(
     reading.first_content_offset = told.first_content_offset.filter(|_| answered.identity);
     reading.usage = told.tally.usage();
     reading.fault = columns::any_invalid(&tap.columns).then(|| Fault::Column.label());
-    let reported = reading.usage.input.is_some() && reading.usage.output.is_some();
-    reported.then_some(reading)
+    // Embeddings generate nothing: there is no output to know.
+    let answers = operation != Operation::Embeddings;
+    let unknown = reading.usage.input.is_none() || (answers && reading.usage.output.is_none());
+    (!unknown).then_some(reading)
+}
+
+fn is_model_call(operation: Operation) -> bool {
+    use Operation::{Chat, Embeddings, Messages, Responses, TextCompletion};
+    matches!(operation, Chat | TextCompletion | Responses | Embeddings | Messages)
 }
 
 /// The body, where all of it is here.

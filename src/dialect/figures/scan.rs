@@ -56,6 +56,21 @@ impl<'de> Seen<'de> {
         }
     }
 
+    /// An error for what is no object.
+    pub(super) fn object<E: Error>(self) -> Result<(), E> {
+        if matches!(self, Self::Object(_)) { Ok(()) } else { Err(unusual()) }
+    }
+
+    /// An error for what is no list.
+    pub(super) fn list<E: Error>(self) -> Result<(), E> {
+        if matches!(self, Self::List(_)) { Ok(()) } else { Err(unusual()) }
+    }
+
+    /// An error for what is not null.
+    pub(super) fn null<E: Error>(self) -> Result<(), E> {
+        if matches!(self, Self::Null) { Ok(()) } else { Err(unusual()) }
+    }
+
     /// True for a string that is not empty.
     pub(super) fn is_said(&self) -> bool {
         matches!(self, Self::Text(text) if !text.is_empty())
