@@ -415,9 +415,8 @@ fn is_final(error: &io::Error) -> bool {
 }
 
 fn line(row: &LedgerRow) -> Option<bytes::Bytes> {
-    let mut line = serde_json::to_vec(row).ok()?;
-    line.push(b'\n');
-    pack::gzip(&line).ok()
+    let line = serde_json::to_vec(row).ok()?;
+    pack::gzip(&[&line]).ok()
 }
 
 /// A number in `[0, 1)`, for spreading waits: the standard library's own hash keys are random.

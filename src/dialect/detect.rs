@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 use serde_json::Value;
 
 use super::side::Side;
@@ -166,6 +166,9 @@ fn is_chat(said: &Value) -> bool {
     !messages.is_empty() && messages.iter().all(|m| m.get("role").is_some_and(Value::is_string))
 }
 
+/// Azure's own way to bear a key.
+const API_KEY: HeaderName = HeaderName::from_static("api-key");
+
 /// Hosts whose provider has a name in the semantic conventions (`gen_ai.provider.name`).
 const PROVIDERS: &[(&str, &str)] = &[
     ("openai.azure.com", "azure.ai.openai"),
@@ -217,7 +220,7 @@ fn speaks_azure(exchange: &Exchange, tap: &Tap) -> bool {
     let path = full_path(exchange, tap);
     path.contains("/openai/deployments/")
         || path.contains("/openai/v1/")
-        || exchange.request_headers.contains_key("api-key")
+        || exchange.request_headers.contains_key(API_KEY)
 }
 
 #[cfg(test)]

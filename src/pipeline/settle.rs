@@ -4,6 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+
 use super::{Pipeline, Understood};
 use crate::config::CaptureMode;
 use crate::dialect;
@@ -15,9 +17,12 @@ use crate::join::Ticket;
 use crate::ledger::Hour;
 use crate::sample::SampleKeys;
 
+/// Names the deployment of an Azure ML endpoint.
+const DEPLOYMENT: HeaderName = HeaderName::from_static("azureml-model-deployment");
+
 impl Pipeline {
     /// Measures, decides and keeps; every exchange ends in exactly one entry of the ledger.
-    pub(super) fn settle(&self, mut understood: Understood) {
+    pub(super) fn settle(&self, mut understood: Box<Understood>) {
         let hour = Hour::of(understood.exchange.time);
         let ticket = understood.ticket.take();
         let row = catch_unwind(AssertUnwindSafe(|| self.sampled_row(understood, ticket.as_ref())));
@@ -38,11 +43,11 @@ impl Pipeline {
 
     fn sampled_row(
         &self,
-        understood: Understood,
+        understood: Box<Understood>,
         ticket: Option<&Ticket>,
     ) -> Option<Result<Row, DropReason>> {
         let Understood { exchange, mut reading, held: _held, calls, usage_of_calls, .. } =
-            understood;
+            *understood;
         let outcome = outcome(exchange.outcome, &reading);
         let sampling = self.decide(&exchange, reading.session.as_deref(), outcome);
         if sampling.is_some() {
@@ -120,9 +125,10 @@ impl Pipeline {
         {
             return metrics.deployment_label(&configured);
         }
-        let header = "azureml-model-deployment";
-        let named =
-            exchange.request_headers.get(header).or_else(|| exchange.response_headers.get(header));
+        let named = exchange
+            .request_headers
+            .get(DEPLOYMENT)
+            .or_else(|| exchange.response_headers.get(DEPLOYMENT));
         let named = named.and_then(|value| value.to_str().ok()).unwrap_or("default");
         if named == "default" || exchange.status.is_some_and(|status| (200..300).contains(&status))
         {

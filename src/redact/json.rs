@@ -154,15 +154,19 @@ impl<'a> Walk<'a> {
     }
 
     fn keys(&mut self, map: &mut Map<String, Value>) {
-        let renamed = |key: &String| match self.redactor.scan(key, self.counts) {
+        let mut renamed = |key: &String| match self.redactor.scan(key, self.counts) {
             Cow::Owned(name) => Some(name),
             Cow::Borrowed(_) => None,
         };
-        let names: Vec<Option<String>> = map.keys().map(renamed).collect();
-        if names.iter().all(Option::is_none) {
+        let places = map.keys().enumerate();
+        let mut names: Vec<(usize, String)> =
+            places.filter_map(|(place, key)| Some((place, renamed(key)?))).collect();
+        if names.is_empty() {
             return;
         }
-        for (name, (key, value)) in names.into_iter().zip(std::mem::take(map)) {
+        names.reverse();
+        for (place, (key, value)) in std::mem::take(map).into_iter().enumerate() {
+            let name = names.pop_if(|(renamed, _)| *renamed == place).map(|(_, name)| name);
             map.insert(unused(map, name.unwrap_or(key)), value);
         }
     }
