@@ -196,6 +196,22 @@ impl HeaderSelection {
     pub fn of_response(&self, headers: &HeaderMap) -> HeaderMap {
         pick(&self.response, headers)
     }
+
+    /// The selected ones of a request's fields, which are names in any case and values.
+    pub fn of_request_fields<'f>(
+        &self,
+        fields: impl Iterator<Item = (&'f str, &'f [u8])>,
+    ) -> HeaderMap {
+        pick_fields(&self.request, fields)
+    }
+
+    /// The selected ones of a response's fields.
+    pub fn of_response_fields<'f>(
+        &self,
+        fields: impl Iterator<Item = (&'f str, &'f [u8])>,
+    ) -> HeaderMap {
+        pick_fields(&self.response, fields)
+    }
 }
 
 /// Of one header's value, so much is looked at.
@@ -215,15 +231,27 @@ fn selected(needed: &[&str], allowed: &[String]) -> Vec<HeaderName> {
 fn pick(names: &[HeaderName], headers: &HeaderMap) -> HeaderMap {
     let mut picked = HeaderMap::with_capacity(names.len().min(headers.len()));
     for (name, value) in headers.iter().filter(|(name, _)| names.contains(name)) {
-        picked.append(name.clone(), copied(value));
+        picked.append(name.clone(), copied(value.as_bytes()));
+    }
+    picked
+}
+
+fn pick_fields<'f>(
+    names: &[HeaderName],
+    fields: impl Iterator<Item = (&'f str, &'f [u8])>,
+) -> HeaderMap {
+    let mut picked = HeaderMap::new();
+    for (name, value) in fields {
+        if let Some(name) = names.iter().find(|known| known.as_str().eq_ignore_ascii_case(name)) {
+            picked.append(name.clone(), copied(value));
+        }
     }
     picked
 }
 
 /// A clone would keep the read buffer that the head came in alive, and what of the body came with it,
 /// for as long as the exchange waits: 60 KiB for each of thousands (measured), outside of any budget.
-fn copied(value: &HeaderValue) -> HeaderValue {
-    let bytes = value.as_bytes();
+fn copied(bytes: &[u8]) -> HeaderValue {
     let bytes = &bytes[..bytes.len().min(HEADER_BYTES_MAX)];
     HeaderValue::from_bytes(bytes).unwrap_or(HeaderValue::from_static(""))
 }

@@ -7,6 +7,7 @@
 
 mod body;
 mod connect;
+mod express;
 mod failure;
 mod forward;
 mod guard;
@@ -18,7 +19,9 @@ mod refuse;
 mod route;
 mod send;
 mod serve;
+mod stream;
 mod tap;
+mod timer;
 mod tls;
 mod upgrade;
 
@@ -40,6 +43,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::Intake;
 
 use connect::Connector;
+use express::Depot;
 use include_usage::Injection;
 use pool::Pool;
 use route::Route;
@@ -145,6 +149,7 @@ impl Proxy {
             let listener = Listener {
                 tap: Arc::clone(&tap.shared),
                 pool: Arc::new(Pool::new(tap.shared.settings.timeouts.pool_idle)),
+                express: Depot::for_tap(&tap.shared.settings).map(Arc::new),
                 tls: tap.tls.clone(),
                 permits: Arc::clone(&tap.permits),
                 tasks: tasks.clone(),

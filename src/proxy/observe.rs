@@ -11,13 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use http::header::HeaderMap;
-use http::request::Parts;
-use http::{Method, StatusCode, response};
+use http::{Method, StatusCode};
 use jiff::Timestamp;
 
 use super::io::{ConnectionState, Phase};
 use super::tap::TapShared;
-use crate::capture::Recorder;
+use crate::capture::{HeaderSelection, Recorder};
 use crate::domain::{CapturedBody, Exchange, ExchangeId, Outcome, Timing, TraceContext};
 use crate::join::PROMPTFLOW_HEADER;
 use crate::metrics::Gauge;
@@ -144,11 +143,14 @@ pub struct Beginning {
 }
 
 impl Observation {
-    /// The exchange begins: its head has been read.
+    /// The exchange begins: its head has been read. `path` is without the query; `headers` picks those
+    /// that are looked at.
     pub fn begin(
         tap: &Arc<TapShared>,
         connection: &Arc<ConnectionState>,
-        head: &Parts,
+        method: &Method,
+        path: &str,
+        headers: impl FnOnce(&HeaderSelection) -> HeaderMap,
         beginning: Beginning,
     ) -> Self {
         let Beginning { id, time, started, request_id, trace } = beginning;
@@ -166,7 +168,7 @@ impl Observation {
             id,
             time,
             started,
-            method: head.method.clone(),
+            method: method.clone(),
             path: String::new(),
             request_headers: HeaderMap::new(),
             request: Arc::new(request),
@@ -183,10 +185,9 @@ impl Observation {
             broken: false,
         };
         observation.hook("request_head", |this| {
-            let path = head.uri.path();
             this.path = path[..path.floor_char_boundary(PATH_BYTES_MAX)].to_owned();
-            this.request_headers = this.tap.selection.of_request(&head.headers);
-            this.alone = head.headers.contains_key(PROMPTFLOW_HEADER)
+            this.request_headers = headers(&this.tap.selection);
+            this.alone = this.request_headers.contains_key(PROMPTFLOW_HEADER)
                 && this.tap.others_in_flight.iter().map(Gauge::get).sum::<i64>() == 1;
         });
         observation
@@ -203,11 +204,15 @@ impl Observation {
     }
 
     /// The upstream's head has come.
-    pub fn response_head(&mut self, head: &response::Parts) {
-        self.status = Some(head.status.as_u16());
+    pub fn response_head(
+        &mut self,
+        status: u16,
+        headers: impl FnOnce(&HeaderSelection) -> HeaderMap,
+    ) {
+        self.status = Some(status);
         self.head_us = Some(micros(self.started));
         self.hook("response_head", |this| {
-            this.response_headers = this.tap.selection.of_response(&head.headers);
+            this.response_headers = headers(&this.tap.selection);
         });
     }
 

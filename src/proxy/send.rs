@@ -19,6 +19,7 @@ use super::failure::{
 use super::forward::Passage;
 use super::include_usage;
 use super::observe::{Observation, RequestFault};
+use super::tap::TapShared;
 
 /// An HTTP/1.1 connection; HTTP/2 ones are shared, and nobody's to give back.
 pub type Connection = Option<SendRequest<RequestBody>>;
@@ -111,16 +112,15 @@ async fn connect(passage: &Passage) -> Result<Sender, Failure> {
             }
             Ok(sender)
         }
-        Err(error) => {
-            tap.metrics.upstream_connect(&tap.name, error.label());
-            tracing::debug!(tap = &*tap.name, %error, "no connection to the upstream");
-            Err(if matches!(error, ConnectError::Timeout(_)) {
-                CONNECT_TIMEOUT
-            } else {
-                UNCONNECTED
-            })
-        }
+        Err(error) => Err(unconnected(tap, &error)),
     }
+}
+
+/// Counts and tells that there is no connection.
+pub fn unconnected(tap: &TapShared, error: &ConnectError) -> Failure {
+    tap.metrics.upstream_connect(&tap.name, error.label());
+    tracing::debug!(tap = &*tap.name, %error, "no connection to the upstream");
+    if matches!(error, ConnectError::Timeout(_)) { CONNECT_TIMEOUT } else { UNCONNECTED }
 }
 
 /// Why a request was not answered.

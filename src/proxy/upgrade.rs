@@ -22,7 +22,8 @@ pub fn tunnel(
 ) -> Response<ResponseBody> {
     let upstream = hyper::upgrade::on(&mut response);
     let (mut head, _) = response.into_parts();
-    observation.response_head(&head);
+    observation
+        .response_head(head.status.as_u16(), |selection| selection.of_response(&head.headers));
     passage.tasks.spawn(async move { join(client, upstream, observation).await });
 
     guard::strip_hop_by_hop(&mut head.headers);
