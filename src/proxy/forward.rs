@@ -168,8 +168,14 @@ impl RequestId {
         }
     }
 
-    /// The name.
-    pub fn text(&self) -> String {
+    /// The name alone.
+    pub fn into_text(self) -> String {
+        match self {
+            Self::Given(id) | Self::Minted(id) => id,
+        }
+    }
+
+    fn text(&self) -> String {
         match self {
             Self::Given(id) | Self::Minted(id) => id.clone(),
         }
@@ -207,8 +213,9 @@ fn reply(
     if !is_framed_safely(&head) {
         return answer_failure(observation, BAD_FRAMING);
     }
-    observation
-        .response_head(head.status.as_u16(), |selection| selection.of_response(&head.headers));
+    observation.response_head(head.status.as_u16(), Instant::now(), |selection| {
+        selection.of_response(&head.headers)
+    });
     settle_framing(&mut head, client.version);
     if client.upgrade_named && client.version < Version::HTTP_2 {
         // Bytes behind a request for another protocol must not be read as a next request.

@@ -1,7 +1,7 @@
 //! From a request to the upstream's answer: an idle connection or a fresh one, within the time limits.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
@@ -55,7 +55,7 @@ pub async fn send_asking_for_usage(
         Ok(Err(error)) => return Err(unanswered(RequestFault::of(&error))),
         Err(_) => return Err(IDLE_BODY),
     };
-    observation.request().chunk(&passage.tap, &body);
+    observation.request().chunk(&passage.tap, &body, Instant::now());
     observation.request().complete();
     let whole = |body: Bytes| {
         let mut head = head.clone();

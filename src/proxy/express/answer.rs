@@ -83,8 +83,12 @@ fn framed<'h, 'b>(
             _ => {}
         }
     }
-    if codings > 1 || (codings == 1 && !is_http11) {
-        return Err(BAD_FRAMING);
+    match codings {
+        0 => {}
+        // HTTP/1.0 knows no chunks.
+        1 if is_http11 => {}
+        1 => return Err(NO_ANSWER),
+        _ => return Err(BAD_FRAMING),
     }
     let framing = match (status, codings, length) {
         (204 | 304, _, _) | (_, 0, Some(0)) => Framing::Done,
@@ -225,7 +229,7 @@ mod tests {
             old("Connection: keep-alive\r\nContent-Length: 3\r\n"),
             Ok((Framing::Length(3), true))
         );
-        assert_eq!(old("Transfer-Encoding: chunked\r\n"), Err("upstream_framing"));
+        assert_eq!(old("Transfer-Encoding: chunked\r\n"), Err("upstream_closed"));
     }
 
     #[test]

@@ -234,7 +234,7 @@ mod tests {
         ask.write(&mut out, &route, &RequestId::Minted("id".to_owned()), Some(b"ours"));
         assert_eq!(
             String::from_utf8_lossy(&out),
-            "POST /v1/chat?x HTTP/1.1\r\nA: 1\r\nHOST: up\r\nTraceParent: ours\r\nb: \r\nA: 2\r\nx-ms-client-request-id: id\r\n\r\n"
+            "POST /v1/chat?x HTTP/1.1\r\nA: 1\r\nHOST: up\r\nTraceParent: ours\r\nb:\r\nA: 2\r\nx-ms-client-request-id: id\r\n\r\n"
         );
     }
 }

@@ -15,8 +15,9 @@ const BUFFER_BYTES: usize = 32 * 1024;
 const SPARE_MAX: usize = 16;
 /// A head longer than this is no head.
 const HEAD_BYTES_MAX: usize = 1024 * 1024;
-/// What an [`Outbox`] keeps between messages: room for a head.
-const HEAD_ROOM: usize = 4 * 1024;
+/// What passes is copied behind a head where it is no longer than this: one piece of memory is sent
+/// quicker than two.
+const COPIED_MAX: usize = 8 * 1024;
 
 /// Buffers that nobody uses, most recently used last: that one is still in the processor's cache.
 #[derive(Default)]
@@ -123,7 +124,10 @@ pub struct Outbox {
 
 impl Outbox {
     /// Where bytes of our own are put.
-    pub fn own(&mut self) -> &mut Vec<u8> {
+    pub fn own(&mut self, buffers: &Buffers) -> &mut Vec<u8> {
+        if self.own.capacity() == 0 {
+            self.own = buffers.take();
+        }
         self.unflushed = true;
         &mut self.own
     }
@@ -149,15 +153,12 @@ impl Outbox {
         self.own_sent == 0
     }
 
-    /// Forgets what was to be written, and most of the room for it.
-    pub fn reset(&mut self) {
-        self.clear();
-        self.own.shrink_to(HEAD_ROOM);
-    }
-
-    fn clear(&mut self) {
-        self.own.clear();
+    /// Forgets what was to be written.
+    pub fn clear(&mut self, buffers: &Buffers) {
         (self.own_sent, self.passing, self.unflushed) = (0, 0, false);
+        if self.own.capacity() > 0 {
+            buffers.give(std::mem::take(&mut self.own));
+        }
     }
 
     /// Writes all, and says so once it is flushed.
@@ -165,8 +166,13 @@ impl Outbox {
         &mut self,
         stream: &mut (impl AsyncWrite + Unpin),
         inbox: &mut Inbox,
+        buffers: &Buffers,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.own.is_empty() && (1..=COPIED_MAX).contains(&self.passing) {
+            self.own.extend_from_slice(&inbox.rest()[..self.passing]);
+            inbox.consume(std::mem::take(&mut self.passing));
+        }
         while self.own_sent < self.own.len() || self.passing > 0 {
             let own = &self.own[self.own_sent..];
             let sent = ready!(poll_write(stream, own, &inbox.rest()[..self.passing], cx))?;
@@ -180,7 +186,7 @@ impl Outbox {
         }
         if self.unflushed {
             ready!(Pin::new(stream).poll_flush(cx))?;
-            self.clear();
+            self.clear(buffers);
         }
         Poll::Ready(Ok(()))
     }

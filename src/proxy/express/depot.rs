@@ -40,20 +40,20 @@ impl Depot {
     }
 
     /// An idle connection on which nothing came since it was put here, the last one first.
-    pub fn take(&self) -> Option<Stream> {
+    pub fn take(&self, now: Instant) -> Option<Stream> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some((mut stream, since)) = idle.pop() {
-            if since.elapsed() < self.idle_max && is_quiet(&mut stream) {
+            if now.duration_since(since) < self.idle_max && is_quiet(&mut stream) {
                 return Some(stream);
             }
         }
         None
     }
 
-    /// Gives back a connection whose exchange has ended.
-    pub fn put(&self, stream: Stream) {
+    /// Gives back a connection whose exchange has ended `now`.
+    pub fn put(&self, stream: Stream, now: Instant) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.push((stream, Instant::now()));
+        idle.push((stream, now));
     }
 
     /// Drops what is closed or was idle for too long.

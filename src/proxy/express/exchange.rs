@@ -14,7 +14,7 @@ use super::ask::{self, Ask};
 use super::buffer::Inbox;
 use super::field;
 use super::framing::Framing;
-use super::{Lane, Next};
+use super::{Keep, Lane, Next};
 use crate::domain::ExchangeId;
 use crate::proxy::failure::{CLIENT_LEFT, Failure, IDLE_BODY, NO_ANSWER, RESPONSE_TIMEOUT};
 use crate::proxy::forward::RequestId;
@@ -92,6 +92,11 @@ impl Exchange {
         self.upload == Upload::Done
     }
 
+    /// True where the client asked for an answer's head alone.
+    pub fn is_head_only(&self) -> bool {
+        self.method == Method::HEAD
+    }
+
     /// The rest of the request cannot go up any more.
     pub fn give_up(&mut self) {
         self.upload = Upload::Failed;
@@ -120,6 +125,9 @@ impl Lane<'_> {
         let exchange = ExchangeId::new(time);
         let id = RequestId::of(ask.given_id, exchange);
         let trace = context::begin(ask.traceparent.and_then(context::Incoming::parse));
+        let ours = tap.tracing.then(|| context::traceparent(&trace));
+        let ours = ours.as_ref().map(|value| value.as_bytes());
+        ask.write(self.to_upstream.own(&self.depot.buffers), &tap.route, &id, ours);
         let fields = ask.fields.iter().map(|field| (field.name, field.value));
         let mut observation = Observation::begin(
             tap,
@@ -127,11 +135,8 @@ impl Lane<'_> {
             &ask.method,
             ask.path(),
             |selection| selection.of_request_fields(fields),
-            Beginning { id: exchange, time, started, request_id: Some(id.text()), trace },
+            Beginning { id: exchange, time, started, request_id: Some(id.into_text()), trace },
         );
-        let ours = tap.tracing.then(|| context::traceparent(&trace));
-        let ours = ours.as_ref().map(|value| value.as_bytes());
-        ask.write(self.to_upstream.own(), &tap.route, &id, ours);
         observation.own_time(started);
         let Ask { method, head_bytes, body_bytes, close, .. } = ask;
         self.from_client.consume(head_bytes);
@@ -155,8 +160,8 @@ impl Lane<'_> {
         })))
     }
 
-    /// Carries an exchange to its end. True where the client's connection can take another.
-    pub async fn carry(&mut self, mut exchange: Box<Exchange>) -> Result<bool, Stop> {
+    /// Carries an exchange to its end.
+    pub async fn carry(&mut self, mut exchange: Box<Exchange>) -> Result<Keep, Stop> {
         match self.ask(&mut exchange).await {
             Ok(()) => {}
             Err(Fault::Gone) => return Err(Stop),
@@ -164,15 +169,16 @@ impl Lane<'_> {
             Err(Fault::Failed(failure)) => return self.fail(exchange, failure).await,
         }
         poll_fn(|cx| self.poll_relay(&mut exchange, cx)).await?;
-        self.to_client.reset();
-        self.to_upstream.reset();
-        Ok(!exchange.close && exchange.is_sent())
+        self.to_upstream.clear(&self.depot.buffers);
+        self.waiting = Some(exchange.moved);
+        let whole = exchange.is_sent();
+        Ok(if whole && !exchange.close { Keep::Yes } else { Keep::No { unread: !whole } })
     }
 
     /// Sends the request, on an idle connection if there is one, and waits for its answer's head. One
     /// that takes no byte of it is followed by a fresh one.
     async fn ask(&mut self, exchange: &mut Exchange) -> Result<(), Fault> {
-        exchange.upstream = self.depot.take();
+        exchange.upstream = self.depot.take(exchange.moved.into());
         if exchange.upstream.is_some() {
             match poll_fn(|cx| self.poll_head(exchange, cx)).await {
                 Err(Fault::Unsent) => {
@@ -255,7 +261,11 @@ impl Lane<'_> {
                 let count =
                     usize::try_from(exchange.body_left).unwrap_or(usize::MAX).min(body.len());
                 if count > 0 {
-                    exchange.observation.request().chunk(&self.listener.tap, &body[..count]);
+                    exchange.observation.request().chunk(
+                        &self.listener.tap,
+                        &body[..count],
+                        exchange.moved.into(),
+                    );
                     self.to_upstream.pass(count);
                     exchange.body_left -= count as u64;
                     if exchange.body_left == 0 {
@@ -263,7 +273,8 @@ impl Lane<'_> {
                     }
                 }
             }
-            match self.to_upstream.poll_send(upstream, &mut self.from_client, cx) {
+            let buffers = &self.depot.buffers;
+            match self.to_upstream.poll_send(upstream, &mut self.from_client, buffers, cx) {
                 Poll::Pending => return Ok(Some(Waiting::Upstream)),
                 Poll::Ready(Err(_))
                     if exchange.upload == Upload::Unsent && self.to_upstream.is_untouched() =>
@@ -274,11 +285,11 @@ impl Lane<'_> {
                 Poll::Ready(Err(_)) => exchange.upload = Upload::Failed,
                 Poll::Ready(Ok(())) if exchange.body_left == 0 => {
                     exchange.upload = Upload::Done;
-                    self.from_client.release(&self.depot.buffers);
+                    self.from_client.release(buffers);
                 }
                 Poll::Ready(Ok(())) => {
                     exchange.upload = Upload::Sending;
-                    match self.from_client.poll_fill(&mut self.client, &self.depot.buffers, cx) {
+                    match self.from_client.poll_fill(&mut self.client, buffers, cx) {
                         Poll::Pending => return Ok(Some(Waiting::Client)),
                         Poll::Ready(Ok(count)) if count > 0 => exchange.moved = Instant::now(),
                         Poll::Ready(_) => return Err(Fault::Failed(CLIENT_LEFT)),
@@ -305,11 +316,11 @@ impl Lane<'_> {
                 answer::Read::Final(answer) => answer,
             };
             let fields = answer.fields.iter().map(|field| (field.name, field.value));
-            exchange
-                .observation
-                .response_head(answer.status, |selection| selection.of_response_fields(fields));
+            exchange.observation.response_head(answer.status, began.into(), |selection| {
+                selection.of_response_fields(fields)
+            });
             exchange.close |= listener.stopping.is_cancelled();
-            answer.write(self.to_client.own(), exchange.close);
+            answer.write(self.to_client.own(&self.depot.buffers), exchange.close);
             (exchange.framing, exchange.reusable) = (answer.framing, answer.reusable);
             let head_bytes = answer.head_bytes;
             exchange.from_upstream.consume(head_bytes);

@@ -82,7 +82,7 @@ pub fn length(value: &[u8]) -> Option<u64> {
 pub fn write(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.reserve(name.len() + value.len() + 4);
     out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
+    out.extend_from_slice(if value.is_empty() { b":" } else { b": " });
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }

@@ -22,7 +22,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFuture;
 
@@ -38,7 +38,7 @@ pub use depot::Depot;
 use exchange::{Exchange, Stop};
 
 /// For the answer to a request that failed, and for the connection's end.
-const FAREWELL: Duration = Duration::from_secs(5);
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// One client's connection on this way. Only its own task ever polls what is here.
 struct Lane<'l> {
@@ -67,6 +67,17 @@ enum Next {
     End,
 }
 
+/// What becomes of the client's connection after an exchange.
+enum Keep {
+    /// It can take another.
+    Yes,
+    /// It is closed; some of the request may be `unread`.
+    No {
+        /// The client may still be sending.
+        unread: bool,
+    },
+}
+
 /// Serves the plain requests of a connection. Gives it back, with what was read of it, where one comes
 /// that is not.
 pub async fn serve(listener: &Listener, depot: &Depot, client: Stream) -> Option<(Stream, Bytes)> {
@@ -88,8 +99,11 @@ pub async fn serve(listener: &Listener, depot: &Depot, client: Stream) -> Option
             Next::Other => return Some((lane.client, lane.from_client.into_rest().into())),
             Next::End => return None,
             Next::Plain(exchange) => match lane.carry(exchange).await {
-                Ok(true) => {}
-                Ok(false) => return lane.close().await,
+                Ok(Keep::Yes) => {}
+                Ok(Keep::No { unread }) => {
+                    lane.close(unread).await;
+                    return None;
+                }
                 Err(Stop) => return None,
             },
         }
@@ -101,20 +115,19 @@ impl Lane<'_> {
         loop {
             if !self.from_client.is_empty() {
                 if let Some(next) = self.begin() {
-                    self.waiting = None;
                     return Poll::Ready(next);
                 }
                 if self.from_client.is_full() {
                     return Poll::Ready(Next::Other);
                 }
             }
+            let is_first = self.from_client.is_empty();
             match self.from_client.poll_fill(&mut self.client, &self.depot.buffers, cx) {
+                // A head's clock starts with its first byte, and does not start again with the next.
+                Poll::Ready(Ok(count)) if count > 0 && is_first => self.waiting = None,
                 Poll::Ready(Ok(count)) if count > 0 => {}
                 Poll::Ready(_) => return Poll::Ready(Next::End),
                 Poll::Pending => return self.poll_silence(cx).map(|()| Next::End),
-            }
-            if self.from_client.rest().is_empty() {
-                self.waiting = None;
             }
         }
     }
@@ -143,18 +156,28 @@ impl Lane<'_> {
     }
 
     /// Answers a request that failed; the connection ends with it, since a body may be left unread.
-    async fn fail(&mut self, mut exchange: Box<Exchange>, failure: Failure) -> Result<bool, Stop> {
+    async fn fail(&mut self, mut exchange: Box<Exchange>, failure: Failure) -> Result<Keep, Stop> {
         told(&mut exchange.observation, &failure);
-        drop(exchange);
         let status = failure.status.as_u16();
-        let answer = refuse::raw_answer(status, failure.reason, failure.message);
+        let mut answer = refuse::raw_answer(status, failure.reason, failure.message);
+        if exchange.is_head_only() {
+            answer.truncate(memchr::memmem::find(&answer, b"\r\n\r\n").map_or(0, |end| end + 4));
+        }
+        drop(exchange);
         // The client may be gone already; either way the connection ends here.
         drop(tokio::time::timeout(FAREWELL, self.client.write_all(&answer)).await);
-        Ok(false)
+        Ok(Keep::No { unread: true })
     }
 
-    async fn close<T>(&mut self) -> Option<T> {
-        drop(tokio::time::timeout(FAREWELL, self.client.shutdown()).await);
-        None
+    /// Ends a connection in order. Where the client may still be sending, what it sends is read for a
+    /// while: the system would else reset the connection, and the answer could be lost with it.
+    async fn close(&mut self, unread: bool) {
+        let farewell = async {
+            let mut bytes = [0; 1024];
+            self.client.shutdown().await?;
+            while unread && self.client.read(&mut bytes).await? > 0 {}
+            std::io::Result::Ok(())
+        };
+        drop(tokio::time::timeout(FAREWELL, farewell).await);
     }
 }

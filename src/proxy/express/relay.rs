@@ -22,7 +22,8 @@ impl Lane<'_> {
                 exchange.give_up();
             }
             self.decode(exchange);
-            match self.to_client.poll_send(&mut self.client, &mut exchange.from_upstream, cx) {
+            let (inbox, buffers) = (&mut exchange.from_upstream, &self.depot.buffers);
+            match self.to_client.poll_send(&mut self.client, inbox, buffers, cx) {
                 Poll::Ready(Ok(())) => exchange.client_took_all(),
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop)),
                 Poll::Pending => return self.poll_reader(exchange, cx),
@@ -53,12 +54,12 @@ impl Lane<'_> {
                 Ok(Piece::Partial) => return,
                 Ok(Piece::Framing(count)) => exchange.from_upstream.consume(count),
                 Ok(Piece::Data(count)) if passes => {
-                    exchange.observation.response_chunk(&bytes[..count]);
+                    exchange.observation.response_chunk(&bytes[..count], exchange.moved.into());
                     self.to_client.pass(count);
                 }
                 Ok(Piece::Data(count)) => {
-                    exchange.observation.response_chunk(&bytes[..count]);
-                    chunk(self.to_client.own(), &bytes[..count]);
+                    exchange.observation.response_chunk(&bytes[..count], exchange.moved.into());
+                    chunk(self.to_client.own(&self.depot.buffers), &bytes[..count]);
                     exchange.from_upstream.consume(count);
                 }
                 Err(_) => {
@@ -68,7 +69,7 @@ impl Lane<'_> {
             }
             if exchange.framing == Framing::Done {
                 if !passes {
-                    self.to_client.own().extend_from_slice(b"0\r\n\r\n");
+                    self.to_client.own(&self.depot.buffers).extend_from_slice(b"0\r\n\r\n");
                 }
                 return self.finish_body(exchange);
             }
@@ -78,7 +79,7 @@ impl Lane<'_> {
     /// The connection's end is the body's.
     fn finish(&mut self, exchange: &mut Exchange) {
         exchange.framing = Framing::Done;
-        self.to_client.own().extend_from_slice(b"0\r\n\r\n");
+        self.to_client.own(&self.depot.buffers).extend_from_slice(b"0\r\n\r\n");
         self.finish_body(exchange);
     }
 
@@ -89,7 +90,7 @@ impl Lane<'_> {
         let stray = exchange.from_upstream.rest().len() > self.to_client.passing();
         let reusable = exchange.reusable && exchange.is_sent() && !stray;
         if let Some(upstream) = exchange.upstream.take().filter(|_| reusable) {
-            self.depot.put(upstream);
+            self.depot.put(upstream, exchange.moved.into());
         }
     }
 
