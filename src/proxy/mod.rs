@@ -1,9 +1,10 @@
 //! The proxy: one listener before one upstream, as many as there are taps.
 //!
 //! Traffic runs on threads of its own, each a single-threaded runtime that accepts from every tap's
-//! socket and keeps its own idle upstream connections: no lock is shared between connections, and no
-//! task wakes another thread. A request costs no task, two small header maps and one push into a
-//! queue beside what hyper does.
+//! socket and keeps its own idle upstream connections: no lock is contended between connections, and no
+//! task wakes another thread. Plain exchanges go the express way ([`express`]), all else hyper's
+//! ([`serve`], [`forward`]). Watching a request costs no task, two small header maps and one push into a
+//! queue.
 
 mod body;
 mod connect;
