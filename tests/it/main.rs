@@ -23,3 +23,4 @@ mod telemetry;
 mod tls;
 mod uploads;
 mod usage;
+mod ways;

@@ -82,6 +82,7 @@ impl Setup {
 
     fn config(&self) -> String {
         let folder = self.folder.path().display();
+        let tap = format!("{}{}", self.tap, self.hypers_way());
         let mut top = self.top.clone();
         let defaults = [
             ("bucket:", format!("bucket: file://{folder}/bucket\n")),
@@ -95,8 +96,16 @@ impl Setup {
         }
         format!(
             "taps:\n  - name: chat\n    listen: 127.0.0.1:0\n    upstream: {}\n{}{}admin: {{listen: 127.0.0.1:0}}\n{top}",
-            self.upstream, self.tap, self.more_taps
+            self.upstream, tap, self.more_taps
         )
+    }
+
+    /// With FLOWTAP_TEST_WAY=hyper, what keeps the tap's connections off the express way: any limit on
+    /// header fields but hyper's own.
+    fn hypers_way(&self) -> &'static str {
+        let asked = std::env::var("FLOWTAP_TEST_WAY").is_ok_and(|way| way == "hyper");
+        let lines = "    limits: {headers_max: 99}\n";
+        if asked && !self.tap.contains("limits:") { lines } else { "" }
     }
 }
 
