@@ -24,8 +24,11 @@ use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::bucket::Bucket;
 use crate::config::Admin;
+use crate::ingest::Progress;
 use crate::metrics::Metrics;
+use crate::store::Store;
 
 /// Admin connections served at once.
 const CONNECTIONS_MAX: usize = 64;
@@ -42,6 +45,18 @@ struct Desk {
     settings: Arc<Admin>,
     metrics: Metrics,
     ready: Ready,
+    view: Option<View>,
+}
+
+/// What the page and the API read; without it they show this process alone.
+#[derive(Clone)]
+pub struct View {
+    /// The index.
+    pub store: Store,
+    /// Where the whole records are.
+    pub bucket: Arc<dyn Bucket>,
+    /// How far the index is.
+    pub progress: Progress,
 }
 
 /// Whether traffic can be taken: the taps are bound and shutdown has not begun.
@@ -73,7 +88,15 @@ impl Console {
             Ok(socket)
         };
         let socket = bind().map_err(|source| ConsoleError { address, source })?;
-        Ok(Self { socket, desk: Desk { settings: Arc::new(settings.clone()), metrics, ready } })
+        Ok(Self {
+            socket,
+            desk: Desk { settings: Arc::new(settings.clone()), metrics, ready, view: None },
+        })
+    }
+
+    /// Shows what an index holds.
+    pub fn show(&mut self, view: View) {
+        self.desk.view = Some(view);
     }
 
     /// The address bound.

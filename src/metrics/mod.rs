@@ -12,6 +12,7 @@ use crate::domain::{Call, Outcome, Summary};
 
 mod exchange;
 mod families;
+mod index;
 mod keeping;
 mod labels;
 mod process;
@@ -19,6 +20,7 @@ mod registry;
 mod traffic;
 
 use exchange::Exchanges;
+use index::Index;
 use keeping::Keeping;
 use process::Process;
 use registry::Registrar;
@@ -38,6 +40,7 @@ struct Inner {
     exchanges: Exchanges,
     traffic: Traffic,
     keeping: Keeping,
+    index: Index,
     process: Process,
     build_info: registry::Gauges<1>,
 }
@@ -153,6 +156,7 @@ impl Inner {
             exchanges: Exchanges::register(reg, limits)?,
             traffic: Traffic::register(reg)?,
             keeping: Keeping::register(reg)?,
+            index: Index::register(reg)?,
             process: Process::register(reg)?,
             build_info: reg.gauges(&families::BUILD_INFO)?,
             registrar,

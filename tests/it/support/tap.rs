@@ -86,6 +86,7 @@ impl Setup {
         let defaults = [
             ("bucket:", format!("bucket: file://{folder}/bucket\n")),
             ("spool:", format!("spool: {{dir: {folder}/spool, segment_age: 200ms}}\n")),
+            ("data_dir:", format!("data_dir: {folder}\n")),
             ("drain_timeout:", "drain_timeout: 10s\n".to_owned()),
         ];
         for (key, line) in defaults {
