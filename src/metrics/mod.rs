@@ -123,7 +123,7 @@ impl Metrics {
         prometheus::TEXT_FORMAT
     }
 
-    /// The values of a family of counters, summed by one of its labels.
+    /// The values of a family of counters or gauges, summed by one of its labels.
     pub fn sums(&self, family: &str, label: &str) -> BTreeMap<String, f64> {
         let families = self.inner.registrar.registry.gather();
         let series = families.iter().filter(|found| found.name() == family);
@@ -131,9 +131,22 @@ impl Metrics {
         for metric in series.flat_map(|found| found.get_metric()) {
             let value = metric.get_label().iter().find(|pair| pair.name() == label);
             let value = value.map_or("", |pair| pair.value());
-            *sums.entry(value.to_owned()).or_default() += metric.get_counter().get_value();
+            let figure = metric.get_counter().get_value() + metric.get_gauge().get_value();
+            *sums.entry(value.to_owned()).or_default() += figure;
         }
         sums
+    }
+
+    /// The mean of all values of a family of histograms; `None` before the first.
+    pub fn mean(&self, family: &str) -> Option<f64> {
+        let families = self.inner.registrar.registry.gather();
+        let series = families.iter().filter(|found| found.name() == family);
+        let (mut sum, mut count) = (0.0, 0);
+        for metric in series.flat_map(|found| found.get_metric()) {
+            sum += metric.get_histogram().get_sample_sum();
+            count += metric.get_histogram().get_sample_count();
+        }
+        (count > 0).then(|| sum / count as f64)
     }
 
     /// Every family that is registered, in the order of docs/METRICS.md.

@@ -68,23 +68,68 @@ const CRITERIA: &[&str] =
     &["groundedness", "relevance", "coherence", "fluency", "similarity", "user_feedback"];
 const AXES: &[&str] = &["tap", "deployment", "model", "operation", "outcome"];
 
-parameter!(FROM, "from", Kind::Time, "The window's first moment; a day before `to` where it is missing.");
+parameter!(
+    FROM,
+    "from",
+    Kind::Time,
+    "The window's first moment; a day before `to` where it is missing."
+);
 parameter!(TO, "to", Kind::Time, "The first moment after the window; now where it is missing.");
 parameter!(TAP, "tap", Kind::Text, "Only this tap.");
 parameter!(DEPLOYMENT, "deployment", Kind::Text, "Only this deployment.");
 parameter!(MODEL, "model", Kind::Text, "Only this model.");
 parameter!(OUTCOME, "outcome", Kind::Choice(OUTCOMES), "Only exchanges that ended so.");
-parameter!(STEP, "step", Kind::Choice(STEP_NAMES), "The length of the series' spans; by the window's length where it is missing.");
+parameter!(
+    STEP,
+    "step",
+    Kind::Choice(STEP_NAMES),
+    "The length of the series' spans; by the window's length where it is missing."
+);
 parameter!(BY, "by", Kind::Choice(AXES), "Tells figures apart by this.");
 parameter!(CRITERION, "criterion", Kind::Choice(CRITERIA), "Only this criterion.");
-parameter!(PASS_SCORE, "pass_score", Kind::Whole(1, 5), "The lowest score that passes; 3 where it is missing.");
-parameter!(Q, "q", Kind::Text, "Words that question or answer hold, all of them; words in double quotes stand together, a word that ends with `*` may go on.");
-parameter!(SCORE, "score", Kind::Scores, "The sample's score by `criterion`, else its lowest score: `1` to `5`, or a range such as `1-2`.");
-parameter!(SORT, "sort", Kind::Choice(&["time", "latency", "tokens", "score"]), "By what samples are sorted; by time where it is missing. By score leaves out those without one.");
-parameter!(ORDER, "order", Kind::Choice(&["asc", "desc"]), "Which end comes first; the largest where it is missing, but the lowest score.");
+parameter!(
+    PASS_SCORE,
+    "pass_score",
+    Kind::Whole(1, 5),
+    "The lowest score that passes; 3 where it is missing."
+);
+parameter!(
+    Q,
+    "q",
+    Kind::Text,
+    "Words that question or answer hold, all of them; words in double quotes stand together, a word that ends with `*` may go on."
+);
+parameter!(
+    SCORE,
+    "score",
+    Kind::Scores,
+    "The sample's score by `criterion`, else its lowest score: `1` to `5`, or a range such as `1-2`."
+);
+parameter!(
+    SORT,
+    "sort",
+    Kind::Choice(&["time", "latency", "tokens", "score"]),
+    "By what samples are sorted; by time where it is missing. By score leaves out those without one."
+);
+parameter!(
+    ORDER,
+    "order",
+    Kind::Choice(&["asc", "desc"]),
+    "Which end comes first; the largest where it is missing, but the lowest score."
+);
 parameter!(LIMIT, "limit", Kind::Whole(1, 500), "How many, at most; 50 where it is missing.");
-parameter!(EXPORTED, "limit", Kind::Whole(1, 1_000_000), "How many, at most; 100000 where it is missing.");
-parameter!(CURSOR, "cursor", Kind::Cursor, "The page after an answer: its `next`, with the other parameters as they were.");
+parameter!(
+    EXPORTED,
+    "limit",
+    Kind::Whole(1, 1_000_000),
+    "How many, at most; 100000 where it is missing."
+);
+parameter!(
+    CURSOR,
+    "cursor",
+    Kind::Cursor,
+    "The page after an answer: its `next`, with the other parameters as they were."
+);
 parameter!(MONITOR, "monitor", Kind::Text, "Only this monitor.");
 parameter!(STATE, "state", Kind::Choice(&["open", "resolved"]), "Only alerts in this state.");
 parameter!(ID, "id", Kind::Id, "The sample's id.");
@@ -139,11 +184,6 @@ impl Params {
         self.text(parameter).and_then(|text| text.parse().ok()).unwrap_or(default)
     }
 
-    /// The moment of the question.
-    pub(super) fn now(&self) -> Timestamp {
-        self.now
-    }
-
     /// `from` and `to`.
     pub(super) fn window(&self) -> Result<Window, Problem> {
         let time = |parameter| self.text(parameter).and_then(|text| text.parse::<Timestamp>().ok());
@@ -173,8 +213,7 @@ impl Params {
 
     /// What figures are told apart by.
     pub(super) fn axis(&self) -> Option<Axis> {
-        let axes =
-            [Axis::Tap, Axis::Deployment, Axis::Model, Axis::Operation, Axis::Outcome];
+        let axes = [Axis::Tap, Axis::Deployment, Axis::Model, Axis::Operation, Axis::Outcome];
         let name = self.text(&BY)?;
         AXES.iter().zip(axes).find(|(known, _)| **known == name).map(|(_, axis)| axis)
     }
