@@ -24,9 +24,11 @@ pub mod rollup;
 pub mod sample;
 
 pub mod spool;
+pub mod store;
 
 pub mod archive;
 pub mod export;
+pub mod ingest;
 pub mod pipeline;
 
 pub mod console;

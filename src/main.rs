@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-use flowtap::config::{self, Config, Overrides};
+use flowtap::config::{self, Config, Overrides, Role};
 use flowtap::export::Settings;
 use flowtap::{app, trace};
 use jiff::Timestamp;
@@ -46,7 +46,7 @@ Exit codes: 0 done, 1 start failure, 64 wrong arguments, 78 faulty configuration
 
 #[derive(Subcommand)]
 enum Command {
-    /// All in one process: proxy, capture, metrics, samples, archive
+    /// All in one process: proxy, capture, metrics, samples, archive, index, page
     Run {
         #[command(flatten)]
         source: Source,
@@ -57,10 +57,24 @@ enum Command {
         #[arg(long, value_name = "FILE", env = "FLOWTAP_CONFIG")]
         config: PathBuf,
     },
+    /// The reading side alone: the page and the API over a bucket that many sidecars fill
+    ///
+    /// Reads what lies in the bucket into an index (`store.dir`) and serves it. No tap, no spool.
+    Hub {
+        /// The configuration (YAML)
+        #[arg(long, value_name = "FILE", env = "FLOWTAP_CONFIG")]
+        config: PathBuf,
+        /// Throw the index away first and make it again from the bucket; alerts stay
+        #[arg(long)]
+        reindex: bool,
+    },
     /// Report every fault of a configuration at once, else print it with all defaults, secrets masked
     Check {
         #[command(flatten)]
         source: Source,
+        /// As `flowtap hub` reads it: without a tap
+        #[arg(long)]
+        hub: bool,
     },
     /// Prove from a bucket what was seen, kept, dropped and stored; exits 1 where that fails
     ///
@@ -140,12 +154,13 @@ struct Source {
 }
 
 impl Source {
-    fn load(self) -> Result<Config, config::Faults> {
+    fn load(self, role: Role) -> Result<Config, config::Faults> {
         let overrides = Overrides {
             upstream: self.upstream,
             listen: self.listen,
             admin: self.admin,
             data_dir: self.data_dir,
+            role,
         };
         let environment = environment();
         config::load(self.config.as_deref(), &overrides, &environment)
@@ -181,8 +196,8 @@ impl Source {
         url: &str,
         mut environment: Vec<(String, String)>,
     ) -> Result<Config, config::Faults> {
-        let unused = Some("http://127.0.0.1:1".to_owned());
-        let overrides = Overrides { upstream: unused, ..Overrides::default() };
+        // A hub needs no tap, and neither does this.
+        let overrides = Overrides { role: Role::Hub, ..Overrides::default() };
         environment.push(("FLOWTAP_BUCKET".to_owned(), url.to_owned()));
         config::load(None, &overrides, &environment)
     }
@@ -212,9 +227,10 @@ fn main() -> ExitCode {
         }
     };
     match arguments.command {
-        Command::Run { source } => run(source),
-        Command::Proxy { config } => run(Source::file(config)),
-        Command::Check { source } => check(source),
+        Command::Run { source } => serve(source, Role::Run, false),
+        Command::Proxy { config } => serve(Source::file(config), Role::Proxy, false),
+        Command::Hub { config, reindex } => serve(Source::file(config), Role::Hub, reindex),
+        Command::Check { source, hub } => check(source, hub),
         Command::Verify { bucket, json } => verify(&bucket, json),
         Command::Export {
             format: ExportFormat::Azureml,
@@ -238,8 +254,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(source: Source) -> ExitCode {
-    let config = match source.load() {
+fn serve(source: Source, role: Role, reindex: bool) -> ExitCode {
+    let config = match source.load(role) {
         Ok(config) => config,
         Err(faults) => return fail(CONFIG, &faults),
     };
@@ -249,14 +265,14 @@ fn run(source: Source) -> ExitCode {
     };
     trace::logs::report_panics();
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    match app::run(&config) {
+    match app::serve(&config, role, reindex) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(START_FAILED, &error),
     }
 }
 
-fn check(source: Source) -> ExitCode {
-    match source.load() {
+fn check(source: Source, hub: bool) -> ExitCode {
+    match source.load(if hub { Role::Hub } else { Role::Run }) {
         Ok(config) => {
             for warning in &config.warnings {
                 drop(writeln!(std::io::stderr(), "warning: {warning}"));

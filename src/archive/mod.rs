@@ -16,7 +16,7 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
 use rustix::io::Errno;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -80,6 +80,7 @@ pub struct Archive {
     published_at: Option<Instant>,
     looked_at: Option<Instant>,
     told: Option<&'static str>,
+    uploaded: Arc<Notify>,
 }
 
 impl Archive {
@@ -106,7 +107,13 @@ impl Archive {
             published_at: None,
             looked_at: None,
             told: None,
+            uploaded: Arc::default(),
         }
+    }
+
+    /// Wakes whoever waits there when something new is in the bucket.
+    pub fn uploaded(&self) -> Arc<Notify> {
+        Arc::clone(&self.uploaded)
     }
 
     /// Works until `shutdown` holds a deadline (or its sender is gone, which is a deadline of now).
@@ -303,6 +310,7 @@ impl Archive {
         self.metrics.breaker_open(false);
         if let Some(id) = id {
             self.queue.took(id, Instant::now() + self.tempo.refused_for);
+            self.uploaded.notify_one();
         }
         Turn::Uploaded
     }

@@ -26,6 +26,7 @@ mod reference;
 mod secret;
 mod serve;
 mod show;
+mod store;
 mod table;
 mod taps;
 mod walk;
@@ -36,6 +37,7 @@ pub use feedback::{Feedback, RatingScale};
 pub use reference::{key_paths, reference};
 pub use secret::Secret;
 pub use show::effective;
+pub use store::{Retention, Role, Store};
 
 /// Everything a flowtap process was told.
 #[derive(Clone, Debug)]
@@ -56,6 +58,8 @@ pub struct Config {
     pub bucket: Bucket,
     /// The local disk queue before the bucket.
     pub spool: Spool,
+    /// The index of the bucket; `proxy` has none.
+    pub store: Store,
     /// The admin listener.
     pub admin: Admin,
     /// OpenTelemetry traces; `None` is off.
@@ -433,7 +437,7 @@ pub struct Spool {
     pub bytes_max: u64,
     /// A segment is sealed at this size. Default 16 MiB.
     pub segment_bytes: u64,
-    /// A segment is sealed at this age. Default 60 s.
+    /// A segment is sealed at this age. Default 60 s; 5 s where `run` writes to a folder.
     pub segment_age: Duration,
     /// At most this long between two fsyncs: the loss window. Default 100 ms.
     pub sync: Duration,

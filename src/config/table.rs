@@ -1,7 +1,7 @@
 //! The table of keys: the one source for checking, for docs/CONFIG.md and for what is shown.
 
 use super::kind::Kind;
-use super::{bucket, feedback, keep, serve, taps};
+use super::{bucket, feedback, keep, serve, store, taps};
 
 /// One key of a map.
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +116,13 @@ pub(super) static ROOT: &[Key] = &[
         Default::Is("{}"),
         "The queue on the local disk before the bucket.",
         "{dir: /var/lib/flowtap/spool, bytes_max: 1GiB}",
+    ),
+    Key::new(
+        "store",
+        Kind::Map(store::STORE),
+        Default::Is("{}"),
+        "The index of the bucket that the page, the API and monitors read; `flowtap proxy` has none.",
+        "{dir: /var/lib/flowtap/store}",
     ),
     Key::new(
         "admin",

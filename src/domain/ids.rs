@@ -48,6 +48,16 @@ impl ExchangeId {
         std::str::from_utf8(into).unwrap_or_default()
     }
 
+    /// The id as big-endian bytes: they sort as the text does.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    /// The id of these bytes.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
+    }
+
     /// The same 128 bits in the form of a UUID, for headers whose readers expect one.
     pub fn as_uuid(&self) -> String {
         let mut text = String::with_capacity(36);

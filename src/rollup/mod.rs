@@ -10,11 +10,16 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::domain::{Dataset, Operation, Outcome, Row, Summary, Usage, UsageSource};
+use crate::domain::{Dataset, Operation, Outcome, Row, Summary};
 
+mod bytes;
 mod histogram;
+mod row;
+mod totals;
 
 pub use histogram::Histogram;
+pub use row::UsageRow;
+pub use totals::{Tokens, Totals};
 
 /// Combinations of labels in one minute; past it models become `other`.
 const KEYS_MAX: usize = 1000;
@@ -40,28 +45,6 @@ pub struct Rollup {
     instance: Arc<str>,
     /// By minute since the epoch.
     minutes: BTreeMap<i64, BTreeMap<Key, Totals>>,
-}
-
-/// Tokens of the exchanges whose usage came from one source.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-struct Tokens {
-    count: u64,
-    input: u64,
-    output: u64,
-    total: u64,
-    cached_input: u64,
-    reasoning_output: u64,
-}
-
-#[derive(Clone, Debug, Default, Serialize)]
-struct Totals {
-    count: u64,
-    tokens: BTreeMap<UsageSource, Tokens>,
-    usage_unknown: u64,
-    latency_ms: Histogram,
-    first_token_ms: Histogram,
-    input_tokens: Histogram,
-    output_tokens: Histogram,
 }
 
 /// The form of a row; docs/RECORD.md tells its fields.
@@ -152,41 +135,12 @@ fn key(summary: &Summary, model: Arc<str>) -> Key {
     }
 }
 
-impl Totals {
-    fn add(&mut self, summary: &Summary) {
-        let usage = &summary.usage;
-        self.count += 1;
-        self.latency_ms.record(summary.latency_ms);
-        summary.first_token_ms.into_iter().for_each(|ms| self.first_token_ms.record(ms));
-        usage.input.into_iter().for_each(|n| self.input_tokens.record(n as f64));
-        usage.output.into_iter().for_each(|n| self.output_tokens.record(n as f64));
-        match usage.source {
-            Some(source) if !usage.is_unknown() => {
-                self.tokens.entry(source).or_default().add(usage)
-            }
-            _ => self.usage_unknown += 1,
-        }
-    }
-}
-
-impl Tokens {
-    fn add(&mut self, usage: &Usage) {
-        let add = |sum: &mut u64, n: Option<u64>| *sum = sum.saturating_add(n.unwrap_or(0));
-        self.count += 1;
-        add(&mut self.input, usage.input);
-        add(&mut self.output, usage.output);
-        add(&mut self.total, usage.total);
-        add(&mut self.cached_input, usage.cached_input);
-        add(&mut self.reasoning_output, usage.reasoning_output);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::domain::{Dialect, ExchangeId, ModelNames};
+    use crate::domain::{Dialect, ExchangeId, ModelNames, Usage, UsageSource};
 
     fn at(text: &str) -> Timestamp {
         text.parse().expect("a time")

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod api;
 mod archive;
 mod bucket;
 mod cli;
@@ -12,6 +13,7 @@ mod faults;
 mod feedback;
 mod fixtures;
 mod http2;
+mod hub;
 mod include_usage;
 mod join;
 mod main_job;
