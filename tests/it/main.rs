@@ -13,6 +13,7 @@ mod feedback;
 mod fixtures;
 mod http2;
 mod include_usage;
+mod inject;
 mod join;
 mod main_job;
 mod peers;
