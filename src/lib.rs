@@ -14,6 +14,7 @@ pub mod trace;
 
 pub mod capture;
 pub mod dialect;
+pub mod inject;
 pub mod redact;
 pub mod tokens;
 

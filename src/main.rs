@@ -1,13 +1,13 @@
 //! Arguments and exit codes only; the work is in the library.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use flowtap::config::{self, Config, Overrides, Role};
 use flowtap::export::Settings;
-use flowtap::{app, trace};
+use flowtap::{app, inject, trace};
 use jiff::Timestamp;
 
 /// An exchange is allocated on a traffic thread and freed on another, which this allocator does without
@@ -21,6 +21,8 @@ const START_FAILED: u8 = 1;
 const NOT_PROVEN: u8 = 1;
 /// The environment's options of the bucket that an export is written to.
 const EXPORT_PREFIX: &str = "FLOWTAP_EXPORT__";
+/// Input that cannot be worked on, as in sysexits.h.
+const DATA: u8 = 65;
 /// Wrong arguments, as in sysexits.h.
 const USAGE: u8 = 64;
 /// Faulty configuration, as in sysexits.h.
@@ -35,6 +37,9 @@ struct Arguments {
     command: Command,
 }
 
+/// The image of this version.
+const IMAGE: &str = concat!("flowtap:", env!("CARGO_PKG_VERSION"));
+
 const EXAMPLES: &str = "Examples:
   flowtap run --upstream http://127.0.0.1:9000     before a prompt flow; no file needed
   curl http://127.0.0.1:8080/score -d '{\"question\":\"...\"}' -H 'content-type: application/json'
@@ -42,7 +47,7 @@ const EXAMPLES: &str = "Examples:
   flowtap check --config flowtap.yaml              every fault of a configuration at once
 
 Any key of the configuration can be set by an environment variable: FLOWTAP_SAMPLE__RATE=0.5.
-Exit codes: 0 done, 1 start failure, 64 wrong arguments, 78 faulty configuration.";
+Exit codes: 0 done, 1 start failure, 64 wrong arguments, 65 unusable input, 78 faulty configuration.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -120,6 +125,26 @@ enum Command {
         /// One JSON object instead of a table
         #[arg(long)]
         json: bool,
+    },
+    /// Add flowtap to Kubernetes manifests as a native sidecar: manifests on stdin, the same on stdout
+    ///
+    /// Every workload with one container port gets it, and the Services beside it send to it: callers change
+    /// nothing. The text is edited and not written anew; --uninject takes it back to the byte. What was done
+    /// goes to stderr. Annotations of a workload set any key: flowtap.io/deployment: blue,
+    /// flowtap.io/sample.rate: "0.5", flowtap.io/bucket: s3://name/prefix, flowtap.io/tap.models.upstream: URL
+    /// for a second tap; flowtap.io/port names the port where there are several, flowtap.io/inject: "false"
+    /// leaves it out, flowtap.io/env-from names a Secret with variables, flowtap.io/image another image.
+    /// Exits 65 where something cannot be edited safely, naming document and line, and writes nothing then.
+    Inject {
+        /// Take it out again
+        #[arg(long, conflicts_with_all = ["image", "set"])]
+        uninject: bool,
+        /// The image
+        #[arg(long, value_name = "IMAGE", default_value = IMAGE)]
+        image: String,
+        /// A key for every workload whose annotations do not set it, as in --set bucket=s3://name/prefix
+        #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+        set: Vec<(String, String)>,
     },
     /// Print a completion script
     Completions {
@@ -242,6 +267,9 @@ fn main() -> ExitCode {
             workspace,
             json,
         } => export(&bucket, &to, &Settings { endpoint, workspace, from, until }, json),
+        Command::Inject { uninject, image, set } => {
+            inject_text(uninject, &inject::Settings { image, set })
+        }
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,
@@ -321,6 +349,38 @@ fn export(bucket: &str, to: &str, settings: &Settings, json: bool) -> ExitCode {
     };
     print(&told);
     ExitCode::from(if report.is_complete() { 0 } else { NOT_PROVEN })
+}
+
+fn inject_text(uninject: bool, settings: &inject::Settings) -> ExitCode {
+    let mut text = String::new();
+    // One byte more than is taken, so that what is too long is told and not cut.
+    let limit = inject::TEXT_BYTES_MAX as u64 + 1;
+    if let Err(error) = std::io::stdin().take(limit).read_to_string(&mut text) {
+        return fail(DATA, &format!("stdin: {error}"));
+    }
+    let injected = match uninject {
+        true => inject::uninject(&text).map(|text| (text, Vec::new())),
+        false => inject::inject(&text, settings).map(|injected| (injected.text, injected.notes)),
+    };
+    match injected {
+        Ok((text, notes)) => {
+            notes.iter().for_each(|note| drop(writeln!(std::io::stderr(), "{note}")));
+            print(&text)
+        }
+        Err(refusals) => {
+            for refusal in &refusals {
+                fail(DATA, refusal);
+            }
+            ExitCode::from(DATA)
+        }
+    }
+}
+
+/// `KEY=VALUE`.
+fn pair(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
+    pair.map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .ok_or_else(|| "allowed: KEY=VALUE".to_owned())
 }
 
 /// A time, or a day's first moment in UTC.

@@ -15,6 +15,7 @@ mod fixtures;
 mod http2;
 mod hub;
 mod include_usage;
+mod inject;
 mod join;
 mod main_job;
 mod peers;
