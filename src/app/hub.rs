@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use super::StartError;
 use super::index::Index;
+use super::{StartError, keeping_runtime};
 use crate::bucket;
 use crate::config::Config;
 use crate::console::{Console, Ready};
@@ -37,11 +37,7 @@ impl Hub {
                 "a hub listens on no tap: `taps` is left alone"
             );
         }
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("keeping")
-            .enable_all()
-            .build()?;
+        let runtime = keeping_runtime()?;
         let bucket = runtime.block_on(bucket::open(&config.bucket))?;
         let index = Index::start(config, &bucket, Arc::default(), &metrics, &drain, reindex)?;
         tracing::info!(bucket = bucket.describe(), "reading");

@@ -132,30 +132,15 @@ impl App {
         let proxy = Proxy::bind(config, &outlets)?;
         drop(outlets);
 
-        // The runtime of all that waits for something other than traffic.
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("keeping")
-            .enable_all()
-            .build()?;
+        let runtime = keeping_runtime()?;
         let bucket = runtime.block_on(bucket::open(&config.bucket))?;
         let (archiving, until) = watch::channel(None);
         let administering = CancellationToken::new();
-        let instance = Arc::clone(&config.instance);
-        let archive = Archive::new(
-            spool.clone(),
-            Arc::clone(&bucket),
-            spool.ledger(),
-            metrics.clone(),
-            instance,
-        );
-        let index = (role == Role::Run).then(|| {
-            Index::start_or_do_without(config, &bucket, archive.uploaded(), &metrics, &drain)
-        });
-        let index = index.flatten();
-        if let Some(index) = &index {
-            console.show(index.view(bucket));
-        }
+        let (instance, place) = (Arc::clone(&config.instance), Arc::clone(&bucket));
+        let archive = Archive::new(spool.clone(), place, spool.ledger(), metrics.clone(), instance);
+        let uploaded = archive.uploaded();
+        let index = Index::beside_traffic(role, config, &bucket, uploaded, &metrics, &drain);
+        index.iter().for_each(|index| console.show(index.view(Arc::clone(&bucket))));
         let archiver = Builder::new_current_thread().enable_all().build()?;
         drain.thread("archive", move || archiver.block_on(archive.run(until)))?;
         log_doors(&proxy, &console);
@@ -219,6 +204,11 @@ impl App {
             );
         }
     }
+}
+
+/// The runtime of all that waits for something other than traffic.
+fn keeping_runtime() -> std::io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(1).thread_name("keeping").enable_all().build()
 }
 
 /// Checks the ledger of the bucket `settings` against what lies there.

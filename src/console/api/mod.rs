@@ -168,8 +168,8 @@ async fn in_turn<T: Send + 'static>(
     let result = working.await.unwrap_or(Err(broken));
     desk.metrics.store_read(match &result {
         Ok(_) => "ok",
-        Err(problem) if problem.status == 503 => "late",
-        Err(problem) if problem.status < 500 => "ok",
+        Err(problem) if problem.status() == 503 => "late",
+        Err(problem) if problem.status() < 500 => "ok",
         Err(_) => "failed",
     });
     result
