@@ -14,6 +14,7 @@ mod feedback;
 mod fixtures;
 mod http2;
 mod hub;
+mod image;
 mod include_usage;
 mod inject;
 mod join;
