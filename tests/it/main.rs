@@ -12,6 +12,7 @@ mod export;
 mod faults;
 mod feedback;
 mod fixtures;
+mod helm;
 mod http2;
 mod hub;
 mod image;
