@@ -118,7 +118,12 @@ fn compare(arguments: &[&str]) {
 
 /// The Python of a peer's own environment, in the repository's root.
 pub fn peer_python(peer: &str) -> Command {
-    let mut command = Command::new(installed(&format!("{peer}/bin/python")));
+    peer_program(&format!("{peer}/bin/python"))
+}
+
+/// A program of a peer's.
+pub fn peer_program(path: &str) -> Command {
+    let mut command = Command::new(installed(path));
     command.current_dir(root());
     command
 }
