@@ -7,6 +7,7 @@ mod archive;
 mod bucket;
 mod cli;
 mod config;
+mod dashboards;
 mod drain;
 mod export;
 mod faults;
