@@ -23,8 +23,13 @@ fn every_panel_and_every_rule_shows_something_of_a_live_flowtap() {
     let upstream = models();
     let flowtap =
         Setup::before(upstream.port).tap("deployment: blue").top("sample: {rate: 1}").start();
-    // A defect contained: what the panels of panics stand on.
-    let panicking = Setup::before(upstream.port).failing_at("pipeline:panic").start();
+    // A defect contained, and a bucket that is away: what the panels of faults stand on.
+    let bucket = format!(
+        "bucket: {{url: s3://samples/x, endpoint: \"http://127.0.0.1:{}\", region: r, \
+         path_style: true, access_key_id: k, secret_access_key: s}}",
+        free_port()
+    );
+    let panicking = Setup::before(upstream.port).failing_at("pipeline:panic").top(&bucket).start();
     let prometheus = Prometheus::scraping(&[flowtap.admin, panicking.admin]);
     let done = AtomicBool::new(false);
     let missing = std::thread::scope(|scope| {
