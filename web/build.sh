@@ -20,6 +20,6 @@ fi
 if [[ $(cat node_modules/.page-stamp 2>/dev/null) == "$(made_of)" && -f dist/page/index.html ]]; then
     echo "    page: built already"
 else
-    npm run --silent build -- --logLevel warn 2>&1 | sed 's/^/    page: /'
+    npm run --silent build 2>&1 | sed 's/^/    page: /'
     made_of >node_modules/.page-stamp
 fi

@@ -17,6 +17,7 @@ const licences = {
 
 export default defineConfig({
   plugins: [licences],
+  logLevel: "warn",
   build: {
     outDir: "dist/page",
     emptyOutDir: true,

@@ -3,6 +3,7 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { minute, time, zone } from "./format";
+import { Scroll } from "./parts";
 
 type Values = (number | null)[];
 
@@ -25,12 +26,16 @@ export interface ChartProps {
   step: number;
   lines: Line[];
   unit: (n: number | null | undefined) => string;
+  /** The same where room is short: beside the scale. */
+  axis?: (n: number | null | undefined) => string;
   /** Lines stand on each other and their sum is seen. */
   stacked?: boolean;
   /** Thresholds drawn across. */
   limits?: { value: number; name: string }[];
-  /** The ends of the scale where they are known. */
-  range?: [number, number];
+  /** The scale's marks where they are known; the outer ones are its ends. */
+  marks?: number[];
+  /** Seconds up to the last moment that are shown, however few of them there are. */
+  seconds?: number;
   height?: number;
 }
 
@@ -94,7 +99,7 @@ function Table({ title, times, lines, unit }: Pick<ChartProps, "title" | "times"
         As a table<span class="unseen">: {title}</span>
       </summary>
       {open && (
-        <div class="scroll" tabIndex={0} role="region" aria-label={title}>
+        <Scroll name={title}>
           <table>
             <thead>
               <tr>
@@ -120,7 +125,7 @@ function Table({ title, times, lines, unit }: Pick<ChartProps, "title" | "times"
               ))}
             </tbody>
           </table>
-        </div>
+        </Scroll>
       )}
     </details>
   );
@@ -155,7 +160,7 @@ function options(props: ChartProps, holder: HTMLElement, setUnder: (index: numbe
   const [ink, grid] = [colour("soft"), colour("grid")];
   const series: uPlot.Series[] = [{}];
   const bands: uPlot.Band[] = [];
-  const barPaths = uPlot.paths.bars!({ size: [0.86, 40], gap: 0 });
+  const barPaths = uPlot.paths.bars!({ size: [0.8, 36], gap: 0 });
   const drawn = props.lines.map((line, index) => ({ line, colour: colour(colourOf(line, index)) }));
   for (const { line, colour } of props.stacked ? drawn.reverse() : drawn) {
     if (props.stacked) series.push({ stroke: colour, fill: colour, width: 0, paths: barPaths, points: { show: false } });
@@ -170,13 +175,14 @@ function options(props: ChartProps, holder: HTMLElement, setUnder: (index: numbe
   return {
     width: Math.max(holder.clientWidth, 200),
     height: props.height ?? 200,
+    padding: [8, 8, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), zone()),
-    scales: { x: { range: (_, low, high) => [low - props.step / 2, high + props.step / 2] }, y: { range: (_, low, high) => scale(props, low, high) } },
+    scales: { x: { range: (_, low, high) => [props.seconds ? high - props.seconds : low - props.step / 2, high + props.step / 2] }, y: { range: (_, low, high) => scale(props, low, high) } },
     axes: [
-      { ...axis, grid: { show: false }, values: clockLabels, space: 80 },
-      { ...axis, size: (plot, values) => room(plot, values), values: (_, splits) => splits.map((n) => props.unit(n)), space: 36 },
+      { ...axis, grid: { show: false }, values: clockLabels, space: 80, size: 28 },
+      { ...axis, size: (plot, values) => room(plot, values), values: (_, splits) => splits.map((n) => (props.axis ?? props.unit)(n)), space: 34, ...(props.marks ? { splits: props.marks } : {}) },
     ],
     series,
     bands,
@@ -187,8 +193,8 @@ function options(props: ChartProps, holder: HTMLElement, setUnder: (index: numbe
 /** Points are drawn where lines would not be seen: values without neighbours. */
 const lonely = (values: Values) => values.filter((value) => value !== null).length < 3 || values.every((value, index) => value === null || (values[index - 1] ?? null) === null || (values[index + 1] ?? null) === null);
 
-function scale({ range, limits }: ChartProps, low: number | null, high: number | null): [number, number] {
-  if (range) return range;
+function scale({ marks, limits }: ChartProps, low: number | null, high: number | null): [number, number] {
+  if (marks) return [marks[0] ?? 0, marks.at(-1) ?? 1];
   const top = Math.max(high ?? 0, ...(limits ?? []).map((limit) => limit.value));
   return [Math.min(0, low ?? 0), top > 0 ? top * 1.08 : 1];
 }

@@ -25,6 +25,12 @@ export function short(n: Maybe): string {
   return `${three.format(n / 1e9)}${NB}G`;
 }
 
+/** A count beside a scale, where all marks should look alike. */
+export const brief = (n: Maybe) => (known(n) && Math.abs(n) >= 10_000 && Math.abs(n) < 1e6 ? `${three.format(n / 1e3)}${NB}k` : short(n));
+
+/** `1 turn`, `2 turns`. */
+export const many = (n: number, one: string, more = `${one}s`) => `${whole.format(n)} ${n === 1 ? one : more}`;
+
 /** A share of one, in percent. */
 export function percent(n: Maybe): string {
   if (!known(n)) return UNKNOWN;

@@ -22,6 +22,12 @@ export const viewOf = (path: string) => VIEWS.findLast(([start]) => path === sta
 export function Frame({ place, children }: { place: Place; children: ComponentChildren }) {
   const query = kept(place.query);
   const here = viewOf(place.path);
+  const views = useRef<HTMLUListElement>(null);
+  useEffect(() => {
+    // On small screens the views scroll: the present one stays in sight.
+    const current = views.current?.querySelector<HTMLElement>("[aria-current]");
+    if (current && views.current) views.current.scrollLeft = current.offsetLeft - views.current.offsetLeft - 40;
+  }, [here]);
   return (
     <div class="frame">
       <a class="skip" href="#content">
@@ -35,7 +41,7 @@ export function Frame({ place, children }: { place: Place; children: ComponentCh
           </svg>
           flowtap
         </a>
-        <ul>
+        <ul ref={views}>
           {VIEWS.map(([path, name]) => (
             <li key={path}>
               <a href={address(path, query)} aria-current={name === here ? "page" : undefined}>

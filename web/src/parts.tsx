@@ -108,14 +108,22 @@ export function Interval({ mean, low, high, limit }: { mean: number; low?: numbe
   );
 }
 
+/** What may be wider or longer than its place, and can then be scrolled by keys too. */
+export function Scroll({ name, children }: { name: string; children: ComponentChildren }) {
+  return (
+    <div class="scroll" tabIndex={0} role="region" aria-label={name}>
+      {children}
+    </div>
+  );
+}
+
 /** Shares of a whole as bars, with their numbers. */
 export function Shares({ title, name, rows, unit = count }: { title: string; name: string; rows: { name: string; value: number; href?: string }[]; unit?: (n: number) => string }) {
   const sum = rows.reduce((sum, row) => sum + row.value, 0);
   const most = Math.max(...rows.map((row) => row.value), 1);
   return (
-    <div class="scroll">
+    <Scroll name={title}>
       <table class="shares">
-        <caption class="unseen">{title}</caption>
         <thead>
           <tr>
             <th scope="col">{name}</th>
@@ -143,7 +151,7 @@ export function Shares({ title, name, rows, unit = count }: { title: string; nam
           ))}
         </tbody>
       </table>
-    </div>
+    </Scroll>
   );
 }
 

@@ -3,7 +3,7 @@ import { bytes, count, duration, percent, short, words } from "../format";
 import { Head } from "../frame";
 import { useLoad } from "../load";
 import { quantile, scrape, sum, sums, type Scrape } from "../metrics";
-import { Card, Empty, Figure, Figures, Shares, Show } from "../parts";
+import { Card, Empty, Figure, Figures, Scroll, Shares, Show } from "../parts";
 import type { Place } from "../route";
 import { Ledger } from "./ledger";
 
@@ -59,7 +59,7 @@ function Overhead({ now }: { now: Scrape }) {
           <p>Send one through a tap.</p>
         </Empty>
       ) : (
-        <div class="scroll">
+        <Scroll name="Overhead by tap">
           <table>
             <thead>
               <tr>
@@ -85,7 +85,7 @@ function Overhead({ now }: { now: Scrape }) {
               ))}
             </tbody>
           </table>
-        </div>
+        </Scroll>
       )}
     </Card>
   );

@@ -2,7 +2,7 @@
 import { inWindow } from "../api";
 import { count, minute, words } from "../format";
 import { useLoad } from "../load";
-import { Badge, Card, Empty, Show } from "../parts";
+import { Badge, Card, Empty, Scroll, Show } from "../parts";
 import type { Place } from "../route";
 
 interface LedgerAnswer {
@@ -32,7 +32,7 @@ export function Ledger({ place }: { place: Place }) {
 
 function Hours({ hours }: LedgerAnswer) {
   return (
-    <div class="scroll" tabIndex={0} role="region" aria-label="Loss ledger by hour">
+    <Scroll name="Loss ledger by hour">
       <table>
         <thead>
           <tr>
@@ -69,6 +69,6 @@ function Hours({ hours }: LedgerAnswer) {
           })}
         </tbody>
       </table>
-    </div>
+    </Scroll>
   );
 }

@@ -3,7 +3,7 @@ import { inWindow } from "../api";
 import { ago, count, percent, time, UNKNOWN, words } from "../format";
 import { Head } from "../frame";
 import { useLoad } from "../load";
-import { Badge, Card, Empty, Show } from "../parts";
+import { Badge, Card, Empty, Scroll, Show } from "../parts";
 import type { Place } from "../route";
 
 interface Metric {
@@ -86,7 +86,7 @@ const figure = (metric: Metric, value: number | null) => (value === null ? UNKNO
 
 function Metrics({ run }: { run: Run }) {
   return (
-    <div class="scroll">
+    <Scroll name="Figures of the last run">
       <table>
         <caption class="note">
           {time(run.at)} ({ago(run.at)}), over {time(run.from)} to {time(run.to)}
@@ -122,6 +122,6 @@ function Metrics({ run }: { run: Run }) {
           ))}
         </tbody>
       </table>
-    </div>
+    </Scroll>
   );
 }

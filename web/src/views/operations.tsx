@@ -2,7 +2,7 @@
 import { useRef } from "preact/hooks";
 import { inWindow, scope, type Series, type Sums } from "../api";
 import { Chart } from "../chart";
-import { count, duration, percent, rate, short, words } from "../format";
+import { brief, count, duration, percent, rate, short, words } from "../format";
 import { Head } from "../frame";
 import { useLoad } from "../load";
 import { quantile, scrape, sum, sums, type Scrape } from "../metrics";
@@ -81,6 +81,7 @@ function Live({ place }: { place: Place }) {
               times={rates.map((one) => one.at / 1000)}
               step={EVERY_MS / 1000}
               height={110}
+              seconds={300}
               unit={rate}
               lines={[
                 { name: "All", values: rates.map((one) => one.all) },
@@ -109,7 +110,7 @@ function Past({ totals, series }: OperationsAnswer) {
       </Figures>
       <div class="cards">
         <Card title="Requests">
-          <Chart title="Requests by outcome" {...at} unit={short} stacked lines={outcomeLines(series)} />
+          <Chart title="Requests by outcome" {...at} unit={count} axis={brief} stacked lines={outcomeLines(series)} />
         </Card>
         <Card title="Error rate">
           <Chart title="Error rate" {...at} unit={percent} lines={[{ name: "Not ok", colour: "bad", values: column(series, (sums) => (sums.requests ? sums.error_rate : null)) }]} />

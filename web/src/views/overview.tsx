@@ -1,11 +1,11 @@
 // At a glance: how much, how well, how fast, how good.
 import { inWindow, type Judged, type Series, type Sums } from "../api";
 import { Chart } from "../chart";
-import { ago, count, duration, percent, score, short, words } from "../format";
+import { ago, brief, count, duration, percent, score, short, words } from "../format";
 import { Head } from "../frame";
 import { useLoad } from "../load";
 import { useNames } from "../names";
-import { Badge, Card, Empty, Figure, Figures, Interval, Show } from "../parts";
+import { Badge, Card, Empty, Figure, Figures, Interval, Scroll, Show } from "../parts";
 import { address, kept, type Place } from "../route";
 import { column, times } from "../series";
 
@@ -64,14 +64,14 @@ function Glance({ answer, place }: { answer: OverviewAnswer; place: Place }) {
       </Figures>
       <div class="cards">
         <Card title="Requests" aside={<span class="note">by outcome</span>}>
-          <Chart title="Requests by outcome" {...times(series)} stacked unit={short} lines={outcomeLines(series)} />
+          <Chart title="Requests by outcome" {...times(series)} stacked unit={count} axis={brief} lines={outcomeLines(series)} />
         </Card>
         <Card title="Tokens" aside={<a href={link("/tokens")}>More on tokens</a>}>
           <Chart
             title="Tokens"
             {...times(series)}
             stacked
-            unit={short}
+            unit={count} axis={brief}
             lines={[
               { name: "Prompt", values: column(series, (sums) => sums.tokens.input) },
               { name: "Completion", values: column(series, (sums) => sums.tokens.output) },
@@ -130,7 +130,8 @@ function Scores({ quality, link }: { quality: Judged[]; link: (path: string, mor
       </Empty>
     );
   return (
-    <table class="scores">
+    <Scroll name="Quality by criterion">
+      <table class="scores">
       <thead>
         <tr>
           <th scope="col">Criterion</th>
@@ -159,6 +160,7 @@ function Scores({ quality, link }: { quality: Judged[]; link: (path: string, mor
           </tr>
         ))}
       </tbody>
-    </table>
+      </table>
+    </Scroll>
   );
 }

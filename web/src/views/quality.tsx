@@ -5,7 +5,7 @@ import { count, percent, score, short, words } from "../format";
 import { Head } from "../frame";
 import { useLoad } from "../load";
 import { useNames } from "../names";
-import { Card, Empty, Figure, Figures, Interval, Shares, Show } from "../parts";
+import { Card, Empty, Figure, Figures, Interval, Scroll, Shares, Show } from "../parts";
 import { address, kept, type Place } from "../route";
 import { column, times } from "../series";
 
@@ -83,7 +83,7 @@ function Table({ judged, limit, place, passScore }: { judged: Judged[]; limit: L
     return address("/samples", query);
   };
   return (
-    <div class="scroll">
+    <Scroll name="Quality by criterion">
       <table class="scores">
         <thead>
           <tr>
@@ -104,7 +104,9 @@ function Table({ judged, limit, place, passScore }: { judged: Judged[]; limit: L
             <th scope="col" class="n">
               Scores
             </th>
-            <th scope="col" />
+            <th scope="col" class="n">
+              Read
+            </th>
           </tr>
         </thead>
         <tbody>
@@ -130,19 +132,20 @@ function Table({ judged, limit, place, passScore }: { judged: Judged[]; limit: L
           ))}
         </tbody>
       </table>
-    </div>
+    </Scroll>
   );
 }
 
 function Trend({ series, average, passRate }: { series: Series<Judged> & { criterion: string }; average: number | undefined; passRate: number | undefined }) {
   const name = words(series.criterion);
   return (
-    <Card title={name.charAt(0).toUpperCase() + name.slice(1)} aside={<span class="note">average and pass rate</span>}>
+    <Card title={name.charAt(0).toUpperCase() + name.slice(1)} >
       <Chart
         title={`Average ${name}`}
         {...times(series)}
         height={150}
-        range={[1, 5]}
+        marks={[1, 2, 3, 4, 5]}
+        axis={count}
         unit={score}
         lines={[{ name: "Average, 95% band", values: column(series, (point) => point.average.value), low: column(series, (point) => point.average.low), high: column(series, (point) => point.average.high) }]}
         {...(average === undefined ? {} : { limits: [{ value: average, name: `threshold ${average}` }] })}
@@ -151,7 +154,7 @@ function Trend({ series, average, passRate }: { series: Series<Judged> & { crite
         title={`Pass rate of ${name}`}
         {...times(series)}
         height={110}
-        range={[0, 1]}
+        marks={[0, 0.5, 1]}
         unit={percent}
         lines={[{ name: "Pass rate", colour: "c3", values: column(series, (point) => point.pass_rate.value), low: column(series, (point) => point.pass_rate.low), high: column(series, (point) => point.pass_rate.high) }]}
         {...(passRate === undefined ? {} : { limits: [{ value: passRate, name: `threshold ${percent(passRate)}` }] })}

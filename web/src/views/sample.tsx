@@ -1,11 +1,11 @@
 // One sample: what was asked and answered, what was said of it, where its time went.
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
-import { count, duration, percent, time, UNKNOWN, words } from "../format";
+import { count, duration, many, percent, time, UNKNOWN, words } from "../format";
 import { Head } from "../frame";
 import { Content, spelt } from "../hidden";
 import { Fault, get, useLoad } from "../load";
-import { Badge, Card, Empty, Show } from "../parts";
+import { Badge, Card, Empty, Scroll, Show } from "../parts";
 import { address, kept, type Place } from "../route";
 import { Waterfall, type Span } from "./waterfall";
 
@@ -151,7 +151,7 @@ function Turns({ history }: { history: unknown }) {
   return (
     <details>
       <summary>
-        {count(history.length)} turns before <span class="unseen">the question</span>
+        {many(history.length, "turn")} before<span class="unseen"> the question</span>
       </summary>
       {history.map((turn, index) => (
         <Said key={index} name={`Turn ${index + 1}`} value={turn} />
@@ -254,7 +254,7 @@ function Facts({ sample }: { sample: RecordLine }) {
 function Calls({ calls }: { calls: RecordLine["calls"] }) {
   return (
     <Card title="Calls to models" note="What the flow asked of its models for this request.">
-      <div class="scroll">
+      <Scroll name="Each call to a model">
         <table>
           <thead>
             <tr>
@@ -287,7 +287,7 @@ function Calls({ calls }: { calls: RecordLine["calls"] }) {
             ))}
           </tbody>
         </table>
-      </div>
+      </Scroll>
     </Card>
   );
 }

@@ -1,7 +1,7 @@
 // Every sampled request of the window: searched, filtered, sorted, and scrolled without an end.
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { inWindow, scope, type SampleRow } from "../api";
-import { count, duration, short, time, words } from "../format";
+import { duration, many, short, time, words } from "../format";
 import { Head } from "../frame";
 import { Content } from "../hidden";
 import { Fault } from "../load";
@@ -200,8 +200,9 @@ function List({ place }: { place: Place }) {
       </div>
       <p class="count">
         <span role="status" data-count={known}>
-          {count(known)} {end ? "samples" : "samples so far; scroll on for more"}
+          {end ? many(known, "sample") : `${many(known, "sample")} so far; scroll on for more`}
         </span>
+        <span>Scores: Groundedness, Relevance, Coherence, Fluency, Similarity, User feedback, 1 to 5</span>
         <Downloads place={place} />
       </p>
     </>
@@ -286,9 +287,9 @@ function Downloads({ place }: { place: Place }) {
 /** Rows are as high as the style sheet says, and higher on small screens. */
 function useRowHeight(): number {
   const narrow = useRef(matchMedia("(max-width: 860px)"));
-  const [height, set] = useState(narrow.current.matches ? 104 : 48);
+  const [height, set] = useState(narrow.current.matches ? 104 : 58);
   useLayoutEffect(() => {
-    const listener = () => set(narrow.current.matches ? 104 : 48);
+    const listener = () => set(narrow.current.matches ? 104 : 58);
     narrow.current.addEventListener("change", listener);
     return () => narrow.current.removeEventListener("change", listener);
   }, []);

@@ -1,7 +1,7 @@
 // What was spent: over time, by model and deployment, by who says so, and how it is distributed.
 import { inWindow, type Bin, type Series, type Sums } from "../api";
 import { Chart } from "../chart";
-import { count, percent, short, words } from "../format";
+import { brief, count, percent, short, words } from "../format";
 import { Head } from "../frame";
 import { useLoad } from "../load";
 import { useNames } from "../names";
@@ -66,7 +66,7 @@ function Spent({ answer, place }: { answer: UsageAnswer; place: Place }) {
             {...times(series)}
             stacked
             height={240}
-            unit={short}
+            unit={count} axis={brief}
             lines={[
               { name: "Prompt", values: column(series, (sums) => sums.tokens.input) },
               { name: "Completion", values: column(series, (sums) => sums.tokens.output) },
