@@ -17,8 +17,6 @@ use crate::peers::peers_wanted;
 /// Families that panels and rules name ahead of the code that fills them. Each leaves this list, and
 /// is looked for in the live test, once it is in the registry.
 const LATER: &[&str] = &[
-    "flowtap_scores_total",
-    "flowtap_score_errors_total",
     "flowtap_judge_tokens_total",
     "flowtap_evaluate_oldest_unscored_seconds",
     "flowtap_monitor_state",

@@ -43,6 +43,9 @@ fn every_panel_and_every_rule_shows_something_of_a_live_flowtap() {
     assert!(unhealthy.is_empty(), "{unhealthy:#?}");
 }
 
+/// What only a judge can bring about: looked for once the live flowtap has one.
+const NEEDS_A_JUDGE: &[&str] = &["alert FlowtapJudgeFails"];
+
 /// What is asked: the panels' queries with their variables filled in, what the recording rules
 /// recorded, and what the alerts compare, whether or not it crosses their thresholds.
 fn questions() -> Vec<Query> {
@@ -51,7 +54,7 @@ fn questions() -> Vec<Query> {
         Some(name) => Query { text: name, ..rule },
         None => Query { text: unfiltered(&rule.text), ..rule },
     });
-    let later = |query: &Query| query.is_for_later() || query.text.contains("flowtap_scores:mean");
+    let later = |query: &Query| query.is_for_later() || NEEDS_A_JUDGE.contains(&&*query.place);
     panels.chain(rules).filter(|query| !later(query)).collect()
 }
 
@@ -118,10 +121,25 @@ fn traffic(flowtap: &Flowtap, panicking: &Flowtap, done: &AtomicBool) {
             client.send(json_post("/v1/chat/completions", &body));
             client.read_response();
         }
+        said_of_answers(&mut client);
         other.send(json_post("/v1/chat/completions", r#"{"model":"gpt-4","messages":[]}"#));
         other.read_response();
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// What users say of a flow's answers: every score, and one that names nobody's request.
+fn said_of_answers(client: &mut Peer) {
+    let mut send = |path: &str, body: &str, id: &str| {
+        let post = json_post(path, body);
+        client.send(post.replacen("Host", &format!("x-request-id: {id}\r\nHost"), 1));
+        client.read_response();
+    };
+    send("/score", r#"{"question":"Is it dry?"}"#, "asked");
+    for rating in 1..=5 {
+        send("/feedback", &format!(r#"{{"rating":{rating}}}"#), "asked");
+    }
+    send("/feedback", r#"{"rating":1}"#, "nobody");
 }
 
 /// A Prometheus with the rules of `deploy/`, that scrapes twice a second; it ends with the test.

@@ -135,10 +135,10 @@ function Scores({ quality, link }: { quality: Judged[]; link: (path: string, mor
       <thead>
         <tr>
           <th scope="col">Criterion</th>
-          <th scope="col">1 to 5</th>
           <th scope="col" class="n">
             Average
           </th>
+          <th scope="col">1 to 5</th>
           <th scope="col" class="n">
             Scores
           </th>
@@ -150,11 +150,11 @@ function Scores({ quality, link }: { quality: Judged[]; link: (path: string, mor
             <th scope="row">
               <a href={link("/samples", { sort: "score", criterion: row.criterion, order: "asc" })}>{words(row.criterion)}</a>
             </th>
-            <td>
-              <Interval mean={row.average.value ?? 0} low={row.average.low} high={row.average.high} />
-            </td>
             <td class="n" data-score={row.criterion}>
               {score(row.average.value)}
+            </td>
+            <td>
+              <Interval mean={row.average.value ?? 0} low={row.average.low} high={row.average.high} />
             </td>
             <td class="n">{count(row.n)}</td>
           </tr>

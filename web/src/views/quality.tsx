@@ -88,10 +88,10 @@ function Table({ judged, limit, place, passScore }: { judged: Judged[]; limit: L
         <thead>
           <tr>
             <th scope="col">Criterion</th>
-            <th scope="col">1 to 5</th>
             <th scope="col" class="n">
               Average
             </th>
+            <th scope="col">1 to 5</th>
             <th scope="col" class="n">
               Interval
             </th>
@@ -113,10 +113,10 @@ function Table({ judged, limit, place, passScore }: { judged: Judged[]; limit: L
           {judged.map((row) => (
             <tr key={row.criterion}>
               <th scope="row">{words(row.criterion)}</th>
-              <td>{row.average.value !== null && <Interval mean={row.average.value} low={row.average.low} high={row.average.high} limit={limit(row.criterion, "average")?.value ?? null} />}</td>
               <td class="n" data-score={row.criterion}>
                 <strong>{score(row.average.value)}</strong>
               </td>
+              <td>{row.average.value !== null && <Interval mean={row.average.value} low={row.average.low} high={row.average.high} limit={limit(row.criterion, "average")?.value ?? null} />}</td>
               <td class="n">
                 {score(row.average.low)} – {score(row.average.high)}
               </td>
