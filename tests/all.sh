@@ -26,6 +26,9 @@ fi
 begin "format"
 cargo fmt --check
 
+begin "the console page"
+web/build.sh
+
 begin "the rules of the house (the first build takes 5 to 10 minutes)"
 tests --test tidy
 
