@@ -28,6 +28,12 @@ export function Frame({ place, children }: { place: Place; children: ComponentCh
     const current = views.current?.querySelector<HTMLElement>("[aria-current]");
     if (current && views.current) views.current.scrollLeft = current.offsetLeft - views.current.offsetLeft - 40;
   }, [here]);
+  const met = useRef(place.path);
+  useEffect(() => {
+    // Another view begins at its beginning, also for those who hear it.
+    if (met.current !== place.path) document.getElementById("content")?.focus({ preventScroll: true });
+    met.current = place.path;
+  }, [place.path]);
   return (
     <div class="frame">
       <a class="skip" href="#content">
@@ -101,13 +107,12 @@ function Settings() {
 
 /** A view's title, with what its figures are about. */
 export function Head({ title, place, filters, names, still }: { title: string; place: Place; filters?: Filter[]; names?: Names | undefined; still?: boolean }) {
-  const heading = useRef<HTMLHeadingElement>(null);
   useEffect(() => {
     document.title = `${title} · flowtap`;
   }, [title]);
   return (
     <div class="head">
-      <h1 ref={heading}>{title}</h1>
+      <h1>{title}</h1>
       <div class="controls">
         {filters?.map((filter) => <Choice key={filter} name={filter} value={place.query.get(filter) ?? ""} names={names?.[filter] ?? []} />)}
         {!still && <WindowPicker window={read(place.query)} />}

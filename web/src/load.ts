@@ -59,6 +59,7 @@ async function problem(response: Response): Promise<Fault> {
 export interface Loaded<T> {
   data: T | undefined;
   fault: Fault | undefined;
+  /** What is shown is not what was asked for last; a mere renewal is not busy. */
   busy: boolean;
   again: () => void;
 }
@@ -92,5 +93,6 @@ export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T
       clearTimeout(timer);
     };
   }, [key, turn, everyMs]);
-  return { data: state.data, fault: state.fault, busy: state.busy, again: () => setTurn((turn) => turn + 1) };
+  const busy = state.busy && (state.key !== key || state.data === undefined);
+  return { data: state.data, fault: state.fault, busy, again: () => setTurn((turn) => turn + 1) };
 }
