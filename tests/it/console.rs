@@ -37,10 +37,8 @@ fn sign_in(flowtap: &Flowtap, token: &str, next: &str, origin: &str) -> Message 
 
 /// The cookies that an answer sets, without their attributes.
 fn cookies(answer: &Message) -> String {
-    let set = answer
-        .head
-        .lines()
-        .filter_map(|line| line.to_lowercase().starts_with("set-cookie:").then(|| &line[11..]));
+    let is_set = |line: &&str| line.to_lowercase().starts_with("set-cookie:");
+    let set = answer.head.lines().filter(is_set).map(|line| &line[11..]);
     set.filter_map(|cookie| cookie.split(';').next()).map(str::trim).collect::<Vec<_>>().join("; ")
 }
 
