@@ -1,15 +1,29 @@
-// The names that can be chosen: what there is in the window.
-import { inWindow } from "./api";
+// The names that can be chosen: what flowtap has seen.
+import { useEffect, useState } from "preact/hooks";
+import type { Overview } from "./api";
 import type { Names } from "./frame";
-import { useLoad } from "./load";
-import type { Place } from "./route";
-import { between, read } from "./window";
+import { get } from "./load";
 
-/** Taps, deployments and models of the window. */
-export function useNames(place: Place): Names | undefined {
-  const { from, to } = between(read(place.query));
-  // The same for a window however it moves on by a minute.
-  const key = `${to.getTime() - from.getTime()} ${Math.floor(to.getTime() / 600_000)}`;
-  const bare: Place = { path: place.path, query: new URLSearchParams([...place.query].filter(([name]) => ["from", "to", "last"].includes(name))) };
-  return useLoad(key, (signal) => inWindow<Names>("names", bare, {}, signal)).data;
+let known: Names | undefined;
+let asked = 0;
+
+/** Taps, deployments and models; asked for again after a while. */
+export function useNames(): Names | undefined {
+  const [names, set] = useState(known);
+  useEffect(() => {
+    if (known && Date.now() - asked < 60_000) return;
+    const from = new Date(Date.now() - 60_000).toISOString();
+    asked = Date.now();
+    get<Overview>("overview", { from })
+      .then(({ names }) => set((known = { tap: names.taps, deployment: names.deployments, model: names.models })))
+      // The view itself tells what is wrong; filters without names stay usable.
+      .catch(() => (asked = 0));
+  }, []);
+  return names;
+}
+
+/** Takes over names that came with another answer. */
+export function learn(names: Overview["names"]): void {
+  known = { tap: names.taps, deployment: names.deployments, model: names.models };
+  asked = Date.now();
 }

@@ -1,96 +1,69 @@
 // What is watched: each monitor's figures against its thresholds, and its runs.
-import { inWindow } from "../api";
-import { ago, count, percent, time, UNKNOWN, words } from "../format";
+import { moments, windowOf } from "../api";
+import { ago, count, many, percent, time, UNKNOWN, words } from "../format";
 import { Head } from "../frame";
 import { useLoad } from "../load";
+import { figure, metricName } from "../measures";
+import { monitorsIn, type Measure, type Monitors as Answer, type Run } from "../monitors";
 import { Badge, Card, Empty, Scroll, Show } from "../parts";
 import type { Place } from "../route";
 
-interface Metric {
-  signal: string;
-  metric: string;
-  value: number | null;
-  low: number | null;
-  high: number | null;
-  threshold: number;
-  n: number | null;
-  state: string;
-}
-
-interface Run {
-  id: string;
-  at: string;
-  state: string;
-  from: string;
-  to: string;
-  metrics: Metric[];
-}
-
-interface MonitorsAnswer {
-  monitors: { name: string; schedule: string; window: string; next: string | null; yaml: string; runs: Run[] }[];
-}
-
 export function Monitors({ place }: { place: Place }) {
-  const loaded = useLoad(place.query.toString(), (signal) => inWindow<MonitorsAnswer>("monitors", place, {}, signal), 30_000);
+  const loaded = useLoad(place.query.toString(), (signal) => monitorsIn(moments(windowOf(place)), signal), 30_000);
   return (
     <>
       <Head title="Monitors" place={place} />
       <Show of={loaded} rows={6}>
-        {({ monitors }) => (monitors.length === 0 ? <NoMonitor /> : <div class="cards">{monitors.map((monitor) => <Monitor key={monitor.name} monitor={monitor} />)}</div>)}
+        {(answer) => (answer.latest.length === 0 ? <NoRun /> : <div class="cards">{answer.latest.map((run) => <Monitor key={run.monitor} run={run} runs={answer.runs} />)}</div>)}
       </Show>
     </>
   );
 }
 
-function NoMonitor() {
+function NoRun() {
   return (
-    <Card title="No monitor yet" wide>
-      <Empty title="Nothing is watched.">
-        <p>A monitor looks back at regular times and tells when a figure crosses its threshold. In the configuration:</p>
+    <Card title="No monitor ran in this window" wide>
+      <Empty title="Nothing was watched in this window.">
+        <p>Choose a longer window. A monitor looks back at regular times and tells when a figure crosses its threshold; in the configuration:</p>
         <pre>{"monitors:\n  - name: daily\n    schedule: \"15 10 * * *\"\n    window: P7D\n    signals:\n      operations: {error_rate_max: 0.01, latency_p95_max: 10s}\nalerts: {email: {to: [ops@example.com], smtp: smtps://…}}"}</pre>
       </Empty>
     </Card>
   );
 }
 
-function Monitor({ monitor }: { monitor: MonitorsAnswer["monitors"][number] }) {
-  const last = monitor.runs[0];
+function Monitor({ run, runs }: { run: Run; runs: Answer["runs"] }) {
+  const own = runs.filter((one) => one.monitor === run.monitor);
+  const scope = Object.entries(run.scope).filter(([, value]) => value !== null);
+  const about = scope.length ? scope.map(([name, value]) => `${name} ${value}`).join(", ") : "everything";
   return (
-    <Card title={monitor.name} wide aside={last ? <Badge word={last.state} /> : <span class="note">has not run in this window</span>} note={`${monitor.schedule}, looks back ${monitor.window}${monitor.next ? `, next ${time(monitor.next)}` : ""}`}>
-      {last && <Metrics run={last} />}
-      {monitor.runs.length > 1 && (
+    <Card title={run.monitor} wide aside={<Badge word={run.state} />} note={`Ran ${time(run.at)} (${ago(run.at)}) over ${time(run.from)} to ${time(run.to)}, looking at ${about}.`}>
+      <Figures run={run} />
+      {(run.unscored > 0 || run.unreadable > 0) && (
+        <p class="note">
+          Left out: {many(run.unscored, "sample")} that no judge could score, {many(run.unreadable, "object")} that could not be read.
+        </p>
+      )}
+      {own.length > 1 && (
         <details>
-          <summary>{count(monitor.runs.length)} runs</summary>
-          <ul>
-            {monitor.runs.map((run) => (
-              <li key={run.id}>
-                {time(run.at)} <Badge word={run.state} />
+          <summary>{many(own.length, "run")} in this window</summary>
+          <ul class="runs">
+            {own.map((one) => (
+              <li key={one.id}>
+                {time(one.at)} <Badge word={one.state} />
               </li>
             ))}
           </ul>
-        </details>
-      )}
-      {monitor.yaml && (
-        <details>
-          <summary>As YAML</summary>
-          <pre class="raw" tabIndex={0}>
-            {monitor.yaml}
-          </pre>
         </details>
       )}
     </Card>
   );
 }
 
-const figure = (metric: Metric, value: number | null) => (value === null ? UNKNOWN : /rate|share/.test(metric.metric) ? percent(value) : Number.isInteger(value) ? count(value) : value.toFixed(2));
-
-function Metrics({ run }: { run: Run }) {
+function Figures({ run }: { run: Run }) {
+  const rows = run.signals.flatMap((signal) => signal.measures.map((measure) => ({ kind: signal.kind, measure })));
   return (
-    <Scroll name="Figures of the last run">
+    <Scroll name={`Figures of ${run.monitor}`}>
       <table>
-        <caption class="note">
-          {time(run.at)} ({ago(run.at)}), over {time(run.from)} to {time(run.to)}
-        </caption>
         <thead>
           <tr>
             <th scope="col">Signal</th>
@@ -99,29 +72,42 @@ function Metrics({ run }: { run: Run }) {
               Value
             </th>
             <th scope="col" class="n">
-              Interval
+              95% interval
             </th>
             <th scope="col" class="n">
               Threshold
+            </th>
+            <th scope="col" class="n">
+              Violations
+            </th>
+            <th scope="col" class="n">
+              From
             </th>
             <th scope="col">State</th>
           </tr>
         </thead>
         <tbody>
-          {run.metrics.map((metric) => (
-            <tr key={`${metric.signal} ${metric.metric}`}>
-              <td>{words(metric.signal)}</td>
-              <th scope="row">{words(metric.metric)}</th>
-              <td class="n">{figure(metric, metric.value)}</td>
-              <td class="n">{metric.low === null ? UNKNOWN : `${figure(metric, metric.low)} – ${figure(metric, metric.high)}`}</td>
-              <td class="n">{figure(metric, metric.threshold)}</td>
-              <td>
-                <Badge word={metric.state} />
-              </td>
-            </tr>
+          {rows.map(({ kind, measure }) => (
+            <Row key={`${kind} ${measure.metric}`} kind={kind} measure={measure} />
           ))}
         </tbody>
       </table>
     </Scroll>
+  );
+}
+
+function Row({ kind, measure }: { kind: string; measure: Measure }) {
+  const { metric, low, high, threshold, bound, violations } = measure;
+  return (
+    <tr>
+      <td>{words(kind)}</td>
+      <th scope="row">{metricName(metric)}</th>
+      <td class="n">{figure(metric, measure.value)}</td>
+      <td class="n">{low === null || high === null ? "exact" : `${figure(metric, low)} – ${figure(metric, high)}`}</td>
+      <td class="n">{threshold === null ? UNKNOWN : `${bound === "at_least" ? "≥" : "≤"} ${figure(metric, threshold)}`}</td>
+      <td class="n">{violations && violations.possible > 0 ? `${count(violations.count)} of ${count(violations.possible)} (${percent(violations.count / violations.possible)})` : UNKNOWN}</td>
+      <td class="n">{count(measure.count)}</td>
+      <td>{threshold === null ? "" : <Badge word={measure.state} />}</td>
+    </tr>
   );
 }

@@ -1,6 +1,6 @@
 // Rate, errors, duration: of the window from the sums of all requests, and of this minute live.
 import { useRef } from "preact/hooks";
-import { inWindow, scope, type Series, type Sums } from "../api";
+import { inWindow, scope, windowOf, type Operations as Answer, type Served } from "../api";
 import { Chart } from "../chart";
 import { brief, count, duration, percent, rate, short, words } from "../format";
 import { Head } from "../frame";
@@ -9,26 +9,21 @@ import { quantile, scrape, sum, sums, type Scrape } from "../metrics";
 import { useNames } from "../names";
 import { Card, Empty, Figure, Figures, Shares, Show } from "../parts";
 import type { Place } from "../route";
-import { column, times } from "../series";
-import { outcomeLines, NoTraffic } from "./overview";
-
-interface OperationsAnswer {
-  totals: Sums;
-  series: Series<Sums>;
-}
+import { column, spread, type Series } from "../series";
+import { latencyLines, NoTraffic, outcomeLines } from "./overview";
 
 const EVERY_MS = 2000;
 const KEPT = 150;
 
 export function Operations({ place }: { place: Place }) {
-  const names = useNames(place);
-  const loaded = useLoad(place.query.toString(), (signal) => inWindow<OperationsAnswer>("operations", place, {}, signal), 15_000);
+  const names = useNames();
+  const loaded = useLoad(place.query.toString(), (signal) => inWindow<Answer>("operations", place, {}, signal), 15_000);
   return (
     <>
       <Head title="Operations" place={place} filters={["tap", "deployment", "model"]} names={names} />
       <Live place={place} />
       <Show of={loaded} rows={8}>
-        {(answer) => (answer.totals.requests === 0 ? <NoTraffic /> : <Past {...answer} />)}
+        {(answer) => (answer.total.requests === 0 ? <NoTraffic /> : <Past totals={answer.total} series={spread(answer.series, answer.step_seconds, windowOf(place))} />)}
       </Show>
     </>
   );
@@ -96,8 +91,8 @@ function Live({ place }: { place: Place }) {
   );
 }
 
-function Past({ totals, series }: OperationsAnswer) {
-  const at = { ...times(series), unit: duration };
+function Past({ totals, series }: { totals: Served; series: Series<Served> }) {
+  const at = { ...series, unit: duration };
   return (
     <>
       <Figures>
@@ -113,27 +108,19 @@ function Past({ totals, series }: OperationsAnswer) {
           <Chart title="Requests by outcome" {...at} unit={count} axis={brief} stacked lines={outcomeLines(series)} />
         </Card>
         <Card title="Error rate">
-          <Chart title="Error rate" {...at} unit={percent} lines={[{ name: "Not ok", colour: "bad", values: column(series, (sums) => (sums.requests ? sums.error_rate : null)) }]} />
+          <Chart title="Error rate" {...at} unit={percent} lines={[{ name: "Not ok", colour: "bad", values: column(series, (served) => served.error_rate) }]} />
         </Card>
         <Card title="Latency">
-          <Chart
-            title="Latency"
-            {...at}
-            lines={[
-              { name: "Median", values: column(series, (sums) => sums.latency_ms.p50) },
-              { name: "p95", values: column(series, (sums) => sums.latency_ms.p95) },
-              { name: "p99", values: column(series, (sums) => sums.latency_ms.p99) },
-            ]}
-          />
+          <Chart title="Latency" {...at} lines={latencyLines(series)} />
         </Card>
         <Card title="Time to first token" aside={<span class="note">of streams</span>}>
-          {series.points.some((point) => point.first_token_ms.p50 !== null) ? (
+          {totals.first_token_ms.count > 0 ? (
             <Chart
               title="Time to first token"
               {...at}
               lines={[
-                { name: "Median", values: column(series, (sums) => sums.first_token_ms.p50) },
-                { name: "p95", values: column(series, (sums) => sums.first_token_ms.p95) },
+                { name: "Median", values: column(series, (served) => served.first_token_ms.p50) },
+                { name: "p95", values: column(series, (served) => served.first_token_ms.p95) },
               ]}
             />
           ) : (
@@ -141,7 +128,7 @@ function Past({ totals, series }: OperationsAnswer) {
           )}
         </Card>
         <Card title="By outcome">
-          <Shares title="Requests by outcome" name="Outcome" rows={Object.entries(totals.outcomes).map(([name, value]) => ({ name: words(name), value }))} />
+          <Shares title="Requests by outcome" name="Outcome" rows={Object.entries(totals.by_outcome).filter(([, n]) => n > 0).map(([name, value]) => ({ name: words(name), value }))} />
         </Card>
       </div>
     </>

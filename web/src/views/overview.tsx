@@ -1,32 +1,51 @@
 // At a glance: how much, how well, how fast, how good.
-import { inWindow, type Judged, type Series, type Sums } from "../api";
+import { useEffect } from "preact/hooks";
+import { inWindow, moments, windowOf, type Judged, type Operations, type Overview as Answer, type Served, type Usage } from "../api";
 import { Chart } from "../chart";
-import { ago, brief, count, duration, percent, score, short, words } from "../format";
+import { brief, count, duration, percent, score, short, words } from "../format";
 import { Head } from "../frame";
 import { useLoad } from "../load";
-import { useNames } from "../names";
-import { Badge, Card, Empty, Figure, Figures, Interval, Scroll, Show } from "../parts";
+import { alertsIn, type Alert } from "../monitors";
+import { learn, useNames } from "../names";
+import { Card, Empty, Figure, Figures, Interval, Scroll, Show } from "../parts";
 import { address, kept, type Place } from "../route";
-import { column, times } from "../series";
-
-interface OverviewAnswer {
-  totals: Sums;
-  series: Series<Sums>;
-  quality: Judged[];
-  alerts_open: number;
-  alerts: { id: string; monitor: string; opened: string; summary: string }[];
-}
+import { column, spread, type Series } from "../series";
+import { ofAverage } from "../sure";
+import { told } from "./alerts";
 
 export function Overview({ place }: { place: Place }) {
-  const names = useNames(place);
-  const loaded = useLoad(place.query.toString(), (signal) => inWindow<OverviewAnswer>("overview", place, {}, signal), 30_000);
+  const names = useNames();
+  const loaded = useLoad(
+    place.query.toString(),
+    async (signal) => {
+      const ask = <T,>(path: string) => inWindow<T>(path, place, {}, signal);
+      const asked = alertsIn(moments(windowOf(place)), signal);
+      const [answer, usage, operations, alerts] = await Promise.all([ask<Answer>("overview"), ask<Usage>("usage"), ask<Operations>("operations"), asked]);
+      return { answer, usage, operations, open: alerts.filter((alert) => alert.resolved === null), window: windowOf(place) };
+    },
+    30_000,
+  );
+  useEffect(() => {
+    if (loaded.data) learn(loaded.data.answer.names);
+  }, [loaded.data]);
   return (
     <>
       <Head title="Overview" place={place} filters={["tap", "deployment", "model"]} names={names} />
       <Show of={loaded} rows={8}>
-        {(answer) => <Glance answer={answer} place={place} />}
+        {({ answer, usage, operations, open, window }) => (
+          <Glance answer={answer} open={open} place={place} tokens={spread(usage.series, usage.step_seconds, window)} served={spread(operations.series, operations.step_seconds, window)} />
+        )}
       </Show>
     </>
+  );
+}
+
+/** Says that what is shown is not all yet. */
+export function Behind({ caughtUp }: { caughtUp: string | null }) {
+  return caughtUp !== null ? null : (
+    <p class="note" role="status">
+      The index still reads the bucket: figures of this window may grow.
+    </p>
   );
 }
 
@@ -42,64 +61,66 @@ export function NoTraffic() {
   );
 }
 
-function Glance({ answer, place }: { answer: OverviewAnswer; place: Place }) {
-  const { totals, series, quality } = answer;
-  const link = (path: string, more: Record<string, string> = {}) => {
+interface GlanceProps {
+  answer: Answer;
+  open: Alert[];
+  place: Place;
+  tokens: Series<Usage["series"][number]>;
+  served: Series<Served>;
+}
+
+type Link = (path: string, more?: Record<string, string>) => string;
+
+function Glance({ answer, open, place, tokens, served }: GlanceProps) {
+  const link: Link = (path, more = {}) => {
     const query = kept(place.query);
     for (const [name, value] of Object.entries(more)) query.set(name, value);
     return address(path, query);
   };
-  if (totals.requests === 0) return <NoTraffic />;
-  const unknown = totals.usage_unknown ? `${count(totals.usage_unknown)} requests with unknown tokens` : "of all requests";
+  if (answer.requests.requests === 0)
+    return (
+      <>
+        <Behind caughtUp={answer.caught_up} />
+        <NoTraffic />
+      </>
+    );
   return (
     <>
-      <Figures>
-        <Figure name="Requests" value={short(totals.requests)} exact={count(totals.requests)} sub="all of them, sampled or not" href={link("/operations")} />
-        <Figure name="Total tokens" value={short(totals.tokens.total)} exact={count(totals.tokens.total)} sub={unknown} href={link("/tokens")} />
-        <Figure name="Prompt tokens" value={short(totals.tokens.input)} exact={count(totals.tokens.input)} sub={totals.tokens.cached_input ? `${percent(totals.tokens.cached_input / totals.tokens.input)} from cache` : "input"} />
-        <Figure name="Completion tokens" value={short(totals.tokens.output)} exact={count(totals.tokens.output)} sub={totals.tokens.reasoning_output ? `${percent(totals.tokens.reasoning_output / totals.tokens.output)} reasoning` : "output"} />
-        <Figure name="Error rate" value={percent(totals.error_rate)} sub={`${count(totals.errors)} not ok`} href={link("/samples", { outcome: "error" })} {...((totals.error_rate ?? 0) > 0.05 ? { tone: "bad" } : {})} />
-        <Figure name="Latency, p95" value={duration(totals.latency_ms.p95)} sub={`median ${duration(totals.latency_ms.p50)}`} href={link("/operations")} />
-        <Figure name="Open alerts" value={count(answer.alerts_open)} sub={answer.alerts_open ? "look at them" : "nothing to do"} href={link("/alerts")} tone={answer.alerts_open ? "bad" : "good"} />
-      </Figures>
+      <Behind caughtUp={answer.caught_up} />
+      <Sums answer={answer} open={open} link={link} />
       <div class="cards">
         <Card title="Requests" aside={<span class="note">by outcome</span>}>
-          <Chart title="Requests by outcome" {...times(series)} stacked unit={count} axis={brief} lines={outcomeLines(series)} />
+          <Chart title="Requests by outcome" {...served} stacked unit={count} axis={brief} lines={outcomeLines(served)} />
         </Card>
         <Card title="Tokens" aside={<a href={link("/tokens")}>More on tokens</a>}>
-          <Chart
-            title="Tokens"
-            {...times(series)}
-            stacked
-            unit={count} axis={brief}
-            lines={[
-              { name: "Prompt", values: column(series, (sums) => sums.tokens.input) },
-              { name: "Completion", values: column(series, (sums) => sums.tokens.output) },
-            ]}
-          />
+          <Chart title="Tokens" {...tokens} stacked unit={count} axis={brief} lines={tokenLines(tokens)} />
         </Card>
-        <Card title="Quality" aside={<a href={link("/quality")}>More on quality</a>} note="Average scores of the judged samples, 1 to 5, weighted back to all requests; the bar is the 95% interval.">
-          <Scores quality={quality} link={link} />
+        <Card title="Quality" aside={<a href={link("/quality")}>More on quality</a>} note="Average scores, 1 to 5, of the judged samples, each weighing as many requests as it stands for. The bar is the 95% interval.">
+          <Scores quality={answer.quality} link={link} />
         </Card>
-        <Card title="Open alerts" aside={<a href={link("/alerts")}>All alerts</a>}>
-          {answer.alerts.length === 0 ? (
-            <Empty title="No alert is open.">
-              <p>
-                <a href={link("/monitors")}>Monitors</a> say what raises one.
-              </p>
-            </Empty>
-          ) : (
-            <ul>
-              {answer.alerts.slice(0, 6).map((alert) => (
-                <li key={alert.id}>
-                  <Badge word="open" tone="bad" /> <a href={link("/alerts")}>{alert.summary}</a> <span class="note">{ago(alert.opened)}</span>
-                </li>
-              ))}
-            </ul>
-          )}
+        <Card title="Latency" aside={<a href={link("/operations")}>More on operations</a>}>
+          <Chart title="Latency" {...served} unit={duration} lines={latencyLines(served)} />
         </Card>
       </div>
     </>
+  );
+}
+
+function Sums({ answer, open, link }: { answer: Answer; open: Alert[]; link: Link }) {
+  const { requests, tokens, latency_ms } = answer;
+  const taps = Object.entries(answer.by_tap);
+  const byTap = taps.length > 1 ? taps.map(([tap, n]) => `${tap} ${short(n)}`).join(", ") : "all of them, sampled or not";
+  const unknown = answer.usage_unknown ? `${count(answer.usage_unknown)} requests with unknown tokens` : "known of every request";
+  return (
+    <Figures>
+      <Figure name="Requests" value={short(requests.requests)} exact={count(requests.requests)} sub={byTap} href={link("/operations")} />
+      <Figure name="Total tokens" value={short(tokens.total)} exact={count(tokens.total)} sub={unknown} href={link("/tokens")} />
+      <Figure name="Prompt tokens" value={short(tokens.input)} exact={count(tokens.input)} sub={tokens.cached_input ? `${percent(tokens.cached_input / tokens.input)} from cache` : "input"} />
+      <Figure name="Completion tokens" value={short(tokens.output)} exact={count(tokens.output)} sub={tokens.reasoning_output ? `${percent(tokens.reasoning_output / tokens.output)} reasoning` : "output"} />
+      <Figure name="Error rate" value={percent(requests.error_rate)} sub={`${count(requests.errors)} not ok`} href={link("/operations")} {...((requests.error_rate ?? 0) > 0.05 ? { tone: "bad" } : {})} />
+      <Figure name="Latency, p95" value={duration(latency_ms.p95)} sub={`median ${duration(latency_ms.p50)}`} href={link("/operations")} />
+      <Figure name="Open alerts" value={count(open.length)} sub={open[0] ? told(open[0]) : "nothing to do"} href={link("/alerts")} tone={open.length ? "bad" : "good"} />
+    </Figures>
   );
 }
 
@@ -115,13 +136,24 @@ const OUTCOMES: [string, string][] = [
 ];
 
 /** A line for each outcome that happened, each with its own colour wherever it is shown. */
-export function outcomeLines(series: Series<Sums>) {
-  const lines = OUTCOMES.map(([outcome, colour]) => ({ name: words(outcome), colour, values: column(series, (sums) => sums.outcomes[outcome] ?? 0) }));
+export function outcomeLines(series: Series<Served>) {
+  const lines = OUTCOMES.map(([outcome, colour]) => ({ name: words(outcome), colour, values: column(series, (served) => served.by_outcome[outcome], 0) }));
   return lines.filter((line) => line.values.some((value) => (value ?? 0) > 0));
 }
 
-function Scores({ quality, link }: { quality: Judged[]; link: (path: string, more?: Record<string, string>) => string }) {
-  const judged = quality.filter((row) => row.n > 0);
+export const tokenLines = (series: Series<Usage["series"][number]>) => [
+  { name: "Prompt", values: column(series, (spent) => spent.tokens.input, 0) },
+  { name: "Completion", values: column(series, (spent) => spent.tokens.output, 0) },
+];
+
+export const latencyLines = (series: Series<Served>) => [
+  { name: "Median", values: column(series, (served) => served.latency_ms.p50) },
+  { name: "p95", values: column(series, (served) => served.latency_ms.p95) },
+  { name: "p99", values: column(series, (served) => served.latency_ms.p99) },
+];
+
+function Scores({ quality, link }: { quality: Judged[]; link: Link }) {
+  const judged = quality.filter((row) => row.average !== null);
   if (judged.length === 0)
     return (
       <Empty title="No scores in this window.">
@@ -148,15 +180,15 @@ function Scores({ quality, link }: { quality: Judged[]; link: (path: string, mor
         {judged.map((row) => (
           <tr key={row.criterion}>
             <th scope="row">
-              <a href={link("/samples", { sort: "score", criterion: row.criterion, order: "asc" })}>{words(row.criterion)}</a>
+              <a href={link("/samples", { sort: "score", criterion: row.criterion })}>{words(row.criterion)}</a>
             </th>
             <td class="n" data-score={row.criterion}>
-              {score(row.average.value)}
+              {score(row.average)}
             </td>
             <td>
-              <Interval mean={row.average.value ?? 0} low={row.average.low} high={row.average.high} />
+              <Interval mean={row.average ?? 0} {...ofAverage(row)} />
             </td>
-            <td class="n">{count(row.n)}</td>
+            <td class="n">{count(row.count)}</td>
           </tr>
         ))}
       </tbody>

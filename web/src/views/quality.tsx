@@ -1,70 +1,64 @@
 // How good the answers are, with what is known of how sure that is.
-import { inWindow, type Judged, type Series } from "../api";
+import { inWindow, moments, windowOf, type Judged, type Quality as Answer } from "../api";
 import { Chart } from "../chart";
 import { count, percent, score, short, words } from "../format";
 import { Head } from "../frame";
 import { useLoad } from "../load";
+import { scrape, sum, sums, type Scrape } from "../metrics";
+import { monitorsIn, monitorsNow, thresholds, violationRate, type Monitors, type Threshold } from "../monitors";
 import { useNames } from "../names";
 import { Card, Empty, Figure, Figures, Interval, Scroll, Shares, Show } from "../parts";
 import { address, kept, type Place } from "../route";
-import { column, times } from "../series";
+import { column, spread, type Series } from "../series";
+import { ofAverage, ofPassRate } from "../sure";
 
-interface QualityAnswer {
-  pass_score: number;
-  totals: Judged[];
-  series: (Series<Judged> & { criterion: string })[];
-  thresholds: { criterion: string; metric: "average" | "pass_rate"; value: number; monitor: string }[];
-  violation_rate: { violations: number; possible: number };
-  errors: Record<string, number>;
-  judge: { tokens: number; budget: number | null } | null;
+interface Loaded {
+  answer: Answer;
+  monitors: Monitors;
+  latest: Monitors;
+  now: Scrape;
 }
 
 export function Quality({ place }: { place: Place }) {
-  const names = useNames(place);
-  const loaded = useLoad(place.query.toString(), (signal) => inWindow<QualityAnswer>("quality", place, {}, signal), 30_000);
+  const names = useNames();
+  const loaded = useLoad(
+    place.query.toString(),
+    async (signal) => {
+      const ran = monitorsIn(moments(windowOf(place)), signal);
+      const [answer, monitors, latest, now] = await Promise.all([inWindow<Answer>("quality", place, {}, signal), ran, monitorsNow(signal), scrape(signal)]);
+      return { answer, monitors, latest, now };
+    },
+    30_000,
+  );
   return (
     <>
-      <Head title="Quality" place={place} filters={["deployment", "model"]} names={names} />
+      <Head title="Quality" place={place} filters={["tap", "deployment", "model"]} names={names} />
       <Show of={loaded} rows={8}>
-        {(answer) => <Scored answer={answer} place={place} />}
+        {(answer) => <Scored {...answer} place={place} />}
       </Show>
     </>
   );
 }
 
-function Scored({ answer, place }: { answer: QualityAnswer; place: Place }) {
-  const judged = answer.totals.filter((row) => row.n + row.failed > 0);
-  if (judged.length === 0)
-    return (
-      <Card title="No scores in this window" wide>
-        <Empty title="Nothing was judged in this window.">
-          <p>Choose a longer window, or give flowtap a judge: samples are then scored as they come.</p>
-          <pre>{"judge: {url: https://…, api: azure_openai, model: gpt-4, api_key_file: /run/secrets/judge}\nevaluate: {criteria: [groundedness, relevance, coherence, fluency]}"}</pre>
-        </Empty>
-      </Card>
-    );
-  const scores = judged.reduce((sum, row) => sum + row.n, 0);
-  const failed = judged.reduce((sum, row) => sum + row.failed, 0);
-  const { violations, possible } = answer.violation_rate;
-  const limit = (criterion: string, metric: string) => answer.thresholds.find((one) => one.criterion === criterion && one.metric === metric);
+function Scored({ answer, monitors, latest, now, place }: Loaded & { place: Place }) {
+  const judged = answer.criteria.filter((row) => row.count + row.failed > 0);
+  if (judged.length === 0) return <NoScores />;
+  const limits = thresholds(latest);
+  const errors = sums(now, "flowtap_score_errors_total", ["criterion", "reason"]).filter((row) => row.value > 0);
+  const window = windowOf(place);
   return (
     <>
-      <Figures>
-        <Figure name="Violations" value={possible ? `${count(violations)} of ${count(possible)}` : "–"} sub={possible ? `${percent(violations / possible)} of what monitors looked at` : "no monitor ran in this window"} {...(violations ? { tone: "bad" } : {})} />
-        <Figure name="Scores" value={short(scores)} exact={count(scores)} sub={`of ${judged.length} criteria`} />
-        <Figure name="Not judged" value={short(failed)} exact={count(failed)} sub="attempts without a valid score" {...(failed > scores / 10 ? { tone: "warn" } : {})} />
-        {answer.judge && <Figure name="Judge's tokens today" value={short(answer.judge.tokens)} exact={count(answer.judge.tokens)} sub={answer.judge.budget ? `${percent(answer.judge.tokens / answer.judge.budget)} of ${short(answer.judge.budget)} a day` : "no budget is set"} />}
-      </Figures>
+      <Glance judged={judged} monitors={monitors} now={now} />
       <div class="cards">
-        <Card title="By criterion" wide note={`Weighted back to all requests. Intervals are 95%. A score of ${answer.pass_score} or more passes.`}>
-          <Table judged={judged} limit={limit} place={place} passScore={answer.pass_score} />
+        <Card title="By criterion" wide note={`Each score weighs as many requests as its sample stands for. Intervals are 95%. A score of ${answer.pass_score} or more passes.`}>
+          <Table judged={judged} limits={limits} place={place} passScore={answer.pass_score} />
         </Card>
-        {answer.series.map((series) => (
-          <Trend key={series.criterion} series={series} average={limit(series.criterion, "average")?.value} passRate={limit(series.criterion, "pass_rate")?.value} />
+        {judged.map(({ criterion }) => (
+          <Trend key={criterion} criterion={criterion} series={spread(answer.series.filter((point) => point.criterion === criterion), answer.step_seconds, window)} limits={limits} />
         ))}
-        {Object.keys(answer.errors).length > 0 && (
-          <Card title="Judgements that failed">
-            <Shares title="Judgements that failed, by why" name="Why" rows={Object.entries(answer.errors).map(([name, value]) => ({ name: words(name), value }))} />
+        {errors.length > 0 && (
+          <Card title="Judgements that failed" note="Since the start of this flowtap.">
+            <Shares title="Judgements that failed, by why" name="Criterion · why" rows={errors.map((row) => ({ ...row, name: words(row.name) }))} />
           </Card>
         )}
       </div>
@@ -72,14 +66,39 @@ function Scored({ answer, place }: { answer: QualityAnswer; place: Place }) {
   );
 }
 
-type Limit = (criterion: string, metric: string) => { value: number } | undefined;
+function NoScores() {
+  return (
+    <Card title="No scores in this window" wide>
+      <Empty title="Nothing was judged in this window.">
+        <p>Choose a longer window, or give flowtap a judge: samples are then scored as they come.</p>
+        <pre>{"judge: {url: https://…, api: azure_openai, model: gpt-4, api_key_file: /run/secrets/judge}\nevaluate: {criteria: [groundedness, relevance, coherence, fluency]}"}</pre>
+      </Empty>
+    </Card>
+  );
+}
 
-function Table({ judged, limit, place, passScore }: { judged: Judged[]; limit: Limit; place: Place; passScore: number }) {
+function Glance({ judged, monitors, now }: { judged: Judged[]; monitors: Monitors; now: Scrape }) {
+  const scores = judged.reduce((sum, row) => sum + row.count, 0);
+  const failed = judged.reduce((sum, row) => sum + row.failed, 0);
+  const { violations, possible } = violationRate(monitors);
+  const spent = sum(now, "flowtap_judge_tokens_total");
+  return (
+    <Figures>
+      <Figure name="Violations" value={possible ? `${count(violations)} of ${count(possible)}` : "–"} sub={possible ? `${percent(violations / possible)} of what monitors looked at` : "no monitor ran in this window"} {...(violations ? { tone: "bad" } : {})} />
+      <Figure name="Scores" value={short(scores)} exact={count(scores)} sub={judged.length === 1 ? "of one criterion" : `of ${judged.length} criteria`} />
+      <Figure name="Not judged" value={short(failed)} exact={count(failed)} sub="attempts without a valid score" {...(failed > scores / 10 ? { tone: "warn" } : {})} />
+      <Figure name="Judge's tokens" value={short(spent)} exact={count(spent)} sub={spent === null ? "this flowtap has no judge" : "since the start of this flowtap"} />
+    </Figures>
+  );
+}
+
+const limitOf = (limits: Threshold[], criterion: string, metric: string) => limits.find((one) => one.criterion === criterion && one.metric === metric)?.value;
+
+function Table({ judged, limits, place, passScore }: { judged: Judged[]; limits: Threshold[]; place: Place; passScore: number }) {
   const worst = (criterion: string) => {
     const query = kept(place.query);
     query.set("criterion", criterion);
     query.set("sort", "score");
-    query.set("order", "asc");
     return address("/samples", query);
   };
   return (
@@ -110,53 +129,59 @@ function Table({ judged, limit, place, passScore }: { judged: Judged[]; limit: L
           </tr>
         </thead>
         <tbody>
-          {judged.map((row) => (
-            <tr key={row.criterion}>
-              <th scope="row">{words(row.criterion)}</th>
-              <td class="n" data-score={row.criterion}>
-                <strong>{score(row.average.value)}</strong>
-              </td>
-              <td>{row.average.value !== null && <Interval mean={row.average.value} low={row.average.low} high={row.average.high} limit={limit(row.criterion, "average")?.value ?? null} />}</td>
-              <td class="n">
-                {score(row.average.low)} – {score(row.average.high)}
-              </td>
-              <td class="n">{percent(row.pass_rate.value)}</td>
-              <td class="n">{count(row.violations)}</td>
-              <td class="n">{count(row.n)}</td>
-              <td class="n">
-                <a href={worst(row.criterion)}>
-                  Worst answers<span class="unseen"> by {words(row.criterion)}</span>
-                </a>
-              </td>
-            </tr>
-          ))}
+          {judged.map((row) => {
+            const interval = ofAverage(row);
+            const passes = ofPassRate(row);
+            return (
+              <tr key={row.criterion}>
+                <th scope="row">{words(row.criterion)}</th>
+                <td class="n" data-score={row.criterion}>
+                  <strong>{score(row.average)}</strong>
+                </td>
+                <td>{row.average !== null && <Interval mean={row.average} {...interval} limit={limitOf(limits, row.criterion, "average") ?? null} />}</td>
+                <td class="n">{interval ? `${score(interval.low)} – ${score(interval.high)}` : "too few"}</td>
+                <td class="n" title={passes ? `${percent(passes.low)} – ${percent(passes.high)}` : ""}>
+                  {percent(row.pass_rate)}
+                </td>
+                <td class="n">{count(row.violations)}</td>
+                <td class="n">{count(row.count)}</td>
+                <td class="n">
+                  <a href={worst(row.criterion)}>
+                    Worst answers<span class="unseen"> by {words(row.criterion)}</span>
+                  </a>
+                </td>
+              </tr>
+            );
+          })}
         </tbody>
       </table>
     </Scroll>
   );
 }
 
-function Trend({ series, average, passRate }: { series: Series<Judged> & { criterion: string }; average: number | undefined; passRate: number | undefined }) {
-  const name = words(series.criterion);
+function Trend({ criterion, series, limits }: { criterion: string; series: Series<Judged>; limits: Threshold[] }) {
+  const name = words(criterion);
+  const [average, passRate] = [limitOf(limits, criterion, "average"), limitOf(limits, criterion, "pass_rate")];
+  const ends = (of: (row: Judged) => { low: number; high: number } | null) => ({ low: column(series, (row) => of(row)?.low), high: column(series, (row) => of(row)?.high) });
   return (
-    <Card title={name.charAt(0).toUpperCase() + name.slice(1)} >
+    <Card title={name.charAt(0).toUpperCase() + name.slice(1)}>
       <Chart
         title={`Average ${name}`}
-        {...times(series)}
+        {...series}
         height={150}
         marks={[1, 2, 3, 4, 5]}
         axis={count}
         unit={score}
-        lines={[{ name: "Average, 95% band", values: column(series, (point) => point.average.value), low: column(series, (point) => point.average.low), high: column(series, (point) => point.average.high) }]}
+        lines={[{ name: "Average, 95% band", values: column(series, (row) => row.average), ...ends(ofAverage) }]}
         {...(average === undefined ? {} : { limits: [{ value: average, name: `threshold ${average}` }] })}
       />
       <Chart
         title={`Pass rate of ${name}`}
-        {...times(series)}
+        {...series}
         height={110}
         marks={[0, 0.5, 1]}
         unit={percent}
-        lines={[{ name: "Pass rate", colour: "c3", values: column(series, (point) => point.pass_rate.value), low: column(series, (point) => point.pass_rate.low), high: column(series, (point) => point.pass_rate.high) }]}
+        lines={[{ name: "Pass rate, 95% band", colour: "c3", values: column(series, (row) => row.pass_rate), ...ends(ofPassRate) }]}
         {...(passRate === undefined ? {} : { limits: [{ value: passRate, name: `threshold ${percent(passRate)}` }] })}
       />
     </Card>

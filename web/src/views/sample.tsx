@@ -1,74 +1,18 @@
 // One sample: what was asked and answered, what was said of it, where its time went.
 import type { ComponentChildren } from "preact";
+import type { Brief, Call, Message, OneSample, RecordLine, ScoreLine, Trace as Steps } from "../api";
 import { useState } from "preact/hooks";
 import { count, duration, many, percent, time, UNKNOWN, words } from "../format";
 import { Head } from "../frame";
 import { Content, spelt } from "../hidden";
-import { Fault, get, useLoad } from "../load";
+import { get, useLoad } from "../load";
 import { Badge, Card, Empty, Scroll, Show } from "../parts";
 import { address, kept, type Place } from "../route";
-import { Waterfall, type Span } from "./waterfall";
-
-interface Message {
-  headers: Record<string, string>;
-  body: unknown;
-  bytes: number;
-  truncated: boolean;
-}
-
-/** A line of `exchanges/`; docs/RECORD.md tells its fields. */
-interface RecordLine {
-  id: string;
-  time: string;
-  tap: string;
-  deployment: string;
-  instance: string;
-  dialect: string;
-  operation: string;
-  method: string;
-  path: string;
-  status: number | null;
-  outcome: string;
-  fault: string | null;
-  model: { request: string | null; response: string | null };
-  stream: boolean;
-  latency_ms: number;
-  first_byte_ms: number | null;
-  first_token_ms: number | null;
-  overhead_us: number;
-  usage: { input: number | null; output: number | null; total: number | null; cached_input: number | null; reasoning_output: number | null; source: string | null };
-  calls: { model: string | null; deployment: string | null; input: number | null; output: number | null; source: string | null; latency_ms: number; status: number | null }[];
-  question: unknown;
-  answer: unknown;
-  context: unknown;
-  ground_truth: unknown;
-  chat_history: unknown;
-  request: Message;
-  response: Message;
-  trace_id: string | null;
-  request_id: string | null;
-  redactions: Record<string, number>;
-  sample: { reason: string; probability: number };
-}
-
-interface ScoreLine {
-  criterion: string;
-  score: number | null;
-  error: string | null;
-  reason: string | null;
-  time: string;
-  judge: { model: string; prompt: string } | null;
-  injection_suspect: boolean;
-}
-
-interface SampleAnswer {
-  sample: RecordLine;
-  scores: ScoreLine[];
-}
+import { Waterfall } from "./waterfall";
 
 export function Sample({ place }: { place: Place }) {
   const id = decodeURIComponent(place.path.slice("/samples/".length));
-  const loaded = useLoad(id, (signal) => get<SampleAnswer>(`samples/${encodeURIComponent(id)}`, {}, signal));
+  const loaded = useLoad(id, (signal) => get<OneSample>(`samples/${encodeURIComponent(id)}`, {}, signal));
   return (
     <>
       <Head title="Sample" place={place} still />
@@ -102,29 +46,65 @@ function CopyLink() {
   );
 }
 
-function One({ answer: { sample, scores } }: { answer: SampleAnswer }) {
+function One({ answer }: { answer: OneSample }) {
+  const { record, sample, scores } = answer;
+  if (!record)
+    return (
+      <div class="cards">
+        <Gone answer={answer} />
+        <Scores scores={scores} />
+      </div>
+    );
   return (
     <div class="cards">
       <Card title="Question and answer" aside={<Badge word={sample.outcome} />}>
-        <Turns history={sample.chat_history} />
-        <Said name="Question" value={sample.question} />
-        <Said name="Answer" value={sample.answer} answer />
-        {sample.context !== null && (
+        <Turns history={record.chat_history} />
+        <Said name="Question" value={record.question} />
+        <Said name="Answer" value={record.answer} answer />
+        {record.context !== null && (
           <details>
             <summary>Context</summary>
-            <Said value={sample.context} />
+            <Said value={record.context} />
           </details>
         )}
-        {sample.ground_truth !== null && <Said name="Ground truth" value={sample.ground_truth} />}
+        {record.ground_truth !== null && <Said name="Ground truth" value={record.ground_truth} />}
       </Card>
       <Scores scores={scores} />
-      <Timing sample={sample} />
-      <Facts sample={sample} />
-      {sample.calls.length > 0 && <Calls calls={sample.calls} />}
+      <Timing sample={record} />
+      <Facts sample={record} answer={answer} />
+      {record.calls.length > 0 && <Calls calls={record.calls} />}
       <Trace id={sample.id} />
-      <Raw name="Request" message={sample.request} />
-      <Raw name="Response" message={sample.response} />
+      <Raw name="Request" message={record.request} />
+      <Raw name="Response" message={record.response} />
     </div>
+  );
+}
+
+/** What is left where the bucket has the record no more. */
+function Gone({ answer: { sample, missing, object } }: { answer: OneSample }) {
+  return (
+    <Card title="Question and answer" aside={<Badge word={sample.outcome} />} note={`The bucket does not give the whole record (${missing}): ${object}. What the index knows:`}>
+      <Said name="Question, its beginning" value={sample.question} />
+      <Said name="Answer, its beginning" value={sample.answer} answer />
+      <BriefFacts sample={sample} />
+    </Card>
+  );
+}
+
+function BriefFacts({ sample }: { sample: Brief }) {
+  return (
+    <dl class="facts">
+      <dt>Time</dt>
+      <dd>{time(sample.time)}</dd>
+      <dt>Deployment</dt>
+      <dd>{sample.deployment}</dd>
+      <dt>Model</dt>
+      <dd>{sample.model || UNKNOWN}</dd>
+      <dt>Latency</dt>
+      <dd>{duration(sample.latency_ms)}</dd>
+      <dt>Tokens</dt>
+      <dd>{count(sample.usage.total)}</dd>
+    </dl>
   );
 }
 
@@ -226,7 +206,7 @@ function Timing({ sample }: { sample: RecordLine }) {
   );
 }
 
-function Facts({ sample }: { sample: RecordLine }) {
+function Facts({ sample, answer }: { sample: RecordLine; answer: OneSample }) {
   const { usage } = sample;
   const redacted = Object.entries(sample.redactions).map(([kind, n]) => `${words(kind)} ${n}`);
   const facts: [string, ComponentChildren][] = [
@@ -239,6 +219,7 @@ function Facts({ sample }: { sample: RecordLine }) {
     ["Tokens", usage.total === null ? "unknown" : `${count(usage.input)} in, ${count(usage.output)} out, ${count(usage.total)} in all: ${usage.source ?? ""}`],
     ["Kept because", `${sample.sample.reason}, with a probability of ${percent(sample.sample.probability)}`],
     ["Redacted", redacted.length ? redacted.join(", ") : "nothing"],
+    ["Stored in", <span class="mono">{`${answer.object}, line ${answer.line}`}</span>],
     ["Trace", sample.trace_id ? <span class="mono">{sample.trace_id}</span> : UNKNOWN],
     ["Request id", sample.request_id ? <Content text={sample.request_id} /> : UNKNOWN],
   ];
@@ -251,7 +232,7 @@ function Facts({ sample }: { sample: RecordLine }) {
   );
 }
 
-function Calls({ calls }: { calls: RecordLine["calls"] }) {
+function Calls({ calls }: { calls: Call[] }) {
   return (
     <Card title="Calls to models" note="What the flow asked of its models for this request.">
       <Scroll name="Each call to a model">
@@ -293,15 +274,7 @@ function Calls({ calls }: { calls: RecordLine["calls"] }) {
 }
 
 function Trace({ id }: { id: string }) {
-  const loaded = useLoad(id, async (signal) => {
-    try {
-      return await get<{ spans: Span[] }>(`traces/${encodeURIComponent(id)}`, {}, signal);
-    } catch (error) {
-      // No spans came for this one: that is no failure.
-      if (error instanceof Fault && error.status === 404) return { spans: [] };
-      throw error;
-    }
-  });
+  const loaded = useLoad(id, (signal) => get<Steps>(`traces/${encodeURIComponent(id)}`, {}, signal));
   return (
     <Card title="Trace" wide>
       <Show of={loaded}>

@@ -1,6 +1,6 @@
 // Every sampled request of the window: searched, filtered, sorted, and scrolled without an end.
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
-import { inWindow, scope, type SampleRow } from "../api";
+import { inWindow, moments, scope, windowOf, type Brief, type SamplePage } from "../api";
 import { duration, many, short, time, words } from "../format";
 import { Head } from "../frame";
 import { Content } from "../hidden";
@@ -8,7 +8,6 @@ import { Fault } from "../load";
 import { useNames } from "../names";
 import { Badge, Empty, Failed } from "../parts";
 import { address, change, go, kept, type Place } from "../route";
-import { between, read } from "../window";
 
 const PAGE = 100;
 /** Pages whose rows stay in memory; the others are fetched again when they come into sight. */
@@ -21,19 +20,28 @@ const SORTS: [value: string, name: string][] = [
   ["score asc", "Worst score first"],
   ["score desc", "Best score first"],
   ["latency desc", "Slowest first"],
+  ["latency asc", "Fastest first"],
   ["tokens desc", "Most tokens first"],
+  ["tokens asc", "Fewest tokens first"],
 ];
 
-interface Page {
-  items: SampleRow[];
-  next_cursor: string | null;
+/** Which end comes first where the address does not say: as the API has it. */
+const usualOrder = (sort: string) => (sort === "score" ? "asc" : "desc");
+
+/** Sorts by something; what is usual needs no mention in the address. */
+const sortBy = (sort: string, order: string) => change({ sort: sort === "time" ? null : sort, order: order === usualOrder(sort) ? null : order }, true);
+
+/** How the address has it sorted. */
+function sorted(query: URLSearchParams): [sort: string, order: string] {
+  const sort = query.get("sort") ?? "time";
+  return [sort, query.get("order") ?? usualOrder(sort)];
 }
 
 /** What is asked of the API, out of the address. */
 export function asked(place: Place): Record<string, string> {
   const { query } = place;
   const asked: Record<string, string> = { ...scope(place) };
-  for (const name of ["q", "criterion", "score_max", "sort", "order"]) {
+  for (const name of ["q", "criterion", "score", "sort", "order"]) {
     const value = query.get(name);
     if (value) asked[name] = value;
   }
@@ -41,7 +49,7 @@ export function asked(place: Place): Record<string, string> {
 }
 
 export function Samples({ place }: { place: Place }) {
-  const names = useNames(place);
+  const names = useNames();
   const all = { ...names, outcome: OUTCOMES };
   return (
     <>
@@ -71,7 +79,6 @@ function Search({ place }: { place: Place }) {
     clearTimeout(timer.current);
     timer.current = window.setTimeout(() => change({ q: text }, true), 350);
   };
-  const sort = `${query.get("sort") ?? "time"} ${query.get("order") ?? "desc"}`;
   return (
     <form class="search" role="search" onSubmit={(event) => event.preventDefault()}>
       <input ref={field} type="search" aria-label="Search questions and answers" placeholder="Search questions and answers  ( / )" value={query.get("q") ?? ""} onInput={(event) => typed(event.currentTarget.value)} />
@@ -83,20 +90,20 @@ function Search({ place }: { place: Place }) {
           </option>
         ))}
       </select>
-      <select aria-label="Score" value={query.get("score_max") ?? ""} onChange={(event) => change({ score_max: event.currentTarget.value }, true)}>
+      <select aria-label="Score" value={query.get("score") ?? ""} onChange={(event) => change({ score: event.currentTarget.value }, true)}>
         <option value="">Any score</option>
         {[1, 2, 3, 4].map((score) => (
-          <option key={score} value={String(score)}>
+          <option key={score} value={score === 1 ? "1" : `1-${score}`}>
             {score === 1 ? "Score 1" : `Score ${score} or less`}
           </option>
         ))}
       </select>
       <select
         aria-label="Order"
-        value={sort}
+        value={sorted(query).join(" ")}
         onChange={(event) => {
           const [sort = "time", order = "desc"] = event.currentTarget.value.split(" ");
-          change({ sort: sort === "time" ? null : sort, order: order === "desc" ? null : order }, true);
+          sortBy(sort, order);
         }}
       >
         {SORTS.map(([value, name]) => (
@@ -109,7 +116,7 @@ function Search({ place }: { place: Place }) {
   );
 }
 
-type Slot = { cursor: string | null; rows: SampleRow[] | null; length: number };
+type Slot = { cursor: string | null; rows: Brief[] | null; length: number };
 
 /** Pages as they were met. Only those in sight are in the document, and only some in memory. */
 function List({ place }: { place: Place }) {
@@ -119,7 +126,7 @@ function List({ place }: { place: Place }) {
   const [top, setTop] = useState(0);
   const box = useRef<HTMLDivElement>(null);
   const busy = useRef(new Set<number>());
-  const window = useMemo(() => between(read(place.query)), []);
+  const still = useMemo(() => moments(windowOf(place)), []);
   const height = useRowHeight();
 
   const fetchPage = async (index: number) => {
@@ -127,16 +134,15 @@ function List({ place }: { place: Place }) {
     if (!slot || slot.rows || busy.current.has(index)) return;
     busy.current.add(index);
     try {
-      const still = { from: window.from.toISOString(), to: window.to.toISOString() };
-      const page = await inWindow<Page>("samples", place, { ...asked(place), ...still, limit: PAGE, ...(slot.cursor ? { cursor: slot.cursor } : {}) });
+      const page = await inWindow<SamplePage>("samples", place, { ...asked(place), ...still, limit: PAGE, ...(slot.cursor ? { cursor: slot.cursor } : {}) });
       setFault(null);
       setSlots((slots) => {
-        const next = slots.map((old, at) => (at === index ? { ...old, rows: page.items, length: page.items.length } : old));
-        if (page.next_cursor && index === slots.length - 1) next.push({ cursor: page.next_cursor, rows: null, length: 0 });
+        const next = slots.map((old, at) => (at === index ? { ...old, rows: page.samples, length: page.samples.length } : old));
+        if (page.next && index === slots.length - 1) next.push({ cursor: page.next, rows: null, length: 0 });
         // What is far from here is let go.
         return next.map((old, at) => (old.rows && Math.abs(at - index) > PAGES_KEPT ? { ...old, rows: null } : old));
       });
-      if (!page.next_cursor) setEnd(true);
+      if (!page.next) setEnd(true);
     } catch (error) {
       setFault(error instanceof Fault ? error : new Fault("This list has a defect", 0, String(error)));
     } finally {
@@ -147,7 +153,7 @@ function List({ place }: { place: Place }) {
   const seen = Math.ceil((box.current?.clientHeight ?? 800) / height) + 1;
   const first = Math.max(0, Math.floor(top / height) - 5);
   const known = slots.reduce((sum, slot) => sum + slot.length, 0);
-  const visible: { row: SampleRow | null; index: number }[] = [];
+  const visible: { row: Brief | null; index: number }[] = [];
   const wanted = new Set<number>();
   let start = 0;
   slots.forEach((slot, at) => {
@@ -176,7 +182,7 @@ function List({ place }: { place: Place }) {
     return (
       <section class="card">
         <Empty title="No sample fits.">
-          {place.query.get("q") || place.query.get("outcome") || place.query.get("score_max") ? <p>Take a filter or a word out, or choose a longer window.</p> : <p>One request in ten is kept, unless sample.rate says otherwise. Choose a longer window, or keep more.</p>}
+          {place.query.get("q") || place.query.get("outcome") || place.query.get("score") ? <p>Take a filter or a word out, or choose a longer window.</p> : <p>One request in ten is kept, unless sample.rate says otherwise. Choose a longer window, or keep more.</p>}
         </Empty>
       </section>
     );
@@ -210,12 +216,12 @@ function List({ place }: { place: Place }) {
 }
 
 function Sort({ name, by, place }: { name: string; by: string; place: Place }) {
-  const current = (place.query.get("sort") ?? "time") === by;
-  const order = place.query.get("order") ?? "desc";
-  const ascending = current ? order === "desc" : by === "score";
+  const [sort, order] = sorted(place.query);
+  const current = sort === by;
+  const other = order === "asc" ? "desc" : "asc";
   return (
     <span role="columnheader" aria-sort={current ? (order === "asc" ? "ascending" : "descending") : "none"}>
-      <button type="button" onClick={() => change({ sort: by === "time" ? null : by, order: ascending ? "asc" : null }, true)}>
+      <button type="button" onClick={() => sortBy(by, current ? other : usualOrder(by))}>
         {name}
         {current && (order === "asc" ? " ↑" : " ↓")}
       </button>
@@ -223,7 +229,7 @@ function Sort({ name, by, place }: { name: string; by: string; place: Place }) {
   );
 }
 
-function Row({ row, index, top, place }: { row: SampleRow; index: number; top: number; place: Place }) {
+function Row({ row, index, top, place }: { row: Brief; index: number; top: number; place: Place }) {
   const query = kept(place.query);
   const scores = Object.entries(row.scores);
   const href = address(`/samples/${row.id}`, query);
@@ -269,8 +275,8 @@ function Row({ row, index, top, place }: { row: SampleRow; index: number; top: n
 }
 
 function Downloads({ place }: { place: Place }) {
-  const { from, to } = between(read(place.query));
-  const link = (format: string) => `/api/v1/samples?${new URLSearchParams({ from: from.toISOString(), to: to.toISOString(), ...asked(place), format })}`;
+  const query = new URLSearchParams({ ...moments(windowOf(place)), ...asked(place) });
+  const link = (ending: string) => `/api/v1/samples.${ending}?${query}`;
   return (
     <span>
       Download these:{" "}

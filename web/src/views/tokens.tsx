@@ -1,5 +1,5 @@
 // What was spent: over time, by model and deployment, by who says so, and how it is distributed.
-import { inWindow, type Bin, type Series, type Sums } from "../api";
+import { inWindow, windowOf, type Bin, type Spent as Row, type Usage } from "../api";
 import { Chart } from "../chart";
 import { brief, count, percent, short, words } from "../format";
 import { Head } from "../frame";
@@ -7,17 +7,8 @@ import { useLoad } from "../load";
 import { useNames } from "../names";
 import { Card, Empty, Figure, Figures, Histogram, Shares, Show } from "../parts";
 import { address, kept, type Place } from "../route";
-import { column, times } from "../series";
-import { NoTraffic } from "./overview";
-
-interface UsageAnswer {
-  totals: Sums;
-  series: Series<Sums>;
-  by_model: { name: string; totals: Sums }[];
-  by_deployment: { name: string; totals: Sums }[];
-  input_tokens: Bin[];
-  output_tokens: Bin[];
-}
+import { spread } from "../series";
+import { NoTraffic, tokenLines } from "./overview";
 
 const SOURCES: Record<string, string> = {
   reported: "by the upstream itself",
@@ -27,75 +18,88 @@ const SOURCES: Record<string, string> = {
   estimated: "streams that were cut, or over the limit",
 };
 
+interface Loaded {
+  usage: Usage;
+  models: Row[];
+  deployments: Row[];
+  place: Place;
+}
+
 export function Tokens({ place }: { place: Place }) {
-  const names = useNames(place);
-  const loaded = useLoad(place.query.toString(), (signal) => inWindow<UsageAnswer>("usage", place, {}, signal), 30_000);
+  const names = useNames();
+  const loaded = useLoad(
+    place.query.toString(),
+    async (signal) => {
+      const by = (axis?: string) => inWindow<Usage>("usage", place, { by: axis }, signal);
+      const [usage, models, deployments] = await Promise.all([by(), by("model"), by("deployment")]);
+      return { usage, models: models.groups, deployments: deployments.groups };
+    },
+    30_000,
+  );
   return (
     <>
       <Head title="Tokens" place={place} filters={["tap", "deployment", "model"]} names={names} />
       <Show of={loaded} rows={8}>
-        {(answer) => (answer.totals.requests === 0 ? <NoTraffic /> : <Spent answer={answer} place={place} />)}
+        {(answer) => (answer.usage.requests === 0 ? <NoTraffic /> : <Spent {...answer} place={place} />)}
       </Show>
     </>
   );
 }
 
-function Spent({ answer, place }: { answer: UsageAnswer; place: Place }) {
-  const { totals, series } = answer;
-  const { tokens } = totals;
+function Spent({ usage, models, deployments, place }: Loaded) {
+  const { tokens } = usage;
+  const series = spread(usage.series, usage.step_seconds, windowOf(place));
   const link = (name: string, value: string) => {
     const query = kept(place.query);
     query.set(name, value);
     return address("/tokens", query);
   };
-  const mean = (sum: number) => (tokens.count ? short(Math.round((sum / tokens.count) * 10) / 10) : "–");
+  const mean = (sum: number) => (tokens.requests ? short(Math.round((sum / tokens.requests) * 10) / 10) : "–");
   return (
     <>
       <Figures>
-        <Figure name="Total tokens" value={short(tokens.total)} exact={count(tokens.total)} sub={`of ${count(tokens.count)} requests`} />
+        <Figure name="Total tokens" value={short(tokens.total)} exact={count(tokens.total)} sub={`of ${count(tokens.requests)} requests`} />
         <Figure name="Prompt tokens" value={short(tokens.input)} exact={count(tokens.input)} sub={`${mean(tokens.input)} a request`} />
         <Figure name="Completion tokens" value={short(tokens.output)} exact={count(tokens.output)} sub={`${mean(tokens.output)} a request`} />
         <Figure name="From cache" value={percent(tokens.input ? tokens.cached_input / tokens.input : null)} sub="of the prompt tokens" />
         <Figure name="Reasoning" value={percent(tokens.output ? tokens.reasoning_output / tokens.output : null)} sub="of the completion tokens" />
-        <Figure name="Unknown" value={short(totals.usage_unknown)} exact={count(totals.usage_unknown)} sub="requests whose tokens nobody told" {...(totals.usage_unknown > 0 ? { tone: "warn" } : {})} />
+        <Figure name="Unknown" value={short(usage.usage_unknown)} exact={count(usage.usage_unknown)} sub="requests whose tokens nobody told" {...(usage.usage_unknown > 0 ? { tone: "warn" } : {})} />
       </Figures>
       <div class="cards">
         <Card title="Tokens over time" wide>
           <Chart
             title="Tokens over time"
-            {...times(series)}
+            {...series}
             stacked
             height={240}
-            unit={count} axis={brief}
-            lines={[
-              { name: "Prompt", values: column(series, (sums) => sums.tokens.input) },
-              { name: "Completion", values: column(series, (sums) => sums.tokens.output) },
-            ]}
+            unit={count}
+            axis={brief}
+            lines={tokenLines(series)}
           />
         </Card>
         <Card title="Prompt tokens of a request">
-          <Spread title="Prompt tokens of a request" bins={answer.input_tokens} colour="c1" />
+          <Spread title="Prompt tokens of a request" bins={usage.input_tokens.bins} colour="c1" />
         </Card>
         <Card title="Completion tokens of a request">
-          <Spread title="Completion tokens of a request" bins={answer.output_tokens} colour="c2" />
+          <Spread title="Completion tokens of a request" bins={usage.output_tokens.bins} colour="c2" />
         </Card>
         <Card title="By model">
-          <Split title="Tokens by model" name="Model" rows={answer.by_model} href={(name) => link("model", name)} />
+          <Split title="Tokens by model" name="Model" rows={models} href={(name) => link("model", name)} />
         </Card>
         <Card title="By deployment">
-          <Split title="Tokens by deployment" name="Deployment" rows={answer.by_deployment} href={(name) => link("deployment", name)} />
+          <Split title="Tokens by deployment" name="Deployment" rows={deployments} href={(name) => link("deployment", name)} />
         </Card>
         <Card title="By who says so" note="Exact where the upstream reports them. A flow's tap and the tap before its models see the same tokens: choose one tap.">
-          <Shares title="Tokens by source" name="Source" rows={Object.entries(totals.sources).map(([name, sums]) => ({ name: `${words(name)}: ${SOURCES[name] ?? ""}`, value: sums.total }))} />
+          <Shares title="Tokens by source" name="Source" rows={Object.entries(usage.by_source).map(([name, sums]) => ({ name: `${words(name)}: ${SOURCES[name] ?? ""}`, value: sums.total }))} />
         </Card>
       </div>
     </>
   );
 }
 
-function Split({ title, name, rows, href }: { title: string; name: string; rows: UsageAnswer["by_model"]; href: (name: string) => string }) {
+function Split({ title, name, rows, href }: { title: string; name: string; rows: Row[]; href: (name: string) => string }) {
   if (rows.length === 0) return <Empty title="No tokens are known in this window." />;
-  const sorted = rows.map((row) => ({ name: row.name || "unknown", value: row.totals.tokens.total, ...(row.name ? { href: href(row.name) } : {}) }));
+  const sorted = rows.map((row) => ({ name: row.group || "unknown", value: row.tokens.total, ...(row.group ? { href: href(row.group) } : {}) }));
   return <Shares title={title} name={name} rows={sorted.sort((a, b) => b.value - a.value)} />;
 }
 

@@ -1,26 +1,9 @@
 // A request's steps, each as long as it took, below the step that it is a part of.
 import { useState } from "preact/hooks";
+import type { Span } from "../api";
 import { count, duration, UNKNOWN, words } from "../format";
 import { Content } from "../hidden";
 import { Badge } from "../parts";
-
-export interface Span {
-  span_id: string;
-  parent_span_id: string | null;
-  name: string;
-  kind: string;
-  source: string;
-  start: string;
-  duration_ms: number;
-  failed: boolean;
-  error: string | null;
-  model: string | null;
-  deployment: string | null;
-  usage: { input: number | null; output: number | null; source: string | null };
-  inputs: unknown;
-  output: unknown;
-  attributes: Record<string, unknown>;
-}
 
 const COLOURS: Record<string, string> = { flow: "quiet", function: "c1", llm: "c2", embedding: "c3", retrieval: "c6", other: "c5" };
 
