@@ -1,6 +1,8 @@
 //! The admin listener as browsers and programs meet it: the page, signing in, and who is kept out.
 #![allow(clippy::expect_used, clippy::panic)]
 
+mod page;
+
 use crate::support::tap::{Flowtap, Setup};
 use crate::support::wire::{Message, Peer};
 

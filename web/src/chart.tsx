@@ -4,6 +4,8 @@ import "uplot/dist/uPlot.min.css";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { minute, time, zone } from "./format";
 import { Scroll } from "./parts";
+import { change } from "./route";
+import { write } from "./window";
 
 type Values = (number | null)[];
 
@@ -175,9 +177,9 @@ function options(props: ChartProps, holder: HTMLElement, setUnder: (index: numbe
   return {
     width: Math.max(holder.clientWidth, 200),
     height: props.height ?? 200,
-    padding: [8, 8, 0, 0],
+    padding: [8, 22, 0, 0],
     legend: { show: false },
-    cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
+    cursor: { y: false, points: { size: 7 }, drag: { x: !props.seconds, y: false, setScale: false, dist: 8 } },
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), zone()),
     scales: { x: { range: (_, low, high) => [props.seconds ? high - props.seconds : low - props.step / 2, high + props.step / 2] }, y: { range: (_, low, high) => scale(props, low, high) } },
     axes: [
@@ -186,8 +188,18 @@ function options(props: ChartProps, holder: HTMLElement, setUnder: (index: numbe
     ],
     series,
     bands,
-    hooks: { setCursor: [(plot) => setUnder(plot.cursor.idx ?? null)], draw: [(plot) => limits(plot, props, colour("bad"))] },
+    hooks: { setCursor: [(plot) => setUnder(plot.cursor.idx ?? null)], setSelect: [(plot) => look(plot)], draw: [(plot) => limits(plot, props, colour("bad"))] },
   };
+}
+
+/** What was drawn over with the pointer becomes the window. */
+function look(plot: uPlot): void {
+  const { left, width } = plot.select;
+  if (width < 8) return;
+  const at = (x: number) => new Date(Math.round(plot.posToVal(x, "x")) * 1000);
+  const query = new URLSearchParams();
+  write({ from: at(left), to: at(left + width) }, query);
+  change({ last: null, from: query.get("from"), to: query.get("to") });
 }
 
 /** Points are drawn where lines would not be seen: values without neighbours. */

@@ -25,7 +25,7 @@ function NoRun() {
     <Card title="No monitor ran in this window" wide>
       <Empty title="Nothing was watched in this window.">
         <p>Choose a longer window. A monitor looks back at regular times and tells when a figure crosses its threshold; in the configuration:</p>
-        <pre>{"monitors:\n  - name: daily\n    schedule: \"15 10 * * *\"\n    window: P7D\n    signals:\n      operations: {error_rate_max: 0.01, latency_p95_max: 10s}\nalerts: {email: {to: [ops@example.com], smtp: smtps://…}}"}</pre>
+        <pre tabIndex={0}>{"monitors:\n  - name: daily\n    schedule: \"15 10 * * *\"\n    window: P7D\n    signals:\n      operations: {error_rate_max: 0.01, latency_p95_max: 10s}\nalerts: {email: {to: [ops@example.com], smtp: smtps://…}}"}</pre>
       </Empty>
     </Card>
   );

@@ -2,10 +2,11 @@
 import { useEffect } from "preact/hooks";
 import { inWindow, moments, windowOf, type Judged, type Operations, type Overview as Answer, type Served, type Usage } from "../api";
 import { Chart } from "../chart";
-import { brief, count, duration, percent, score, short, words } from "../format";
+import { brief, count, duration, many, minute, percent, score, short, words } from "../format";
 import { Head } from "../frame";
 import { useLoad } from "../load";
 import { alertsIn, type Alert } from "../monitors";
+import { scrape, sum } from "../metrics";
 import { learn, useNames } from "../names";
 import { Card, Empty, Figure, Figures, Interval, Scroll, Show } from "../parts";
 import { address, kept, type Place } from "../route";
@@ -49,15 +50,38 @@ export function Behind({ caughtUp }: { caughtUp: string | null }) {
   );
 }
 
-/** Nothing passed: what to do first. */
+/** Nothing passed, or it is too early to tell: what to do first. */
 export function NoTraffic() {
+  const now = useLoad("any traffic", scrape, 5000);
+  const passed = now.data ? (sum(now.data, "flowtap_requests_total") ?? 0) : 0;
+  if (passed > 0)
+    return (
+      <Card title="No figures of this window yet" wide>
+        <Empty title={`${many(passed, "request")} passed since flowtap's start.`}>
+          <p>
+            Figures come minute by minute, some seconds after the minute is over. <a href="/operations">Operations</a> shows this very second, and <a href="/samples">Samples</a> what was kept already.
+          </p>
+        </Empty>
+      </Card>
+    );
   return (
     <Card title="No request in this window" wide>
       <Empty title="Nothing passed through flowtap in this window.">
         <p>Choose a longer window, or send a request through a tap:</p>
-        <pre>{'curl http://127.0.0.1:8080/score -d \'{"question": "Is the tent waterproof?"}\''}</pre>
+        <pre tabIndex={0}>{'curl http://127.0.0.1:8080/score -d \'{"question": "Is the tent waterproof?"}\''}</pre>
       </Empty>
     </Card>
+  );
+}
+
+/** Where all there is lies at the window's very end: a shorter one shows more of it. */
+function Lately({ served }: { served: Series<Served> }) {
+  const first = served.points.findIndex((point) => point !== undefined);
+  if (first < served.points.length - 3 || served.step < 300) return null;
+  return (
+    <p class="note">
+      Nothing of this window is older than {minute((served.times[first] ?? 0) * 1000)}: <a href="/?last=1h">look at the last hour</a>.
+    </p>
   );
 }
 
@@ -87,6 +111,7 @@ function Glance({ answer, open, place, tokens, served }: GlanceProps) {
   return (
     <>
       <Behind caughtUp={answer.caught_up} />
+      <Lately served={served} />
       <Sums answer={answer} open={open} link={link} />
       <div class="cards">
         <Card title="Requests" aside={<span class="note">by outcome</span>}>
@@ -158,7 +183,7 @@ function Scores({ quality, link }: { quality: Judged[]; link: Link }) {
     return (
       <Empty title="No scores in this window.">
         <p>Give flowtap a judge, and samples are scored as they come:</p>
-        <pre>{"judge: {url: …, model: gpt-4, api_key_file: …}"}</pre>
+        <pre tabIndex={0}>{"judge: {url: …, model: gpt-4, api_key_file: …}"}</pre>
       </Empty>
     );
   return (

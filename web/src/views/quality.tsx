@@ -71,7 +71,7 @@ function NoScores() {
     <Card title="No scores in this window" wide>
       <Empty title="Nothing was judged in this window.">
         <p>Choose a longer window, or give flowtap a judge: samples are then scored as they come.</p>
-        <pre>{"judge: {url: https://…, api: azure_openai, model: gpt-4, api_key_file: /run/secrets/judge}\nevaluate: {criteria: [groundedness, relevance, coherence, fluency]}"}</pre>
+        <pre tabIndex={0}>{"judge: {url: https://…, api: azure_openai, model: gpt-4, api_key_file: /run/secrets/judge}\nevaluate: {criteria: [groundedness, relevance, coherence, fluency]}"}</pre>
       </Empty>
     </Card>
   );
