@@ -19,9 +19,9 @@ const hostile = JSON.parse(readFileSync(new URL("hostile.json", import.meta.url)
 
 const VIEWS = ["/", "/tokens", "/quality", "/operations", "/samples", "/monitors", "/alerts", "/health"];
 const SCREENS = [
-  { name: "wide", width: 1440, height: 900, colorScheme: "light" },
-  { name: "dark", width: 1440, height: 900, colorScheme: "dark" },
-  { name: "narrow", width: 360, height: 740, colorScheme: "light" },
+  { name: "wide", axe: true, width: 1440, height: 900, colorScheme: "light" },
+  { name: "dark", axe: true, width: 1440, height: 900, colorScheme: "dark" },
+  { name: "narrow", axe: true, width: 360, height: 740, colorScheme: "light" },
   { name: "wall", width: 3840, height: 2160, colorScheme: "dark" },
 ];
 /** A view has this long to show its data, on a busy machine. */
@@ -57,11 +57,12 @@ async function settled(page) {
   await page.waitForFunction(() => !document.querySelector(".sketch, [aria-busy=true]"));
 }
 
-async function looksRight(page, where) {
+async function looksRight(page, screen, where) {
   const failed = await page.locator(".failed").allInnerTexts();
   check(failed.length === 0, `${where}: ${failed.join("; ")}`);
   const wider = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
   check(wider <= 0, `${where}: ${wider} pixels wider than the screen`);
+  if (!screen.axe) return;
   // Run by the browser's own side: the page's policy lets no text become a script.
   const found = await page.evaluate(`${axe}; axe.run()`);
   for (const violation of found.violations) {
@@ -79,7 +80,7 @@ async function everyViewOnEveryScreen(browser) {
     for (const view of [...VIEWS, `/samples/${sample.id}`]) {
       where = `${screen.name} ${view}`;
       await open(page, view);
-      await looksRight(page, where);
+      await looksRight(page, screen, where);
       if (pictures) {
         mkdirSync(pictures, { recursive: true });
         const name = view === "/" ? "overview" : view.startsWith("/samples/") ? "sample" : view.slice(1);
@@ -199,7 +200,7 @@ async function theWindowIsInTheAddress(browser) {
   check((await page.locator(".sheet").count()) === 0, "Escape closes the window's sheet");
   check(await picker.evaluate((button) => button === document.activeElement), "and the keyboard is back where it was");
   await picker.click();
-  await page.getByLabel("From").fill("2026-11-23T00:00");
+  await page.getByLabel("From", { exact: true }).fill("2026-11-23T00:00");
   await page.getByLabel("To", { exact: true }).fill("2026-11-24T00:00");
   await page.getByRole("button", { name: "Apply" }).click();
   await page.waitForURL(/from=2026-11-22T23%3A00%3A00Z&to=2026-11-23T23%3A00%3A00Z/);
