@@ -83,12 +83,6 @@ impl Setup {
         self
     }
 
-    /// A variable of its environment.
-    pub fn environment(mut self, name: &str, value: &str) -> Self {
-        self.environment.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
     /// The folder that this flowtap keeps everything in.
     pub fn folder(&self) -> &Path {
         self.folder.path()
