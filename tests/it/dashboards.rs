@@ -2,7 +2,7 @@
 //! query finds something in a real Prometheus that scrapes a flowtap with real traffic.
 #![allow(clippy::expect_used, clippy::panic)]
 
-mod live;
+pub mod live;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

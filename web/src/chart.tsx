@@ -3,7 +3,7 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { minute, time, zone } from "./format";
-import { Scroll } from "./parts";
+import { Heads, Scroll } from "./parts";
 import { change } from "./route";
 import { write } from "./window";
 
@@ -103,16 +103,7 @@ function Table({ title, times, lines, unit }: Pick<ChartProps, "title" | "times"
       {open && (
         <Scroll name={title}>
           <table>
-            <thead>
-              <tr>
-                <th scope="col">Time</th>
-                {lines.map((line) => (
-                  <th scope="col" key={line.name} class="n">
-                    {line.name}
-                  </th>
-                ))}
-              </tr>
-            </thead>
+            <Heads of={["Time", ...lines.map((line): [string, "n"] => [line.name, "n"])]} />
             <tbody>
               {rows.slice(-ROWS_MAX).map((index) => (
                 <tr key={index}>

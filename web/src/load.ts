@@ -28,6 +28,12 @@ export async function get<T>(path: string, query: Record<string, string | number
   return (await response.json()) as T;
 }
 
+/** Asks about a text. */
+export async function post<T>(path: string, text: string, signal?: AbortSignal): Promise<T> {
+  const response = await ask(`/api/v1/${path}`, { method: "POST", body: text, headers: { "content-type": "application/yaml" }, ...(signal ? { signal } : {}) });
+  return (await response.json()) as T;
+}
+
 /** Any request to our own host; turns failures into a `Fault`. */
 export async function ask(address: string, options: RequestInit = {}): Promise<Response> {
   let response: Response;

@@ -117,6 +117,27 @@ export function Scroll({ name, children }: { name: string; children: ComponentCh
   );
 }
 
+/** The heads of a table's columns; `n` is a column of numbers. */
+export function Heads({ of }: { of: (string | [name: string, kind: "n"])[] }) {
+  return (
+    <thead>
+      <tr>
+        {of.map((head) => {
+          const [name, kind] = typeof head === "string" ? [head, ""] : head;
+          // What has no name heads nothing: the bars beside figures.
+          return name ? (
+            <th scope="col" class={kind} key={name}>
+              {name}
+            </th>
+          ) : (
+            <td key="none" />
+          );
+        })}
+      </tr>
+    </thead>
+  );
+}
+
 /** Shares of a whole as bars, with their numbers. */
 export function Shares({ title, name, rows, unit = count }: { title: string; name: string; rows: { name: string; value: number; href?: string }[]; unit?: (n: number) => string }) {
   const sum = rows.reduce((sum, row) => sum + row.value, 0);
@@ -124,18 +145,7 @@ export function Shares({ title, name, rows, unit = count }: { title: string; nam
   return (
     <Scroll name={title}>
       <table class="shares">
-        <thead>
-          <tr>
-            <th scope="col">{name}</th>
-            <th scope="col" class="n">
-              Number
-            </th>
-            <th scope="col" class="n">
-              Share
-            </th>
-            <td />
-          </tr>
-        </thead>
+        <Heads of={[name, ["Number", "n"], ["Share", "n"], ""]} />
         <tbody>
           {rows.map((row) => (
             <tr key={row.name}>

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{TOKEN, get, guarded};
+use crate::dashboards::live::{CHAT, stream};
 use crate::peers::peers_wanted;
 use crate::support::process::Process;
 use crate::support::tap::{Flowtap, Setup};
@@ -59,20 +60,6 @@ fn flow() -> Upstream {
             }
         }
     })
-}
-
-const CHAT: &str = r#"{"id":"c","object":"chat.completion","model":"gpt-4-0613","choices":[{"index":0,"message":{"role":"assistant","content":"Dry."},"finish_reason":"stop"}],"usage":{"prompt_tokens":120,"completion_tokens":30,"total_tokens":150,"prompt_tokens_details":{"cached_tokens":100}}}"#;
-
-fn stream(peer: &mut Peer) {
-    peer.send(
-        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
-    );
-    for word in ["It", " is", " dry"] {
-        std::thread::sleep(Duration::from_millis(5));
-        peer.chunk(format!("data: {{\"model\":\"gpt-4-0613\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{word}\"}}}}]}}\n\n"));
-    }
-    peer.chunk("data: [DONE]\n\n");
-    peer.send("0\r\n\r\n");
 }
 
 /// Every kind of request; how many were made.

@@ -89,15 +89,17 @@ fn models() -> Upstream {
             } else if body.contains("garble") {
                 peer.send(json_response("{\"choices\": [{"));
             } else {
-                peer.send(json_response(WHOLE));
+                peer.send(json_response(CHAT));
             }
         }
     })
 }
 
-const WHOLE: &str = r#"{"id":"c","object":"chat.completion","model":"gpt-4-0613","choices":[{"index":0,"message":{"role":"assistant","content":"Dry."},"finish_reason":"stop"}],"usage":{"prompt_tokens":120,"completion_tokens":30,"total_tokens":150,"prompt_tokens_details":{"cached_tokens":100},"completion_tokens_details":{"reasoning_tokens":12}}}"#;
+/// A whole answer, with all that a model may report.
+pub const CHAT: &str = r#"{"id":"c","object":"chat.completion","model":"gpt-4-0613","choices":[{"index":0,"message":{"role":"assistant","content":"Dry."},"finish_reason":"stop"}],"usage":{"prompt_tokens":120,"completion_tokens":30,"total_tokens":150,"prompt_tokens_details":{"cached_tokens":100},"completion_tokens_details":{"reasoning_tokens":12}}}"#;
 
-fn stream(peer: &mut Peer) {
+/// A streamed answer, that reports nothing.
+pub fn stream(peer: &mut Peer) {
     peer.send(
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
     );

@@ -3,7 +3,7 @@ import { bytes, count, duration, percent, short, words } from "../format";
 import { Head } from "../frame";
 import { useLoad } from "../load";
 import { quantile, scrape, sum, sums, type Scrape } from "../metrics";
-import { Card, Empty, Figure, Figures, Scroll, Shares, Show } from "../parts";
+import { Card, Empty, Figure, Figures, Heads, Scroll, Shares, Show } from "../parts";
 import type { Place } from "../route";
 import { Ledger } from "./ledger";
 
@@ -61,16 +61,7 @@ function Overhead({ now }: { now: Scrape }) {
       ) : (
         <Scroll name="Overhead by tap">
           <table>
-            <thead>
-              <tr>
-                <th scope="col">Tap</th>
-                {["Requests", "p50", "p95", "p99"].map((name) => (
-                  <th scope="col" class="n" key={name}>
-                    {name}
-                  </th>
-                ))}
-              </tr>
-            </thead>
+            <Heads of={["Tap", ["Requests", "n"], ["p50", "n"], ["p95", "n"], ["p99", "n"]]} />
             <tbody>
               {taps.map((tap) => (
                 <tr key={tap.name}>

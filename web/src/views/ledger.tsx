@@ -2,7 +2,7 @@
 import { moments, windowOf } from "../api";
 import { ago, bytes, count, minute, time, words } from "../format";
 import { get, useLoad } from "../load";
-import { Badge, Card, Empty, Scroll, Show } from "../parts";
+import { Badge, Card, Empty, Heads, Scroll, Show } from "../parts";
 import type { Place } from "../route";
 
 interface Account {
@@ -53,17 +53,7 @@ function Hours({ hours, total }: { hours: Account[]; total: Account }) {
   return (
     <Scroll name="Loss ledger by hour">
       <table>
-        <thead>
-          <tr>
-            <th scope="col">Hour</th>
-            {["Seen", "Not sampled", "Stored", "Under way", "Lost"].map((name) => (
-              <th scope="col" class="n" key={name}>
-                {name}
-              </th>
-            ))}
-            <th scope="col">Adds up</th>
-          </tr>
-        </thead>
+        <Heads of={["Hour", ["Seen", "n"], ["Not sampled", "n"], ["Stored", "n"], ["Under way", "n"], ["Lost", "n"], "Adds up"]} />
         <tbody>
           <Line name="All" account={total} strong />
           {hours.toReversed().map((hour) => (
@@ -111,14 +101,7 @@ function Index({ index }: { index: Answer["index"] }) {
       {index.set_aside.length > 0 && (
         <Scroll name="Set aside">
           <table>
-            <thead>
-              <tr>
-                <th scope="col">Object</th>
-                <th scope="col">Line</th>
-                <th scope="col">Why</th>
-                <th scope="col">When</th>
-              </tr>
-            </thead>
+            <Heads of={["Object", "Line", "Why", "When"]} />
             <tbody>
               {index.set_aside.map((place) => (
                 <tr key={`${place.object} ${place.line}`}>

@@ -5,7 +5,7 @@ import { Head } from "../frame";
 import { useLoad } from "../load";
 import { figure, metricName } from "../measures";
 import { monitorsIn, type Measure, type Monitors as Answer, type Run } from "../monitors";
-import { Badge, Card, Empty, Scroll, Show } from "../parts";
+import { Badge, Card, Empty, Heads, Scroll, Show } from "../parts";
 import type { Place } from "../route";
 
 export function Monitors({ place }: { place: Place }) {
@@ -64,28 +64,7 @@ function Figures({ run }: { run: Run }) {
   return (
     <Scroll name={`Figures of ${run.monitor}`}>
       <table>
-        <thead>
-          <tr>
-            <th scope="col">Signal</th>
-            <th scope="col">Metric</th>
-            <th scope="col" class="n">
-              Value
-            </th>
-            <th scope="col" class="n">
-              95% interval
-            </th>
-            <th scope="col" class="n">
-              Threshold
-            </th>
-            <th scope="col" class="n">
-              Violations
-            </th>
-            <th scope="col" class="n">
-              From
-            </th>
-            <th scope="col">State</th>
-          </tr>
-        </thead>
+        <Heads of={["Signal", "Metric", ["Value", "n"], ["95% interval", "n"], ["Threshold", "n"], ["Violations", "n"], ["From", "n"], "State"]} />
         <tbody>
           {rows.map(({ kind, measure }) => (
             <Row key={`${kind} ${measure.metric}`} kind={kind} measure={measure} />

@@ -8,7 +8,7 @@ import { useLoad } from "../load";
 import { alertsIn, type Alert } from "../monitors";
 import { scrape, sum } from "../metrics";
 import { learn, useNames } from "../names";
-import { Card, Empty, Figure, Figures, Interval, Scroll, Show } from "../parts";
+import { Card, Empty, Figure, Figures, Heads, Interval, Scroll, Show } from "../parts";
 import { address, kept, type Place } from "../route";
 import { column, spread, type Series } from "../series";
 import { ofAverage } from "../sure";
@@ -189,18 +189,7 @@ function Scores({ quality, link }: { quality: Judged[]; link: Link }) {
   return (
     <Scroll name="Quality by criterion">
       <table class="scores">
-      <thead>
-        <tr>
-          <th scope="col">Criterion</th>
-          <th scope="col" class="n">
-            Average
-          </th>
-          <th scope="col">1 to 5</th>
-          <th scope="col" class="n">
-            Scores
-          </th>
-        </tr>
-      </thead>
+      <Heads of={["Criterion", ["Average", "n"], "1 to 5", ["Scores", "n"]]} />
       <tbody>
         {judged.map((row) => (
           <tr key={row.criterion}>

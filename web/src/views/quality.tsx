@@ -7,7 +7,7 @@ import { useLoad } from "../load";
 import { scrape, sum, sums, type Scrape } from "../metrics";
 import { monitorsIn, monitorsNow, thresholds, violationRate, type Monitors, type Threshold } from "../monitors";
 import { useNames } from "../names";
-import { Card, Empty, Figure, Figures, Interval, Scroll, Shares, Show } from "../parts";
+import { Card, Empty, Figure, Figures, Heads, Interval, Scroll, Shares, Show } from "../parts";
 import { address, kept, type Place } from "../route";
 import { column, spread, type Series } from "../series";
 import { ofAverage, ofPassRate } from "../sure";
@@ -104,30 +104,7 @@ function Table({ judged, limits, place, passScore }: { judged: Judged[]; limits:
   return (
     <Scroll name="Quality by criterion">
       <table class="scores">
-        <thead>
-          <tr>
-            <th scope="col">Criterion</th>
-            <th scope="col" class="n">
-              Average
-            </th>
-            <th scope="col">1 to 5</th>
-            <th scope="col" class="n">
-              Interval
-            </th>
-            <th scope="col" class="n">
-              Passes
-            </th>
-            <th scope="col" class="n">
-              Below {passScore}
-            </th>
-            <th scope="col" class="n">
-              Scores
-            </th>
-            <th scope="col" class="n">
-              Read
-            </th>
-          </tr>
-        </thead>
+        <Heads of={["Criterion", ["Average", "n"], "1 to 5", ["Interval", "n"], ["Passes", "n"], [`Below ${passScore}`, "n"], ["Scores", "n"], ["Read", "n"]]} />
         <tbody>
           {judged.map((row) => {
             const interval = ofAverage(row);

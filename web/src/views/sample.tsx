@@ -6,7 +6,7 @@ import { count, duration, many, percent, time, UNKNOWN, words } from "../format"
 import { Head } from "../frame";
 import { Content, spelt } from "../hidden";
 import { get, useLoad } from "../load";
-import { Badge, Card, Empty, Scroll, Show } from "../parts";
+import { Badge, Card, Empty, Heads, Scroll, Show } from "../parts";
 import { address, kept, type Place } from "../route";
 import { Waterfall } from "./waterfall";
 
@@ -237,24 +237,7 @@ function Calls({ calls }: { calls: Call[] }) {
     <Card title="Calls to models" note="What the flow asked of its models for this request.">
       <Scroll name="Each call to a model">
         <table>
-          <thead>
-            <tr>
-              <th scope="col">Model</th>
-              <th scope="col">Deployment</th>
-              <th scope="col" class="n">
-                Prompt
-              </th>
-              <th scope="col" class="n">
-                Completion
-              </th>
-              <th scope="col" class="n">
-                Latency
-              </th>
-              <th scope="col" class="n">
-                Status
-              </th>
-            </tr>
-          </thead>
+          <Heads of={["Model", "Deployment", ["Prompt", "n"], ["Completion", "n"], ["Latency", "n"], ["Status", "n"]]} />
           <tbody>
             {calls.map((call, index) => (
               <tr key={index}>

@@ -53,7 +53,7 @@ export function Samples({ place }: { place: Place }) {
   const all = { ...names, outcome: OUTCOMES };
   return (
     <>
-      <Head title="Samples" place={place} filters={["deployment", "model", "outcome"]} names={all} />
+      <Head title="Samples" place={place} filters={["tap", "deployment", "model", "outcome"]} names={all} />
       <Search place={place} />
       <List key={place.query.toString()} place={place} />
     </>
@@ -246,7 +246,7 @@ function Row({ row, index, top, place }: { row: Brief; index: number; top: numbe
         </a>
       </span>
       <span role="cell" class="text q">
-        {row.question === null ? "–" : <Content text={row.question} />}
+        {row.question === null ? <span class="note">{words(row.operation)}, without a question</span> : <Content text={row.question} />}
       </span>
       <span role="cell" class="text">
         {row.answer === null ? "–" : <Content text={row.answer} />}
