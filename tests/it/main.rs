@@ -7,6 +7,8 @@ mod archive;
 mod bucket;
 mod cli;
 mod config;
+mod console;
+mod dashboards;
 mod drain;
 mod export;
 mod faults;
