@@ -1,4 +1,4 @@
-//! `flowtap hub`: the page and the API over a bucket that many sidecars fill. No tap, no spool.
+//! `flowtap hub`: the page, the API and monitors over a bucket that many sidecars fill. No tap, no spool.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,6 +7,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use super::index::Index;
+use super::monitors::Monitors;
 use super::{StartError, keeping_runtime};
 use crate::bucket;
 use crate::config::Config;
@@ -21,6 +22,7 @@ pub struct Hub {
     administering: CancellationToken,
     ready: Ready,
     index: Index,
+    monitors: Monitors,
     drain_timeout: Duration,
 }
 
@@ -40,6 +42,7 @@ impl Hub {
         let runtime = keeping_runtime()?;
         let bucket = runtime.block_on(bucket::open(&config.bucket))?;
         let index = Index::start(config, &bucket, Arc::default(), &metrics, &drain, reindex)?;
+        let monitors = Monitors::start(config, &bucket, &metrics, &drain)?;
         tracing::info!(bucket = bucket.describe(), "reading");
         console.show(index.view(bucket));
         if let Some(address) = console.address() {
@@ -54,6 +57,7 @@ impl Hub {
             administering,
             ready,
             index,
+            monitors,
             drain_timeout: config.drain_timeout,
         })
     }
@@ -64,7 +68,8 @@ impl Hub {
         self.ready.set(false);
         self.administering.cancel();
         self.runtime.shutdown_timeout(Duration::from_millis(100));
-        let late = self.index.stop(&self.drain, deadline);
+        let mut late = self.monitors.stop(&self.drain, deadline);
+        late.extend(self.index.stop(&self.drain, deadline));
         match late.is_empty() {
             true => tracing::info!("drained"),
             false => tracing::warn!(?late, "the drain deadline passed"),

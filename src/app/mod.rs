@@ -12,6 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::alert::AlertError;
 use crate::archive::{self, Archive};
 use crate::config::{Config, Role};
 use crate::console::{Console, ConsoleError, Ready};
@@ -27,10 +28,13 @@ use crate::{bucket, config, export};
 
 mod hub;
 mod index;
+mod monitors;
 
 pub use hub::Hub;
+pub use monitors::{MonitorError, run_monitors, test_alerts};
 
 use index::Index;
+use monitors::Monitors;
 
 /// Why flowtap cannot start; the message names the address or the key.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +57,9 @@ pub enum StartError {
     /// The trace exporter.
     #[error("trace.otlp_endpoint: {0}")]
     Trace(#[from] TraceError),
+    /// A target of alerts.
+    #[error(transparent)]
+    Alert(#[from] AlertError),
     /// A thread or a runtime.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -105,6 +112,7 @@ pub struct App {
     spool: Spool,
     tracer: Option<Tracer>,
     index: Option<Index>,
+    monitors: Monitors,
     ready: Ready,
     drain_timeout: Duration,
 }
@@ -134,6 +142,10 @@ impl App {
 
         let runtime = keeping_runtime()?;
         let bucket = runtime.block_on(bucket::open(&config.bucket))?;
+        let monitors = match role {
+            Role::Proxy => Monitors::default(),
+            Role::Run | Role::Hub => Monitors::start(config, &bucket, &metrics, &drain)?,
+        };
         let (archiving, until) = watch::channel(None);
         let administering = CancellationToken::new();
         let (instance, place) = (Arc::clone(&config.instance), Arc::clone(&bucket));
@@ -166,6 +178,7 @@ impl App {
             spool,
             tracer,
             index,
+            monitors,
             ready,
             drain_timeout,
         })
@@ -187,6 +200,7 @@ impl App {
         }
         self.archiving.send_replace(Some(deadline.into()));
         late.extend(self.drain.join("archive", deadline));
+        late.extend(self.monitors.stop(&self.drain, deadline));
         if self.tracer.is_some_and(|tracer| !tracer.shutdown(left())) {
             late.push("spans".to_owned());
         }

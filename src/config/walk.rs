@@ -260,7 +260,7 @@ fn words(kind: Kind, path: &str, node: &Node, report: &mut Report) -> Option<Che
             continue;
         }
         let word = match kind {
-            Kind::Choices(_) => typed.text.clone(),
+            Kind::Choices(_) | Kind::Emails => typed.text.clone(),
             _ => typed.text.to_lowercase(),
         };
         if words.contains(&word) {

@@ -15,6 +15,7 @@ mod families;
 mod index;
 mod keeping;
 mod labels;
+mod monitors;
 mod process;
 mod registry;
 mod traffic;
@@ -22,6 +23,7 @@ mod traffic;
 use exchange::Exchanges;
 use index::Index;
 use keeping::Keeping;
+use monitors::Monitors;
 use process::Process;
 use registry::Registrar;
 use traffic::Traffic;
@@ -41,6 +43,7 @@ struct Inner {
     traffic: Traffic,
     keeping: Keeping,
     index: Index,
+    monitors: Monitors,
     process: Process,
     build_info: registry::Gauges<1>,
 }
@@ -170,6 +173,7 @@ impl Inner {
             traffic: Traffic::register(reg)?,
             keeping: Keeping::register(reg)?,
             index: Index::register(reg)?,
+            monitors: Monitors::register(reg)?,
             process: Process::register(reg)?,
             build_info: reg.gauges(&families::BUILD_INFO)?,
             registrar,

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod alert;
 mod api;
 mod archive;
 mod bucket;
@@ -22,6 +23,7 @@ mod include_usage;
 mod inject;
 mod join;
 mod main_job;
+mod monitor;
 mod peers;
 mod proxy;
 mod secrets;
