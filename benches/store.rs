@@ -8,6 +8,15 @@
 //!
 //! A folder as the fourth argument is kept, with the bucket and the index in it.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a program for a terminal, whose faults end it"
+)]
+
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{Read, Write};
