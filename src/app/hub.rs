@@ -42,7 +42,7 @@ impl Hub {
         let runtime = keeping_runtime()?;
         let bucket = runtime.block_on(bucket::open(&config.bucket))?;
         let index = Index::start(config, &bucket, Arc::default(), &metrics, &drain, reindex)?;
-        let monitors = Monitors::start(config, &bucket, &metrics, &drain)?;
+        let monitors = Monitors::start(config, &bucket, Some(&index), &metrics, &drain)?;
         tracing::info!(bucket = bucket.describe(), "reading");
         console.show(index.view(bucket));
         if let Some(address) = console.address() {

@@ -142,10 +142,6 @@ impl App {
 
         let runtime = keeping_runtime()?;
         let bucket = runtime.block_on(bucket::open(&config.bucket))?;
-        let monitors = match role {
-            Role::Proxy => Monitors::default(),
-            Role::Run | Role::Hub => Monitors::start(config, &bucket, &metrics, &drain)?,
-        };
         let (archiving, until) = watch::channel(None);
         let administering = CancellationToken::new();
         let (instance, place) = (Arc::clone(&config.instance), Arc::clone(&bucket));
@@ -153,6 +149,7 @@ impl App {
         let uploaded = archive.uploaded();
         let index = Index::beside_traffic(role, config, &bucket, uploaded, &metrics, &drain);
         index.iter().for_each(|index| console.show(index.view(Arc::clone(&bucket))));
+        let monitors = Monitors::of(role, config, &bucket, index.as_ref(), &metrics, &drain)?;
         let archiver = Builder::new_current_thread().enable_all().build()?;
         drain.thread("archive", move || archiver.block_on(archive.run(until)))?;
         log_doors(&proxy, &console);
