@@ -32,6 +32,7 @@ pub mod export;
 pub mod ingest;
 pub mod pipeline;
 
+pub mod collector;
 pub mod console;
 pub mod proxy;
 

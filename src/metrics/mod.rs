@@ -16,6 +16,7 @@ mod index;
 mod keeping;
 mod labels;
 mod process;
+mod receiving;
 mod registry;
 mod traffic;
 
@@ -23,6 +24,7 @@ use exchange::Exchanges;
 use index::Index;
 use keeping::Keeping;
 use process::Process;
+use receiving::Receiving;
 use registry::Registrar;
 use traffic::Traffic;
 
@@ -41,6 +43,7 @@ struct Inner {
     traffic: Traffic,
     keeping: Keeping,
     index: Index,
+    receiving: Receiving,
     process: Process,
     build_info: registry::Gauges<1>,
 }
@@ -170,6 +173,7 @@ impl Inner {
             traffic: Traffic::register(reg)?,
             keeping: Keeping::register(reg)?,
             index: Index::register(reg)?,
+            receiving: Receiving::register(reg)?,
             process: Process::register(reg)?,
             build_info: reg.gauges(&families::BUILD_INFO)?,
             registrar,

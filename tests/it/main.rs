@@ -6,6 +6,7 @@ mod api;
 mod archive;
 mod bucket;
 mod cli;
+mod collector;
 mod config;
 mod drain;
 mod export;
