@@ -34,6 +34,7 @@ pub mod ingest;
 pub mod monitor;
 pub mod pipeline;
 
+pub mod collector;
 pub mod console;
 pub mod proxy;
 

@@ -10,7 +10,7 @@ use super::node::{Node, Origin};
 use super::table::ROOT;
 use super::walk::walk;
 use super::{Bucket, BucketStore, Config, Faults, Role, Spool, Store, Tap};
-use super::{alerts, bucket, env, feedback, file, keep, monitors, serve, store, taps};
+use super::{alerts, bucket, env, feedback, file, keep, monitors, receive, serve, store, taps};
 
 /// What the command line adds to the file.
 #[derive(Clone, Debug, Default)]
@@ -88,11 +88,12 @@ fn build(
     let monitors = map.maps("monitors").iter().map(|monitor| monitors::build(monitor, report));
     let monitors: Vec<_> = monitors.collect();
     let alerts = alerts::build(map.map("alerts")?, report);
-    listeners(tap_maps, &taps, map.map("admin"), report);
+    listeners(map, &taps, report);
     let sample = keep::build_sample(map.map("sample")?, report);
     let capture = keep::build_capture(map.map("capture")?, report);
     let join = keep::build_join(map.map("join")?);
     let feedback = feedback::build(map.map("feedback")?);
+    let collector = map.map("collector").map(|map| receive::build(map, report));
     let redact = keep::build_redact(map.map("redact")?, report);
     let mut spool = keep::build_spool(map.map("spool")?, &data_dir, report);
     let bucket = match map.sound(&["bucket"]) {
@@ -112,6 +113,10 @@ fn build(
         capture,
         join,
         feedback,
+        collector: match collector {
+            None => None,
+            Some(built) => Some(built?),
+        },
         redact,
         bucket: bucket?,
         spool,
@@ -193,29 +198,40 @@ fn apart(
 /// A socket we listen on, with its place.
 struct Listener<'a> {
     map: &'a Map,
+    name: &'static str,
     address: SocketAddr,
 }
 
+impl Listener<'_> {
+    fn path(&self) -> String {
+        self.map.path_of(self.name)
+    }
+}
+
 /// Reports listeners that take the same socket, and taps that forward to one of them.
-fn listeners(taps: &[Map], built: &[Option<Tap>], admin: Option<&Map>, report: &mut Report) {
+fn listeners(root: &Map, built: &[Option<Tap>], report: &mut Report) {
+    let taps = root.maps("taps");
+    let of_collector = root.map("collector").into_iter();
     let all: Vec<Listener<'_>> = taps
         .iter()
-        .chain(admin)
-        .filter(|map| map.sound(&["listen"]))
-        .filter_map(|map| Some(Listener { map, address: map.listen("listen")? }))
+        .chain(root.map("admin"))
+        .map(|map| (map, "listen"))
+        .chain(of_collector.flat_map(|map| receive::LISTENERS.iter().map(move |name| (map, *name))))
+        .filter(|(map, name)| map.sound(&[name]))
+        .filter_map(|(map, name)| Some(Listener { map, name, address: map.listen(name)? }))
         .filter(|listener| listener.address.port() != 0)
         .collect();
     for (index, listener) in all.iter().enumerate() {
         let taken = all.iter().take(index).find(|first| collide(first.address, listener.address));
         if let Some(first) = taken {
-            let place = report.place_in_words(first.map.origin("listen"));
+            let place = report.place_in_words(first.map.origin(first.name));
             let message = format!(
                 "`{}` takes the same address as `{}` ({place})",
-                listener.map.path_of("listen"),
-                first.map.path_of("listen")
+                listener.path(),
+                first.path()
             );
             let complaint = Complaint::new(message).allowed("an address of its own");
-            report.fault(listener.map.origin("listen"), complaint);
+            report.fault(listener.map.origin(listener.name), complaint);
         }
     }
     for (map, tap) in taps.iter().zip(built) {
@@ -223,11 +239,8 @@ fn listeners(taps: &[Map], built: &[Option<Tap>], admin: Option<&Map>, report: &
         let own =
             all.iter().find(|own| reaches(&tap.upstream.host, tap.upstream.port, own.address));
         if let Some(own) = own {
-            let message = format!(
-                "`{}` leads back to flowtap: to `{}`",
-                map.path_of("upstream"),
-                own.map.path_of("listen")
-            );
+            let message =
+                format!("`{}` leads back to flowtap: to `{}`", map.path_of("upstream"), own.path());
             let complaint = Complaint::new(message).allowed("a server other than flowtap itself");
             report.fault(map.origin("upstream"), complaint);
         }

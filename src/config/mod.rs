@@ -24,6 +24,7 @@ mod mask;
 mod monitors;
 mod node;
 mod place;
+mod receive;
 mod reference;
 mod schedule;
 mod secret;
@@ -41,6 +42,7 @@ pub use fault::{Fault, Faults, Place};
 pub use feedback::{Feedback, RatingScale};
 pub use file::document;
 pub use monitors::{Monitor, OperationLimits, QualityLimits, TokenLimits};
+pub use receive::Collector;
 pub use reference::{key_paths, reference};
 pub use schedule::{Calendar, Frequency, Recurrence, Schedule, sunday_first};
 pub use secret::Secret;
@@ -61,6 +63,8 @@ pub struct Config {
     pub join: Join,
     /// What users say of answers.
     pub feedback: Feedback,
+    /// Where spans are received; `None` is nowhere.
+    pub collector: Option<Collector>,
     /// What is removed from text before it reaches a disk.
     pub redact: Redact,
     /// Where samples, rollups and ledger go.
@@ -295,6 +299,9 @@ pub struct Join {
     /// How long a flow's exchange waits, after its end, for calls that are still being handed over.
     /// Nobody's request waits. Default 250 ms.
     pub wait: Duration,
+    /// How long it waits for spans, where they are received: exporters gather them for 5 s.
+    /// Default 7 s.
+    pub spans_wait: Duration,
     /// Requests whose calls may wait for their flow, and flows that may wait for calls. Default 10,000.
     pub requests_max: usize,
 }

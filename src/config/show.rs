@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::node::{Node, Value};
 use super::secret::Secret;
 use super::table::{Default, Key, ROOT};
-use super::{Config, alerts, bucket, feedback, file, keep, monitors, serve, store, taps};
+use super::{Config, alerts, bucket, feedback, file, keep, monitors, receive, serve, store, taps};
 
 /// The effective configuration as YAML: every setting in force, defaults filled in, secrets as
 /// `***`. What is not set stands as a comment. Loading it gives the same configuration, but for
@@ -57,6 +57,7 @@ fn root(config: &Config) -> Vec<(&'static str, Shown)> {
         ("capture", Shown::Map(keep::show_capture(&config.capture))),
         ("join", Shown::Map(keep::show_join(config.join))),
         ("feedback", Shown::Map(feedback::show(&config.feedback))),
+        ("collector", config.collector.as_ref().map_or(Shown::Unset, receive::show)),
         ("redact", Shown::Map(keep::show_redact(&config.redact))),
         ("bucket", Shown::Map(bucket::show(&config.bucket))),
         ("spool", Shown::Map(keep::show_spool(&config.spool))),

@@ -1,7 +1,7 @@
 //! The table of keys: the one source for checking, for docs/CONFIG.md and for what is shown.
 
 use super::kind::Kind;
-use super::{alerts, bucket, feedback, keep, monitors, serve, store, taps};
+use super::{alerts, bucket, feedback, keep, monitors, receive, serve, store, taps};
 
 /// One key of a map.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +95,13 @@ pub(super) static ROOT: &[Key] = &[
         Default::Is("{}"),
         "How what users say of answers (`POST /feedback`) becomes scores.",
         "{scale: 0-1}",
+    ),
+    Key::new(
+        "collector",
+        Kind::Map(receive::KEYS),
+        Default::Unset("no spans are received"),
+        "Where spans are received: the steps inside a flow, with the tokens that each spent.",
+        "{azureml: 127.0.0.1:50011, otlp_grpc: 127.0.0.1:4317, otlp_http: 127.0.0.1:4318}",
     ),
     Key::new(
         "redact",

@@ -17,6 +17,7 @@ mod keeping;
 mod labels;
 mod monitors;
 mod process;
+mod receiving;
 mod registry;
 mod traffic;
 
@@ -25,6 +26,7 @@ use index::Index;
 use keeping::Keeping;
 use monitors::Monitors;
 use process::Process;
+use receiving::Receiving;
 use registry::Registrar;
 use traffic::Traffic;
 
@@ -44,6 +46,7 @@ struct Inner {
     keeping: Keeping,
     index: Index,
     monitors: Monitors,
+    receiving: Receiving,
     process: Process,
     build_info: registry::Gauges<1>,
 }
@@ -174,6 +177,7 @@ impl Inner {
             keeping: Keeping::register(reg)?,
             index: Index::register(reg)?,
             monitors: Monitors::register(reg)?,
+            receiving: Receiving::register(reg)?,
             process: Process::register(reg)?,
             build_info: reg.gauges(&families::BUILD_INFO)?,
             registrar,

@@ -169,6 +169,11 @@ impl Flowtap {
         address(&self.process, &format!("\"tap\":\"{tap}\""))
     }
 
+    /// Where an endpoint for spans listens: `azureml`, `otlp_grpc` or `otlp_http`.
+    pub fn port_of_endpoint(&self, protocol: &str) -> u16 {
+        address(&self.process, &format!("\"door\":\"{protocol}\""))
+    }
+
     /// The folder that it keeps everything in.
     pub fn folder(&self) -> &Path {
         self.folder.as_ref().expect("kept until the end").path()
