@@ -13,13 +13,17 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::{self, Archive};
+use crate::bucket::Bucket;
 use crate::config::Config;
 use crate::console::{Console, ConsoleError, Ready};
 use crate::domain::MemoryBudget;
 use crate::drain::Drain;
+use crate::evaluate::{self, judge::JudgeFault};
 use crate::metrics::Metrics;
 use crate::pipeline::{self, Pipeline};
 use crate::proxy::{self, Proxy, ProxyError};
+use crate::queue::{self, Announcer};
+use crate::sample::{JUDGE_HEADER, judge_marker};
 use crate::spool::{Recovery, Spool, SpoolError};
 use crate::trace::{SpanFate, TraceError, Tracer};
 use crate::{bucket, config, export};
@@ -42,6 +46,9 @@ pub enum StartError {
     /// The trace exporter.
     #[error("trace.otlp_endpoint: {0}")]
     Trace(#[from] TraceError),
+    /// The judge.
+    #[error("judge: {0}")]
+    Judge(#[from] JudgeFault),
     /// A thread or a runtime.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -79,6 +86,7 @@ pub struct App {
     drain: Drain,
     stopping: CancellationToken,
     archiving: watch::Sender<Option<tokio::time::Instant>>,
+    evaluating: CancellationToken,
     administering: CancellationToken,
     runtime: Runtime,
     spool: Spool,
@@ -119,7 +127,12 @@ impl App {
         let (archiving, until) = watch::channel(None);
         let administering = CancellationToken::new();
         let instance = Arc::clone(&config.instance);
+        let judging = start_evaluator(config, Arc::clone(&store), &metrics, &drain)?;
         let archive = Archive::new(spool.clone(), store, spool.ledger(), metrics.clone(), instance);
+        let (archive, evaluating) = match judging {
+            Some((announcer, stop)) => (archive.announcing(announcer), stop),
+            None => (archive, CancellationToken::new()),
+        };
         let archiver = Builder::new_current_thread().enable_all().build()?;
         drain.thread("archive", move || archiver.block_on(archive.run(until)))?;
         log_doors(&proxy, &console);
@@ -140,6 +153,7 @@ impl App {
             drain,
             stopping,
             archiving,
+            evaluating,
             administering,
             runtime,
             spool,
@@ -154,6 +168,8 @@ impl App {
         let deadline = Instant::now() + self.drain_timeout;
         self.ready.set(false);
         self.stopping.cancel();
+        // Samples that are not evaluated wait in the bucket: nothing is lost by ending early.
+        self.evaluating.cancel();
         let mut late = self.drain.join("traffic", deadline);
         // What no longer carries traffic is quick; it gets a moment even if traffic took all the time.
         let deadline = deadline.max(Instant::now() + Duration::from_secs(2));
@@ -165,6 +181,7 @@ impl App {
         }
         self.archiving.send_replace(Some(deadline.into()));
         late.extend(self.drain.join("archive", deadline));
+        late.extend(self.drain.join("evaluate", deadline));
         if self.tracer.is_some_and(|tracer| !tracer.shutdown(left())) {
             late.push("spans".to_owned());
         }
@@ -200,6 +217,29 @@ pub fn export_azureml(
         export::azureml(&*source, &*target, settings).await
     };
     Ok(runtime.block_on(exported)?)
+}
+
+/// The evaluator, where one is configured, on a thread of its own; and how it is told of new objects,
+/// and to stop.
+fn start_evaluator(
+    config: &Config,
+    bucket: Arc<dyn Bucket>,
+    metrics: &Metrics,
+    drain: &Drain,
+) -> Result<Option<(Announcer, CancellationToken)>, StartError> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let (announcer, inbox) = queue::within(metrics.clone());
+    let outlets = evaluate::Outlets { bucket, inbox: Some(inbox), metrics: metrics.clone() };
+    let marker = (JUDGE_HEADER, judge_marker(config.sample.key.as_ref()));
+    let evaluator = {
+        let _entered = runtime.enter();
+        evaluate::from_bucket(config, marker, outlets)?
+    };
+    let Some(evaluator) = evaluator else { return Ok(None) };
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    drain.thread("evaluate", move || runtime.block_on(evaluator.run(stopping)))?;
+    Ok(Some((announcer, stop)))
 }
 
 fn start_tracer(

@@ -20,12 +20,14 @@ pub mod tokens;
 pub mod bucket;
 pub mod join;
 pub mod ledger;
+pub mod queue;
 pub mod rollup;
 pub mod sample;
 
 pub mod spool;
 
 pub mod archive;
+pub mod evaluate;
 pub mod export;
 pub mod pipeline;
 

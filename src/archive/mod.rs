@@ -21,8 +21,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::bucket::{Bucket, BucketError};
+use crate::domain::Dataset;
 use crate::ledger::{Ledger, LedgerRow};
 use crate::metrics::Metrics;
+use crate::queue::Announcer;
 use crate::spool::{Sealed, SegmentId, Spool, Tally};
 
 mod pace;
@@ -80,6 +82,7 @@ pub struct Archive {
     published_at: Option<Instant>,
     looked_at: Option<Instant>,
     told: Option<&'static str>,
+    announcer: Option<Announcer>,
 }
 
 impl Archive {
@@ -106,7 +109,13 @@ impl Archive {
             published_at: None,
             looked_at: None,
             told: None,
+            announcer: None,
         }
+    }
+
+    /// Tells evaluators of each object of samples that the bucket has confirmed.
+    pub fn announcing(self, announcer: Announcer) -> Self {
+        Self { announcer: Some(announcer), ..self }
     }
 
     /// Works until `shutdown` holds a deadline (or its sender is gone, which is a deadline of now).
@@ -245,6 +254,11 @@ impl Archive {
     async fn put(&self, object: &Object) -> Result<(), BucketError> {
         self.bucket.put(&object.name, object.body.clone()).await?;
         self.metrics.archive_uploaded(object.dataset, object.body.len() as u64);
+        if let Some(announcer) =
+            self.announcer.as_ref().filter(|_| object.dataset == Dataset::Exchanges)
+        {
+            announcer.announce(&object.name);
+        }
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use super::node::{Node, Origin};
 use super::table::ROOT;
 use super::walk::walk;
 use super::{Bucket, BucketStore, Config, Faults, Spool, Tap};
-use super::{bucket, env, feedback, file, keep, serve, taps};
+use super::{bucket, env, feedback, file, judge, keep, serve, taps};
 
 /// What the command line adds to the file.
 #[derive(Clone, Debug, Default)]
@@ -88,6 +88,13 @@ fn build(map: &Map, root: &Node, env: &[(String, String)], report: &mut Report) 
         false => None,
     };
     apart(map, &spool, bucket.as_ref(), report);
+    let judge = map.map("judge").and_then(|map| judge::build_judge(map, report));
+    // Without the key, the defaults hold wherever there is a judge.
+    let evaluate = match (map.map("evaluate"), map.given("judge")) {
+        (Some(evaluate), judged) => Some(judge::build_evaluate(evaluate, judged, report)),
+        (None, true) => Some(judge::evaluate_by_default(report)),
+        (None, false) => None,
+    };
     let admin = serve::build_admin(map.map("admin")?, report);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Some(Config {
@@ -99,6 +106,8 @@ fn build(map: &Map, root: &Node, env: &[(String, String)], report: &mut Report) 
         redact,
         bucket: bucket?,
         spool,
+        judge,
+        evaluate,
         admin: admin?,
         trace: map.map("trace").and_then(serve::build_trace),
         traffic: serve::build_traffic(map.map("traffic")?, cores),

@@ -16,6 +16,7 @@ mod env;
 mod fault;
 mod feedback;
 mod file;
+mod judge;
 mod keep;
 mod kind;
 mod map;
@@ -33,6 +34,7 @@ mod walk;
 pub use check::{Overrides, load};
 pub use fault::{Fault, Faults, Place};
 pub use feedback::{Feedback, RatingScale};
+pub use judge::{CustomCriterion, Evaluate, Judge, JudgeApi, WhenExhausted};
 pub use reference::{key_paths, reference};
 pub use secret::Secret;
 pub use show::effective;
@@ -56,6 +58,10 @@ pub struct Config {
     pub bucket: Bucket,
     /// The local disk queue before the bucket.
     pub spool: Spool,
+    /// The language model that judges samples.
+    pub judge: Option<Judge>,
+    /// What is judged and computed; `None` is nothing.
+    pub evaluate: Option<Evaluate>,
     /// The admin listener.
     pub admin: Admin,
     /// OpenTelemetry traces; `None` is off.

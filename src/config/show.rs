@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::node::{Node, Value};
 use super::secret::Secret;
 use super::table::{Default, Key, ROOT};
-use super::{Config, bucket, feedback, file, keep, serve, taps};
+use super::{Config, bucket, feedback, file, judge, keep, serve, taps};
 
 /// The effective configuration as YAML: every setting in force, defaults filled in, secrets as
 /// `***`. What is not set stands as a comment. Loading it gives the same configuration, but for
@@ -60,6 +60,13 @@ fn root(config: &Config) -> Vec<(&'static str, Shown)> {
         ("redact", Shown::Map(keep::show_redact(&config.redact))),
         ("bucket", Shown::Map(bucket::show(&config.bucket))),
         ("spool", Shown::Map(keep::show_spool(&config.spool))),
+        ("judge", config.judge.as_ref().map_or(Shown::Unset, |j| Shown::Map(judge::show_judge(j)))),
+        (
+            "evaluate",
+            config.evaluate.as_ref().map_or(Shown::Unset, |evaluate| {
+                Shown::Map(judge::show_evaluate(evaluate, config.judge.is_some()))
+            }),
+        ),
         ("admin", Shown::Map(serve::show_admin(&config.admin))),
         ("trace", config.trace.as_ref().map_or(Shown::Unset, |t| Shown::Map(serve::show_trace(t)))),
         ("traffic", Shown::Map(serve::show_traffic(&config.traffic))),

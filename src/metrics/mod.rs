@@ -10,6 +10,7 @@ use prometheus::{Result, TextEncoder};
 use crate::config::MetricsLimits;
 use crate::domain::{Call, Outcome, Summary};
 
+mod evaluate;
 mod exchange;
 mod families;
 mod keeping;
@@ -18,6 +19,7 @@ mod process;
 mod registry;
 mod traffic;
 
+use evaluate::Evaluation;
 use exchange::Exchanges;
 use keeping::Keeping;
 use process::Process;
@@ -38,6 +40,7 @@ struct Inner {
     exchanges: Exchanges,
     traffic: Traffic,
     keeping: Keeping,
+    evaluation: Evaluation,
     process: Process,
     build_info: registry::Gauges<1>,
 }
@@ -153,6 +156,7 @@ impl Inner {
             exchanges: Exchanges::register(reg, limits)?,
             traffic: Traffic::register(reg)?,
             keeping: Keeping::register(reg)?,
+            evaluation: Evaluation::register(reg)?,
             process: Process::register(reg)?,
             build_info: reg.gauges(&families::BUILD_INFO)?,
             registrar,

@@ -12,7 +12,7 @@ use crate::domain::{
 };
 use crate::join::Ticket;
 use crate::ledger::Hour;
-use crate::sample::SampleKeys;
+use crate::sample::{JUDGE_HEADER, SampleKeys};
 
 impl Pipeline {
     /// Measures, decides and keeps; every exchange ends in exactly one entry of the ledger.
@@ -56,7 +56,12 @@ impl Pipeline {
 
     /// Known before anything is understood: no sample will be made of the exchange.
     pub(super) fn passes_over(&self, exchange: &Exchange) -> bool {
-        self.sampler.passes_over(&self.sample_keys(exchange, None))
+        self.is_judges(exchange) || self.sampler.passes_over(&self.sample_keys(exchange, None))
+    }
+
+    /// A call of our own judge: measured as all traffic is, and never kept.
+    fn is_judges(&self, exchange: &Exchange) -> bool {
+        exchange.request_headers.get(JUDGE_HEADER).is_some_and(|mark| *mark == self.judge_marker)
     }
 
     fn summarise(&self, exchange: &Exchange, reading: &Reading) -> Summary {
@@ -144,6 +149,9 @@ impl Pipeline {
         session: Option<&str>,
         outcome: Outcome,
     ) -> Option<Sampling> {
+        if self.is_judges(exchange) {
+            return None;
+        }
         let latency = Duration::from_micros(exchange.timing.total_us);
         self.sampler.decide(&self.sample_keys(exchange, session), outcome, latency)
     }
