@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::{self, Pipeline};
 use crate::proxy::{self, Proxy, ProxyError};
 use crate::queue::{self, Announcer};
-use crate::sample::{JUDGE_HEADER, judge_marker};
+use crate::sample::judge_marker;
 use crate::spool::{Recovery, Spool, SpoolError};
 use crate::trace::{SpanFate, TraceError, Tracer};
 use crate::{bucket, config, export};
@@ -230,7 +230,7 @@ fn start_evaluator(
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let (announcer, inbox) = queue::within(metrics.clone());
     let outlets = evaluate::Outlets { bucket, inbox: Some(inbox), metrics: metrics.clone() };
-    let marker = (JUDGE_HEADER, judge_marker(config.sample.key.as_ref()));
+    let marker = judge_marker(config.sample.key.as_ref());
     let evaluator = {
         let _entered = runtime.enter();
         evaluate::from_bucket(config, marker, outlets)?

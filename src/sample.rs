@@ -17,17 +17,14 @@ use std::hash::Hasher;
 use std::time::Duration;
 
 use hmac::{Hmac, Mac};
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 use sha2::{Digest, Sha256};
 use siphasher::sip::SipHasher24;
 
 use crate::config::{SampleBy, SampleRates, Secret};
 use crate::domain::{ExchangeId, Outcome, SampleReason, Sampling, TraceId};
 
-/// The header by which a judge's calls are known.
-pub const JUDGE_HEADER: HeaderName = HeaderName::from_static("x-flowtap-judge");
-
-/// The value of [`JUDGE_HEADER`], the same for all flowtaps that share `sample.key`. A judge's call that
+/// The value of [`crate::capture::JUDGE_HEADER`], the same for all flowtaps that share `sample.key`. A judge's call that
 /// bears it is never sampled, so that judging cannot feed itself. As with the ids that are hashed: with
 /// a key of their own, users need not fear that a client makes the value up.
 pub fn judge_marker(key: Option<&Secret>) -> HeaderValue {

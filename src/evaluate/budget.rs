@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 const FOLDER: &str = "evaluator/budget";
 /// One part of the budget in so many is set aside at once: the fewer, the more often it is written.
 const SHARES: u64 = 200;
-/// After a refusal the others' figures are read again no sooner than this.
+/// Where they stand in the way, the others' figures are read again no more often than this.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The budget of this evaluator; calls without a limit cost nothing here.
@@ -33,7 +33,7 @@ pub(super) struct Budget {
 }
 
 /// Today's figures.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Day {
     date: String,
     /// Settled calls.
@@ -44,7 +44,7 @@ struct Day {
     written: u64,
     /// What the bucket says of the others.
     others: u64,
-    refused_at: Option<Instant>,
+    looked_at: Instant,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -57,6 +57,8 @@ struct Written {
 pub(super) enum Admission {
     /// Yes, and so much is set aside for it.
     Granted(u64),
+    /// Not before calls under way have ended: they may cost less than was set aside.
+    Busy,
     /// Not today.
     Exhausted,
 }
@@ -68,7 +70,9 @@ impl Budget {
         instance: Arc<str>,
         metrics: Metrics,
     ) -> Self {
-        Self { limit, bucket, instance, metrics, day: Mutex::default() }
+        let (date, looked_at) = (String::new(), Instant::now());
+        let day = Day { date, spent: 0, under_way: 0, written: 0, others: 0, looked_at };
+        Self { limit, bucket, instance, metrics, day: Mutex::new(day) }
     }
 
     /// Sets `tokens` aside for a call. An error is the bucket's: without it nothing is spent.
@@ -82,7 +86,9 @@ impl Budget {
         self.turn_page(&mut day, now).await?;
         let wanted = day.spent + day.under_way + tokens;
         if wanted > day.written && !self.extend(&mut day, wanted, limit).await? {
-            return Ok(Admission::Exhausted);
+            let alone = day.spent + tokens + day.others;
+            let busy = day.under_way > 0 && alone <= limit;
+            return Ok(if busy { Admission::Busy } else { Admission::Exhausted });
         }
         day.under_way += tokens;
         Ok(Admission::Granted(tokens))
@@ -114,36 +120,38 @@ impl Budget {
         let (ours, others) = self.read(&date).await?;
         // What is under way was set aside yesterday and is paid today.
         let under_way = day.under_way;
-        *day = Day { date, spent: ours, under_way, written: ours, others, refused_at: None };
+        let looked_at = Instant::now();
+        *day = Day { date, spent: ours, under_way, written: ours, others, looked_at };
         self.show(day);
         Ok(())
     }
 
     /// Writes a higher figure, if all evaluators together stay within the limit.
     async fn extend(&self, day: &mut Day, wanted: u64, limit: u64) -> Result<bool, BucketError> {
-        if day.refused_at.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
-            return Ok(false);
-        }
         let before = day.written;
         let share = (limit / SHARES).max(1);
         for figure in [wanted + share, wanted] {
-            if figure + day.others > limit {
-                (_, day.others) = self.read(&day.date).await?;
+            if figure + day.others > limit && day.looked_at.elapsed() >= LOOK_EVERY {
+                self.look(day).await?;
             }
             if figure + day.others > limit {
                 continue;
             }
             self.write(day, figure).await?;
-            (_, day.others) = self.read(&day.date).await?;
+            self.look(day).await?;
             if figure + day.others <= limit {
-                day.refused_at = None;
                 return Ok(true);
             }
             // Another wrote at the same moment.
             self.write(day, before).await?;
         }
-        day.refused_at = Some(Instant::now());
         Ok(false)
+    }
+
+    async fn look(&self, day: &mut Day) -> Result<(), BucketError> {
+        day.looked_at = Instant::now();
+        (_, day.others) = self.read(&day.date).await?;
+        Ok(())
     }
 
     async fn write(&self, day: &mut Day, tokens: u64) -> Result<(), BucketError> {

@@ -90,11 +90,12 @@ fn hides_words(text: &str) -> bool {
 
 /// What injections say, in lower case: to forget the task, to speak as the system, to name a score.
 const PATTERNS: &[&str] = &[
-    r"\b(ignore|disregard|forget|override|bypass)\b.{0,40}\b(instruction|prompt|rule|above|previous|prior|rubric|criteri)",
+    r"\b(ignore|disregard|forget|override|bypass)\s+(\S+\s+){0,5}?(instruction|prompt|rule|above|previous|prior|rubric|criteri|everything)",
     r"\b(you are|act as|pretend to be|as) (now )?(a |an |the )?(judge|grader|evaluator|rater|examiner|scorer)",
     r"\b(dear|hey|hello|note to|attention|message (to|for)) (the )?(judge|grader|evaluator|rater|examiner|reviewer)",
     r"\b(give|assign|award|return|output|respond with|answer with|set|report|rate|grade|score|deserves?|mark)\b.{0,40}\b(5|five|10|ten|100|full|maximum|max|highest|top|perfect)\b.{0,12}(score|mark|rating|grade|points?|out of|/ ?5|/ ?10|stars?|$)",
     r"\b(score|rating|grade|verdict)\b\W{0,4}(is|of|=|:|to|must be|should be)\W{0,4}(5|10|100|five|ten)\b",
+    r"\bscore\W{0,3}(5|10|five)\b",
     r#"["']?(score|verdict|rating|check)["']?\s*:\s*["']?(\d|true|five)"#,
     r"</?(answer|response|context|question|ground_truth|system|instructions?|user|assistant|material)>",
     r"<\|[a-z_]+\|>|\[/?inst\]|<<sys>>|^\s*#{1,3} ?(system|instruction)|\n\s*(system|assistant|developer) ?:",

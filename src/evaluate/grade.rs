@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 
 use super::budget::{Admission, Budget};
 use super::case::Case;
@@ -22,6 +23,8 @@ use crate::redact::Redactor;
 const REASON_CHARS_MAX: usize = 1000;
 /// Between two looks at a budget that was spent.
 const BUDGET_WAIT: Duration = Duration::from_secs(15);
+/// Between two looks at a budget that calls under way may yet leave something of.
+const BUSY_WAIT: Duration = Duration::from_millis(20);
 /// Times that the judge is asked about one criterion: a bad answer is repaired once, by asking again.
 const ASKED_MAX: usize = 2;
 
@@ -41,6 +44,8 @@ pub(super) struct Bench {
     pub(super) model: String,
     pub(super) rubrics: Vec<Rubric>,
     pub(super) budget: Budget,
+    /// As many as the judge takes calls at once.
+    pub(super) seats: Semaphore,
     pub(super) when_exhausted: WhenExhausted,
     pub(super) max_tokens: u64,
     pub(super) redactor: Redactor,
@@ -168,6 +173,8 @@ impl Bench {
     ) -> Result<(Verdict, String), ScoreError> {
         judged.truncated |= question.truncated;
         let prompt_tokens = question.ask.tokens_estimated();
+        // Tokens are set aside for calls that are made now, not for all that wait in line.
+        let _seat = self.seats.acquire().await;
         let set_aside = self.set_aside(prompt_tokens + self.max_tokens).await?;
         let reply = self.judge.ask(&question.ask).await;
         let (input, output) = spent(&reply, prompt_tokens);
@@ -187,6 +194,10 @@ impl Bench {
                 Ok(Admission::Granted(tokens)) => return Ok(tokens),
                 Ok(Admission::Exhausted) if self.when_exhausted == WhenExhausted::Skip => {
                     return Err(ScoreError::Budget);
+                }
+                Ok(Admission::Busy) => {
+                    tokio::time::sleep(BUSY_WAIT).await;
+                    continue;
                 }
                 Ok(Admission::Exhausted) if !std::mem::replace(&mut told, true) => {
                     tracing::warn!("the judge's tokens for today are spent; samples wait");

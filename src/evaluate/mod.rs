@@ -11,8 +11,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream, StreamExt};
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::bucket::Bucket;
@@ -72,10 +73,10 @@ pub struct Evaluator {
 }
 
 /// An evaluator as `config` says; `None` where it says that nothing is evaluated. Call it within the
-/// runtime that it will run on. `marker` is the header by which taps of ours know the judge's calls.
+/// runtime that it will run on. `marker` is the mark by which taps of ours know the judge's calls.
 pub fn from_bucket(
     config: &Config,
-    marker: (HeaderName, HeaderValue),
+    marker: HeaderValue,
     outlets: Outlets,
 ) -> Result<Option<Evaluator>, JudgeFault> {
     let Some(settings) = &config.evaluate else { return Ok(None) };
@@ -100,6 +101,7 @@ pub fn from_bucket(
             model: judge.model.clone(),
             rubrics,
             budget,
+            seats: Semaphore::new(judge.concurrency),
             when_exhausted: judge.when_exhausted,
             max_tokens: judge.max_tokens,
             redactor: Redactor::new(&config.redact, &[]),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Pipeline, Understood};
+use crate::capture::JUDGE_HEADER;
 use crate::config::CaptureMode;
 use crate::domain::{
     Call, Dataset, DropReason, DropStage, Exchange, Outcome, Reading, Row, Sample, Sampling,
@@ -12,7 +13,7 @@ use crate::domain::{
 };
 use crate::join::Ticket;
 use crate::ledger::Hour;
-use crate::sample::{JUDGE_HEADER, SampleKeys};
+use crate::sample::SampleKeys;
 
 impl Pipeline {
     /// Measures, decides and keeps; every exchange ends in exactly one entry of the ledger.

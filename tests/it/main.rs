@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod drain;
 mod export;
+mod evaluate;
 mod faults;
 mod feedback;
 mod fixtures;

@@ -14,6 +14,7 @@ use tower::{BoxError, ServiceBuilder};
 use super::reach::Guarded;
 use super::wire::{self, Shape};
 use super::{Ask, Judge, Reply, Replying};
+use crate::capture::JUDGE_HEADER;
 use crate::config;
 use crate::domain::ScoreError;
 use crate::metrics::Metrics;
@@ -66,11 +67,11 @@ enum Broken {
 }
 
 impl HttpJudge {
-    /// A judge by its settings. Call it within a runtime. `marker` is the header by which taps of ours
+    /// A judge by its settings. Call it within a runtime. `marker` is the mark by which taps of ours
     /// know the judge's calls, should it be asked through one.
     pub fn new(
         settings: &config::Judge,
-        marker: (HeaderName, HeaderValue),
+        marker: HeaderValue,
         metrics: &Metrics,
     ) -> Result<Self, JudgeFault> {
         let sender = Sender {
@@ -145,13 +146,10 @@ impl Judge for HttpJudge {
     }
 }
 
-fn client(
-    settings: &config::Judge,
-    marker: (HeaderName, HeaderValue),
-) -> Result<reqwest::Client, BoxError> {
+fn client(settings: &config::Judge, marker: HeaderValue) -> Result<reqwest::Client, BoxError> {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(marker.0, marker.1);
+    headers.insert(HeaderName::from_static(JUDGE_HEADER), marker);
     if let Some(key) = &settings.api_key {
         let (name, value) = match settings.api {
             config::JudgeApi::OpenAi => (header::AUTHORIZATION, format!("Bearer {}", key.expose())),

@@ -2,6 +2,7 @@
 
 pub mod books;
 pub mod certs;
+pub mod judge;
 pub mod multiplexed;
 pub mod process;
 pub mod servers;
