@@ -353,7 +353,7 @@ fn prompt(map: &Map, file: &std::path::Path, report: &mut Report) -> Option<Stri
         Ok(Err(_)) => "is not UTF-8 text".to_owned(),
         Err(why) => why,
     };
-    let message = format!("`{}`: the file `{}` {why}", map.path_of("prompt_file"), file.display());
+    let message = format!("`{}`: the file {why}", map.path_of("prompt_file"));
     let complaint = Complaint::new(message).allowed("the path of a text file");
     report.fault(map.origin("prompt_file"), complaint);
     None

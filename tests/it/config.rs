@@ -21,6 +21,7 @@ fn files() -> tempfile::TempDir {
     write(dir.path(), "writable", 0o666, pem("PRIVATE KEY").as_bytes());
     write(dir.path(), "cert.pem", 0o644, pem("CERTIFICATE").as_bytes());
     write(dir.path(), "key.pem", 0o600, pem("PRIVATE KEY").as_bytes());
+    write(dir.path(), "rubric.txt", 0o644, b"Is it polite?\n1: no.\n5: yes.\n");
     write(dir.path(), "empty", 0o600, b"\n");
     write(dir.path(), "big", 0o600, &[b'x'; 64 * 1024 + 1]);
     write(dir.path(), "latin1", 0o600, &[0xe4]);
