@@ -65,7 +65,7 @@ impl Criterion {
 }
 
 labelled! {
-    /// Why there is no score.
+    /// Why there is no score, of a judgement or of a user's feedback.
     ScoreError {
         /// Not applicable: the sample has no question.
         MissingQuestion = "missing_question",
@@ -75,9 +75,9 @@ labelled! {
         MissingContext = "missing_context",
         /// Not applicable: the sample has no ground truth.
         MissingGroundTruth = "missing_ground_truth",
-        /// The judge's answer is not the one that was asked for.
+        /// The judge's answer is not the one that was asked for, or a user's rating stands for no number.
         Unparsable = "unparsable",
-        /// The judge gave a score outside of 1 to 5.
+        /// The score lies outside of 1 to 5, or the rating outside of its scale.
         OutOfRange = "out_of_range",
         /// The judge, or a filter before it, declined.
         Refused = "refused",
@@ -95,10 +95,43 @@ labelled! {
         TooLarge = "too_large",
         /// The day's tokens were spent, and `judge.when_exhausted` is `skip`.
         Budget = "budget",
+        /// A user's feedback has no rating.
+        NoRating = "no_rating",
+        /// It names no exchange that is remembered.
+        UnknownExchange = "unknown_exchange",
+        /// It fits several exchanges.
+        Ambiguous = "ambiguous",
     }
 }
 
 impl ScoreError {
+    /// What may become of a user's feedback.
+    pub const OF_FEEDBACK: &[Self] = &[
+        Self::NoRating,
+        Self::Unparsable,
+        Self::OutOfRange,
+        Self::UnknownExchange,
+        Self::Ambiguous,
+    ];
+
+    /// What may become of a judgement.
+    pub const OF_JUDGES: &[Self] = &[
+        Self::MissingQuestion,
+        Self::MissingAnswer,
+        Self::MissingContext,
+        Self::MissingGroundTruth,
+        Self::Unparsable,
+        Self::OutOfRange,
+        Self::Refused,
+        Self::Timeout,
+        Self::Connect,
+        Self::RateLimited,
+        Self::Http4xx,
+        Self::Http5xx,
+        Self::TooLarge,
+        Self::Budget,
+    ];
+
     /// True where the criterion does not apply to the sample: nobody was asked.
     pub fn is_not_applicable(self) -> bool {
         matches!(
@@ -108,22 +141,6 @@ impl ScoreError {
                 | Self::MissingContext
                 | Self::MissingGroundTruth
         )
-    }
-}
-
-labelled! {
-    /// Why nothing that can be counted as a score came of a judgement or of a user's feedback.
-    ScoreError {
-        /// It has no rating.
-        NoRating = "no_rating",
-        /// The rating is nothing that stands for a number.
-        Unparsable = "unparsable",
-        /// The rating lies outside of its scale.
-        OutOfRange = "out_of_range",
-        /// It names no exchange that is remembered.
-        UnknownExchange = "unknown_exchange",
-        /// It fits several exchanges.
-        Ambiguous = "ambiguous",
     }
 }
 

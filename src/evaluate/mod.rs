@@ -82,13 +82,8 @@ pub fn from_bucket(
     let Some(settings) = &config.evaluate else { return Ok(None) };
     let Outlets { bucket, inbox, metrics } = outlets;
     let rubrics = panel::rubrics(settings);
-    let names: Vec<String> = rubrics
-        .iter()
-        .map(|rubric| rubric.label().to_owned())
-        .chain(settings.measures.iter().map(|criterion| criterion.label().to_owned()))
-        .collect();
     let tokens = config.judge.as_ref().and_then(|judge| judge.tokens_per_day);
-    metrics.evaluator_opened(names.iter().map(String::as_str), tokens);
+    metrics.evaluator_opened(rubrics.iter().map(panel::Rubric::label), tokens);
     let instance = Arc::clone(&config.instance);
     let mut parts_max = PARTS_MIN;
     let mut bench = None;

@@ -139,7 +139,7 @@ impl Evaluator {
         if !stored {
             return;
         }
-        scores.iter().for_each(|score| self.metrics.scored(score));
+        scores.iter().for_each(|score| self.metrics.judged(score));
         self.metrics.evaluated(drawn.len() as u64);
         self.metrics.not_drawn(passed as u64);
         if unreadable > 0 {

@@ -5,7 +5,7 @@ use prometheus::{IntGauge, Result};
 use super::Metrics;
 use super::families as f;
 use super::registry::{Counters, Gauges, Histograms, Registrar};
-use crate::domain::{Score, ScoreError};
+use crate::domain::{Criterion, Score, ScoreError};
 
 /// Around what a language model takes for a short verdict, in seconds.
 const JUDGE_BUCKETS: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
@@ -37,7 +37,7 @@ pub(super) struct Evaluation {
 
 impl Evaluation {
     pub(super) fn register(reg: &mut Registrar) -> Result<Self> {
-        Ok(Self {
+        let evaluation = Self {
             scores: reg.counters(&f::SCORES)?,
             measures: reg.histograms(&f::MEASURES, MEASURE_BUCKETS)?,
             errors: reg.counters(&f::SCORE_ERRORS)?,
@@ -53,7 +53,11 @@ impl Evaluation {
             drift: reg.gauge(&f::JUDGE_DRIFT)?,
             failures: reg.counters(&f::EVALUATE_FAILURES)?,
             announcements_lost: reg.counter(&f::ANNOUNCEMENTS_LOST)?,
-        })
+        };
+        for error in ScoreError::OF_FEEDBACK {
+            evaluation.errors.of([Criterion::UserFeedback.label(), error.label()]);
+        }
+        Ok(evaluation)
     }
 }
 
@@ -66,7 +70,7 @@ impl Metrics {
     ) {
         let evaluation = &self.inner.evaluation;
         for criterion in criteria {
-            for error in ScoreError::ALL {
+            for error in ScoreError::OF_JUDGES {
                 evaluation.errors.of([criterion, error.label()]);
             }
         }
@@ -75,8 +79,19 @@ impl Metrics {
         evaluation.tokens_per_day.set(super::keeping::signed(tokens.unwrap_or(0)));
     }
 
-    /// A score, or why there is none, was stored.
-    pub fn scored(&self, score: &Score) {
+    /// A user gave an answer of `deployment` a score of 1 to 5.
+    pub fn scored(&self, deployment: &str, criterion: Criterion, score: u8) {
+        let score = score.clamp(1, 5).to_string();
+        self.inner.evaluation.scores.of([deployment, criterion.label(), &score]).inc();
+    }
+
+    /// No score came of a user's feedback.
+    pub fn score_failed(&self, criterion: Criterion, error: ScoreError) {
+        self.inner.evaluation.errors.of([criterion.label(), error.label()]).inc();
+    }
+
+    /// A judge's score, or why there is none, was stored.
+    pub fn judged(&self, score: &Score) {
         let criterion = score.name.as_deref().unwrap_or(score.criterion.label());
         let evaluation = &self.inner.evaluation;
         let deployment = self.deployment_label(&score.deployment);

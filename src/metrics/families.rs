@@ -130,16 +130,6 @@ families! {
         "Raise capture.body_bytes_max if samples must be whole.";
 }
 
-// What judges and users say of the answers.
-families! {
-    SCORES[3] = "flowtap_scores_total", COUNT, ["deployment", "criterion", "score"],
-        "Scores, 1 (worst) to 5 (best), of judges and of users.",
-        "A growing share of 1 and 2: read those samples.";
-    SCORE_ERRORS[2] = "flowtap_score_errors_total", COUNT, ["criterion", "reason"],
-        "Judgements and feedback of which no score came, by why.",
-        "unknown_exchange: feedback came too late, at another replica, or names no request.";
-}
-
 // On the way to the bucket.
 families! {
     SPOOL_BYTES[0] = "flowtap_spool_bytes", BYTES, [],
@@ -180,14 +170,15 @@ families! {
 // What the evaluator does.
 families! {
     SCORES[3] = "flowtap_scores_total", COUNT, ["deployment", "criterion", "score"],
-        "Scores that the judge gave, 1 to 5, each stored; errors are not among them.",
-        "The quality: watch the share of scores below 3 by criterion.";
+        "Scores, 1 (worst) to 5 (best), of judges and of users; errors are not among them.",
+        "A growing share of 1 and 2: read those samples.";
     MEASURES[2] = "flowtap_measure_ratio", COUNT, ["deployment", "criterion"],
         "Computed criteria, 0 to 1, and the verdicts of custom criteria that are true (1) or false (0).",
         "A jump of refusal, emptiness or repetition shows before any judge has spoken.";
     SCORE_ERRORS[2] = "flowtap_score_errors_total", COUNT, ["criterion", "reason"],
-        "Evaluations without a score, by why; missing_* means that the criterion does not apply.",
-        "missing_context: check the tap's columns. unparsable: the model is too small to judge.";
+        "Judgements and feedback without a score, by why; missing_* means not applicable.",
+        "missing_context: check the tap's columns. unparsable: the model is too small to judge. \
+         unknown_exchange: feedback came too late, at another replica, or names no request.";
     EVALUATED[1] = "flowtap_evaluate_samples_total", COUNT, ["result"],
         "Samples the evaluator is done with; each evaluated one has one row for each criterion.",
         "unreadable: something that is no sample lies in exchanges/; the log names the object.";
