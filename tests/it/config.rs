@@ -95,6 +95,17 @@ fn the_example_of_two_taps_loads() {
 }
 
 #[test]
+fn the_example_with_a_judge_loads() {
+    let env = [("JUDGE_KEY".to_owned(), SECRET.to_owned())];
+    let config = read(Path::new("examples/judge.yaml"), &env).unwrap_or_else(|f| panic!("{f}"));
+    let evaluate = config.evaluate.expect("it evaluates");
+    assert_eq!(
+        (config.judge.map(|judge| judge.concurrency), evaluate.criteria.len()),
+        (Some(4), 4)
+    );
+}
+
+#[test]
 fn bad_fixtures_render_as_recorded() {
     let dir = files();
     let env = env(dir.path(), &[]);
@@ -220,7 +231,7 @@ fn faults_of_the_environment_name_the_variable() {
             ("FLOWTAP_SAMPLE__RATE", "2"),
             ("FLOWTAP_ADMIN__TOKEN", ""),
             ("FLOWTAP_TAPS__2__NAME", "x"),
-            ("FLOWTAP_JUDGE__API_KEY", SECRET),
+            ("FLOWTAP_ALERTS__API_KEY", SECRET),
             ("FLOWTAP_ADMIN", "127.0.0.1:1"),
             ("FLOWTAP_TRACE", "{a: [}"),
             ("FLOWTAP_LOG__LEVEL", "info"),
@@ -233,7 +244,7 @@ fn faults_of_the_environment_name_the_variable() {
         "error: `sample.rate` is `2`\n  --> environment FLOWTAP_SAMPLE__RATE\n",
         "error: `admin.token` is not a usable secret",
         "error: entry 2 of a list that has 1 entries",
-        "error: `judge` is not available in this version",
+        "error: `alerts` is not available in this version",
         "error: this is no map\n  --> environment FLOWTAP_ADMIN\n",
         "error: this is not valid YAML",
         "environment FLOWTAP_LOG__LEVEL",

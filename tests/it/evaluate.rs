@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::judge::{ScriptedJudge, completion, status};
+use crate::support::judge::{Asked, ScriptedJudge, completion, status};
 use crate::support::tap::{Flowtap, Setup, rows};
 use crate::support::wire::{Upstream, json_post, json_response};
 
@@ -111,69 +111,66 @@ fn every_sample_is_scored_by_every_criterion_and_the_row_says_all() {
     assert!(!stopped.printed.contains("k-e-y"), "the key is in no log");
 }
 
+/// Each question with the answer that the judge gives to it, and what has to come of that.
+const FAULTS: [(&str, &str); 14] = [
+    ("good", "2"),
+    ("hang", "timeout"),
+    ("reset", "connect"),
+    ("429", "rate_limited"),
+    ("500", "http_5xx"),
+    ("404", "http_4xx"),
+    ("filter", "refused"),
+    ("html", "unparsable"),
+    ("large", "too_large"),
+    ("prose", "unparsable"),
+    ("eleven", "out_of_range"),
+    ("nan", "unparsable"),
+    ("half", "unparsable"),
+    ("tool", "unparsable"),
+];
+
+const TOOL_CALL: &str = r#"{"choices":[{"message":{"content":null,"tool_calls":[{"id":"1"}]}}]}"#;
+
+fn faulty_answer(asked: &Asked, large: &str) -> Option<Vec<u8>> {
+    let answered = |text: &str| Some(completion(text).into_bytes());
+    match asked.material("question") {
+        _ if asked.is_test() => answered(&asked.verdict(asked.test_score())),
+        "good" => answered(&asked.verdict(2)),
+        "hang" => {
+            std::thread::sleep(Duration::from_secs(3));
+            None
+        }
+        "reset" => None,
+        "429" => Some(status("429 Too Many Requests", "Retry-After: 9999\r\n", "slow down")),
+        "500" => Some(status("500 Internal Server Error", "", "{}")),
+        "404" => Some(status("404 Not Found", "", "no such model")),
+        "filter" => Some(status("400 Bad Request", "", r#"{"error":{"code":"content_filter"}}"#)),
+        "html" => Some(status("200 OK", "Content-Type: text/html\r\n", "<html>5</html>")),
+        "large" => Some(status("200 OK", "", large)),
+        "prose" => answered("I would give this a 5."),
+        "eleven" => answered(&asked.verdict(11)),
+        "nan" => answered(&asked.verdict("NaN").replace("\"NaN\"", "NaN")),
+        "half" => answered(&asked.verdict(3.5)),
+        "tool" => Some(json_response(TOOL_CALL).into_bytes()),
+        other => panic!("unknown question {other}"),
+    }
+}
+
 #[test]
 fn a_broken_judge_gives_reasons_and_never_a_number() {
     let upstream = answering();
     let large = "x".repeat(50 << 20);
-    let judge = ScriptedJudge::start(move |asked| {
-        if asked.is_test() {
-            return Some(completion(&asked.verdict(asked.test_score())).into_bytes());
-        }
-        let answered = |text: &str| Some(completion(text).into_bytes());
-        match asked.material("question") {
-            "good" => answered(&asked.verdict(2)),
-            "hang" => {
-                std::thread::sleep(Duration::from_secs(3));
-                None
-            }
-            "reset" => None,
-            "429" => Some(status("429 Too Many Requests", "Retry-After: 9999\r\n", "slow down")),
-            "500" => Some(status("500 Internal Server Error", "", "{}")),
-            "404" => Some(status("404 Not Found", "", "no such model")),
-            "filter" => {
-                Some(status("400 Bad Request", "", r#"{"error":{"code":"content_filter"}}"#))
-            }
-            "html" => Some(status("200 OK", "Content-Type: text/html\r\n", "<html>5</html>")),
-            "large" => Some(status("200 OK", "", &large)),
-            "prose" => answered("I would give this a 5."),
-            "eleven" => answered(&asked.verdict(11)),
-            "nan" => answered(&asked.verdict("NaN").replace("\"NaN\"", "NaN")),
-            "half" => answered(&asked.verdict(3.5)),
-            "tool" => Some(
-                json_response(
-                    r#"{"choices":[{"message":{"content":null,"tool_calls":[{"id":"1"}]}}]}"#,
-                )
-                .into_bytes(),
-            ),
-            other => panic!("unknown question {other}"),
-        }
-    });
+    let judge = ScriptedJudge::start(move |asked| faulty_answer(asked, &large));
     let quick = "timeout: 1s, retry_for: 1s, concurrency: 16";
     let flowtap = setup(&upstream, &judge, quick).top(JUDGED_ONLY).start();
-    let expected = [
-        ("good", "2"),
-        ("hang", "timeout"),
-        ("reset", "connect"),
-        ("429", "rate_limited"),
-        ("500", "http_5xx"),
-        ("404", "http_4xx"),
-        ("filter", "refused"),
-        ("html", "unparsable"),
-        ("large", "too_large"),
-        ("prose", "unparsable"),
-        ("eleven", "out_of_range"),
-        ("nan", "unparsable"),
-        ("half", "unparsable"),
-        ("tool", "unparsable"),
-    ];
-    ask(&flowtap, expected.iter().map(|(question, _)| (*question).to_owned()));
-    let found = await_scores(&flowtap, expected.len() * 4, Duration::from_secs(60));
+    ask(&flowtap, FAULTS.iter().map(|(question, _)| (*question).to_owned()));
+    let found = await_scores(&flowtap, FAULTS.len() * 4, Duration::from_secs(60));
     let samples = rows(&flowtap.folder().join("bucket/exchanges"));
     let question_of: HashMap<_, _> =
         samples.iter().map(|sample| (&sample["id"], sample["question"].as_str())).collect();
     for row in &found {
         let question = question_of[&row["exchange"]].expect("a question");
-        let (_, wanted) = expected.iter().find(|(name, _)| *name == question).expect("one of ours");
+        let (_, wanted) = FAULTS.iter().find(|(name, _)| *name == question).expect("one of ours");
         let got = match (&row["score"], &row["error"]) {
             (Value::Number(score), Value::Null) => score.to_string(),
             (Value::Null, Value::String(error)) => error.clone(),
@@ -186,7 +183,7 @@ fn a_broken_judge_gives_reasons_and_never_a_number() {
         let label = format!("criterion=\"{criterion}\"");
         let scored = flowtap.metric("flowtap_scores_total", &[&label]);
         let errors = flowtap.metric("flowtap_score_errors_total", &[&label]);
-        assert_eq!((scored, scored + errors), (1.0, expected.len() as f64), "{criterion}");
+        assert_eq!((scored, scored + errors), (1.0, FAULTS.len() as f64), "{criterion}");
     }
     flowtap.stop();
 }
