@@ -127,11 +127,13 @@ impl App {
         let (archiving, until) = watch::channel(None);
         let administering = CancellationToken::new();
         let instance = Arc::clone(&config.instance);
-        let judging = start_evaluator(config, Arc::clone(&store), &metrics, &drain)?;
+        let evaluating = CancellationToken::new();
+        let told =
+            start_evaluator(config, Arc::clone(&store), &metrics, &drain, &runtime, &evaluating)?;
         let archive = Archive::new(spool.clone(), store, spool.ledger(), metrics.clone(), instance);
-        let (archive, evaluating) = match judging {
-            Some((announcer, stop)) => (archive.announcing(announcer), stop),
-            None => (archive, CancellationToken::new()),
+        let archive = match told {
+            Some(announcer) => archive.announcing(announcer),
+            None => archive,
         };
         let archiver = Builder::new_current_thread().enable_all().build()?;
         drain.thread("archive", move || archiver.block_on(archive.run(until)))?;
@@ -219,27 +221,41 @@ pub fn export_azureml(
     Ok(runtime.block_on(exported)?)
 }
 
-/// The evaluator, where one is configured, on a thread of its own; and how it is told of new objects,
-/// and to stop.
+/// The evaluator, where one is configured, on a thread of its own, and how the archive tells of new
+/// objects: within the process, or by a queue to evaluators elsewhere.
 fn start_evaluator(
     config: &Config,
     bucket: Arc<dyn Bucket>,
     metrics: &Metrics,
     drain: &Drain,
-) -> Result<Option<(Announcer, CancellationToken)>, StartError> {
+    keeping: &Runtime,
+    stop: &CancellationToken,
+) -> Result<Option<Announcer>, StartError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let (announcer, inbox) = queue::within(metrics.clone());
+    let (announcer, told) = queue::within(metrics.clone());
+    let inbox = match &config.queue {
+        None => told,
+        Some(settings) => {
+            keeping.spawn(queue::publish(settings.clone(), told));
+            let (inbox, work) = queue::consume(settings.clone(), metrics.clone());
+            if config.evaluate.is_some() {
+                runtime.spawn(work);
+            }
+            inbox
+        }
+    };
     let outlets = evaluate::Outlets { bucket, inbox: Some(inbox), metrics: metrics.clone() };
     let marker = judge_marker(config.sample.key.as_ref());
     let evaluator = {
         let _entered = runtime.enter();
         evaluate::from_bucket(config, marker, outlets)?
     };
-    let Some(evaluator) = evaluator else { return Ok(None) };
-    let stop = CancellationToken::new();
-    let stopping = stop.clone();
-    drain.thread("evaluate", move || runtime.block_on(evaluator.run(stopping)))?;
-    Ok(Some((announcer, stop)))
+    let wanted = evaluator.is_some() || config.queue.is_some();
+    if let Some(evaluator) = evaluator {
+        let stop = stop.clone();
+        drain.thread("evaluate", move || runtime.block_on(evaluator.run(stop)))?;
+    }
+    Ok(wanted.then_some(announcer))
 }
 
 fn start_tracer(

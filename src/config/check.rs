@@ -10,7 +10,7 @@ use super::node::{Node, Origin};
 use super::table::ROOT;
 use super::walk::walk;
 use super::{Bucket, BucketStore, Config, Faults, Spool, Tap};
-use super::{bucket, env, feedback, file, judge, keep, serve, taps};
+use super::{bucket, env, feedback, file, judge, keep, queue, serve, taps};
 
 /// What the command line adds to the file.
 #[derive(Clone, Debug, Default)]
@@ -95,6 +95,7 @@ fn build(map: &Map, root: &Node, env: &[(String, String)], report: &mut Report) 
         (None, true) => Some(judge::evaluate_by_default(report)),
         (None, false) => None,
     };
+    let queue = map.map("queue").and_then(|map| queue::build(map, report));
     let admin = serve::build_admin(map.map("admin")?, report);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Some(Config {
@@ -108,6 +109,7 @@ fn build(map: &Map, root: &Node, env: &[(String, String)], report: &mut Report) 
         spool,
         judge,
         evaluate,
+        queue,
         admin: admin?,
         trace: map.map("trace").and_then(serve::build_trace),
         traffic: serve::build_traffic(map.map("traffic")?, cores),

@@ -23,6 +23,7 @@ mod map;
 mod mask;
 mod node;
 mod place;
+mod queue;
 mod reference;
 mod secret;
 mod serve;
@@ -35,6 +36,7 @@ pub use check::{Overrides, load};
 pub use fault::{Fault, Faults, Place};
 pub use feedback::{Feedback, RatingScale};
 pub use judge::{CustomCriterion, Evaluate, Judge, JudgeApi, WhenExhausted};
+pub use queue::Queue;
 pub use reference::{key_paths, reference};
 pub use secret::Secret;
 pub use show::effective;
@@ -62,6 +64,8 @@ pub struct Config {
     pub judge: Option<Judge>,
     /// What is judged and computed; `None` is nothing.
     pub evaluate: Option<Evaluate>,
+    /// How evaluators are told of new samples; `None` within the process.
+    pub queue: Option<Queue>,
     /// The admin listener.
     pub admin: Admin,
     /// OpenTelemetry traces; `None` is off.

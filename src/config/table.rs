@@ -1,7 +1,7 @@
 //! The table of keys: the one source for checking, for docs/CONFIG.md and for what is shown.
 
 use super::kind::Kind;
-use super::{bucket, feedback, judge, keep, serve, taps};
+use super::{bucket, feedback, judge, keep, queue, serve, taps};
 
 /// One key of a map.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +57,7 @@ impl Key {
 }
 
 /// Keys of a later version: known, so that nobody is told they were misspelt.
-pub(super) const LATER: &[&str] = &["monitors", "alerts", "queue"];
+pub(super) const LATER: &[&str] = &["monitors", "alerts"];
 
 /// The keys of the file.
 pub(super) static ROOT: &[Key] = &[
@@ -130,6 +130,13 @@ pub(super) static ROOT: &[Key] = &[
         Default::Unset("what the defaults say where there is a `judge`, else nothing"),
         "What is judged and computed of the samples.",
         "{rate: 1.0, criteria: [groundedness, relevance, coherence, fluency]}",
+    ),
+    Key::new(
+        "queue",
+        Kind::Map(queue::QUEUE),
+        Default::Unset("evaluators of other processes look into the bucket"),
+        "NATS JetStream, by which sidecars tell evaluators of new samples.",
+        "{nats: \"nats://127.0.0.1:4222\"}",
     ),
     Key::new(
         "admin",

@@ -13,7 +13,7 @@ use super::unit::{Unit, survey};
 use crate::bucket::Bucket;
 use crate::config::Evaluate;
 use crate::metrics::Metrics;
-use crate::queue::Inbox;
+use crate::queue::{Inbox, News, Receipt};
 
 /// Looking into the bucket takes at most one part in so many of the time.
 const LOOKING_SHARE: u32 = 20;
@@ -39,6 +39,8 @@ struct Plan {
 struct Known {
     oldest: Timestamp,
     under_way: bool,
+    /// Settled with the unit; dropped where it must be taken up again.
+    receipts: Vec<Receipt>,
 }
 
 struct Source {
@@ -79,7 +81,7 @@ impl Board {
             tokio::select! {
                 () = stop.cancelled() => return None,
                 () = tokio::time::sleep_until(next_look) => {}
-                told = told(&mut source.inbox) => self.add(&told),
+                news = told(&mut source.inbox) => self.add(news),
             }
         }
     }
@@ -91,7 +93,7 @@ impl Board {
             Ok(found) => {
                 self.metrics.evaluate_objects(found.waiting.len() as u64, found.too_old);
                 let mut plan = self.plan();
-                plan.known.retain(|_, known| known.under_way);
+                plan.known.retain(|_, known| known.under_way || !known.receipts.is_empty());
                 for unit in &found.waiting {
                     plan.knows(unit);
                 }
@@ -117,10 +119,14 @@ impl Board {
         None
     }
 
-    fn add(&self, object: &str) {
-        let Some(unit) = Unit::of_object(object) else { return };
+    /// Takes a told unit up. What is no object of samples is settled: nobody could do anything with it.
+    fn add(&self, news: News) {
+        let Some(unit) = Unit::of_object(&news.object) else {
+            news.receipt.into_iter().for_each(Receipt::settle);
+            return;
+        };
         let mut plan = self.plan();
-        plan.knows(&unit);
+        plan.knows(&unit).receipts.extend(news.receipt);
         plan.queue.push_back(unit);
     }
 
@@ -128,8 +134,14 @@ impl Board {
     pub(super) fn ended(&self, unit: &Unit, waits: bool) {
         let mut plan = self.plan();
         match plan.known.get_mut(unit) {
-            Some(known) if waits => known.under_way = false,
-            _ => drop(plan.known.remove(unit)),
+            Some(known) if waits => {
+                known.under_way = false;
+                known.receipts.clear();
+            }
+            _ => {
+                let done = plan.known.remove(unit);
+                done.into_iter().flat_map(|known| known.receipts).for_each(Receipt::settle);
+            }
         }
     }
 
@@ -149,16 +161,16 @@ impl Board {
 
 impl Plan {
     fn knows(&mut self, unit: &Unit) -> &mut Known {
-        let fresh = || Known { oldest: unit.not_before(), under_way: false };
+        let fresh = || Known { oldest: unit.not_before(), under_way: false, receipts: Vec::new() };
         self.known.entry(unit.clone()).or_insert_with(fresh)
     }
 }
 
-/// The next name that is told; waits for ever where nobody tells.
-async fn told(inbox: &mut Option<Inbox>) -> String {
+/// The next news; waits for ever where nobody tells.
+async fn told(inbox: &mut Option<Inbox>) -> News {
     if let Some(open) = inbox {
-        if let Some(name) = open.next().await {
-            return name;
+        if let Some(news) = open.next().await {
+            return news;
         }
         *inbox = None;
     }
