@@ -37,10 +37,10 @@ fn truth(is: bool) -> f64 {
 /// articles, then the harmonic mean of precision and recall over the words in common.
 fn f1(answer: &str, truth: &str) -> f64 {
     let (answer, truth) = (squad_words(answer), squad_words(truth));
-    if answer.is_empty() || truth.is_empty() {
-        return f64::from(u8::from(answer == truth));
-    }
     let common = in_common(&answer, &truth, 1) as f64;
+    if common == 0.0 {
+        return 0.0;
+    }
     harmonic(common / answer.len() as f64, common / truth.len() as f64)
 }
 
@@ -227,4 +227,69 @@ fn json_validity(answer: &str) -> Option<f64> {
     let text = fenced.map_or(text, |inside| inside.strip_prefix("json").unwrap_or(inside).trim());
     let begins = text.starts_with('{') || text.starts_with("[{") || text.starts_with("[\"");
     begins.then(|| truth(serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Reference {
+        answer: String,
+        ground_truth: String,
+        f1: f64,
+        bleu: f64,
+        rouge_l: f64,
+    }
+
+    /// Made by tests/peers/measures.py with the reference implementations.
+    const REFERENCES: &str = include_str!("../../tests/fixtures/evaluate/measures.json");
+
+    #[test]
+    fn the_measures_are_those_of_the_reference_implementations() {
+        let references: Vec<Reference> = serde_json::from_str(REFERENCES).expect("references");
+        assert!(references.len() > 70);
+        for Reference { answer, ground_truth, f1: f, bleu: b, rouge_l: r } in references {
+            let ours = [
+                f1(&answer, &ground_truth),
+                bleu(&answer, &ground_truth),
+                rouge_l(&answer, &ground_truth),
+            ];
+            for (name, ours, theirs) in
+                [("f1", ours[0], f), ("bleu", ours[1], b), ("rouge", ours[2], r)]
+            {
+                assert!(
+                    (ours - theirs).abs() < 1e-9,
+                    "{name} of {answer:?} and {ground_truth:?}: {ours}, not {theirs}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_shows_without_a_ground_truth() {
+        assert!(refuses("I’m sorry, but I can't help with that."));
+        assert!(!refuses("The tent is dry. I cannot say more."));
+        assert_eq!(repetition("one two three"), None);
+        assert_eq!(repetition("a b c d e f g"), Some(0.0));
+        assert!(repetition(&"no no no ".repeat(20)).is_some_and(|share| share > 0.9));
+        assert_eq!(json_validity("{\"a\": [1, 2]}"), Some(1.0));
+        assert_eq!(json_validity("```json\n{\"a\": 1}\n```"), Some(1.0));
+        assert_eq!(json_validity("{\"a\": 1"), Some(0.0));
+        assert_eq!(json_validity("[see above] it is dry"), None);
+        assert!((overlap("Rain stays out", "the rain is out there") - 2.0 / 3.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn large_texts_are_bounded() {
+        let text = "word and more ".repeat(200_000);
+        let began = std::time::Instant::now();
+        for value in [f1(&text, &text), bleu(&text, &text), rouge_l(&text, &text)] {
+            assert!((value - 1.0).abs() < 1e-9);
+        }
+        assert!(repetition(&text).is_some() && overlap(&text, &text) > 0.99);
+        assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
+    }
 }

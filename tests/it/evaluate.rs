@@ -12,7 +12,10 @@ use crate::support::judge::{Asked, ScriptedJudge, completion, status};
 use crate::support::tap::{Flowtap, Setup, rows};
 use crate::support::wire::{Upstream, json_post, json_response};
 
+mod hubs;
 mod injection;
+mod queue;
+mod real;
 
 const CRITERIA: [&str; 4] = ["groundedness", "relevance", "coherence", "fluency"];
 /// No computed criteria: rows for the judged ones alone.

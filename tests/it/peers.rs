@@ -168,7 +168,7 @@ pub fn llama(port: u16) -> Command {
 
 /// A file of the installed peers; names what installs it where it is missing.
 #[track_caller]
-fn installed(path: &str) -> PathBuf {
+pub fn installed(path: &str) -> PathBuf {
     let full = root().join(".cache/peers").join(path);
     assert!(full.exists(), "a real peer is missing; run `make peers` ({})", full.display());
     full
