@@ -115,22 +115,22 @@ impl HttpJudge {
                 Ok(answer) => answer,
                 Err(error) => return Reply::failed(why_broken(&error)),
             };
-            match (answer.status, why_not(&answer)) {
-                (_, None) => {
+            match why_not(&answer) {
+                None => {
                     if shape != known {
                         tracing::info!(?shape, "the judge answers in another shape");
                         *self.shape.lock().unwrap_or_else(PoisonError::into_inner) = shape;
                     }
                     return wire::read(&answer.body);
                 }
-                (400 | 422, Some(ScoreError::Http4xx)) => {
+                Some(error) if refuses_shape(&answer) => {
                     let text = String::from_utf8_lossy(&answer.body);
                     match shape.after_refusal(&text) {
                         Some(next) => shape = next,
-                        None => return Reply::failed(ScoreError::Http4xx),
+                        None => return Reply::failed(error),
                     }
                 }
-                (_, Some(error)) => return Reply::failed(error),
+                Some(error) => return Reply::failed(error),
             }
         }
     }
@@ -294,8 +294,19 @@ impl Policy<Call, Answer, BoxError> for Attempts {
     }
 }
 
+/// True where the judge does not take what was asked in this shape. Some servers answer 500 to what
+/// they do not know, and say so in words.
+fn refuses_shape(answer: &Answer) -> bool {
+    match answer.status {
+        400 | 422 => !wire::is_filtered(&answer.body),
+        500..=599 => wire::names_the_format(&answer.body),
+        _ => false,
+    }
+}
+
 fn is_passing(answer: &Answer) -> bool {
     match answer.status {
+        _ if refuses_shape(answer) => false,
         429 => !wire::is_out_of_quota(&answer.body),
         408 | 409 | 425 => true,
         status => status >= 500 && status != 501,

@@ -29,7 +29,7 @@ impl Shape {
     pub(super) const FULL: Self =
         Self { format: Format::Schema, completion_tokens: false, temperature: true, seed: true };
 
-    /// The next shape to try after a 400 with this text; `None` where nothing is left to give up.
+    /// The next shape to try after a refusal with this text; `None` where nothing is left to give up.
     pub(super) fn after_refusal(self, text: &str) -> Option<Self> {
         let names = |word: &str| text.contains(word);
         if !self.completion_tokens && names("max_completion_tokens") {
@@ -147,6 +147,12 @@ pub(super) fn is_filtered(body: &[u8]) -> bool {
     )
 }
 
+/// True where an error speaks of the answer's format, and not of the server's troubles.
+pub(super) fn names_the_format(body: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(body);
+    text.contains("response_format") || text.contains("json_schema")
+}
+
 /// True where a 429 says that no money is left, which waiting does not heal.
 pub(super) fn is_out_of_quota(body: &[u8]) -> bool {
     let text = String::from_utf8_lossy(body);
@@ -212,6 +218,9 @@ mod tests {
     fn filters_and_empty_purses_are_told_apart() {
         assert!(is_filtered(br#"{"error":{"code":"content_filter","message":"x"}}"#));
         assert!(!is_filtered(br#"{"error":{"code":400}}"#) && !is_filtered(b"<html>"));
+        assert!(
+            names_the_format(b"literal_error: response_format") && !names_the_format(b"overloaded")
+        );
         assert!(is_out_of_quota(br#"{"error":{"code":"insufficient_quota"}}"#));
     }
 }

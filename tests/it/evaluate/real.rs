@@ -20,12 +20,12 @@ fn a_model_that_is_no_judge_gives_reasons_or_scores_and_nothing_else() {
     let flowtap = Setup::before(upstream.port)
         .top("sample: {rate: 1}")
         .top(&format!(
-            "judge: {{url: \"http://127.0.0.1:{port}\", model: {MODEL}, concurrency: 1, max_tokens: 48, retry_for: 10s}}"
+            "judge: {{url: \"http://127.0.0.1:{port}\", model: {MODEL}, concurrency: 1, max_tokens: 20, timeout: 2m, retry_for: 5m}}"
         ))
-        .top("evaluate: {criteria: [fluency, coherence], measures: [], poll: 100ms}")
+        .top("evaluate: {criteria: [fluency], measures: [], poll: 100ms}")
         .start();
-    ask(&flowtap, (0..2).map(|n| format!("Is tent {n} dry?")));
-    let found = await_scores(&flowtap, 4, Duration::from_secs(180));
+    ask(&flowtap, ["Is the tent dry?".to_owned()]);
+    let found = await_scores(&flowtap, 1, Duration::from_secs(300));
     for row in &found {
         let score = row["score"].as_u64();
         let error = row["error"].as_str();
@@ -39,6 +39,6 @@ fn a_model_that_is_no_judge_gives_reasons_or_scores_and_nothing_else() {
         );
         assert!(row["judge"]["input"].as_u64().is_some_and(|tokens| tokens > 100), "{row}");
     }
-    assert!(flowtap.metric("flowtap_judge_attempts_total", &["result=\"ok\""]) >= 4.0);
+    assert!(flowtap.metric("flowtap_judge_attempts_total", &["result=\"ok\""]) >= 1.0);
     flowtap.stop();
 }
