@@ -14,6 +14,7 @@ pub mod trace;
 
 pub mod capture;
 pub mod dialect;
+pub mod inject;
 pub mod redact;
 pub mod tokens;
 
@@ -25,10 +26,12 @@ pub mod rollup;
 pub mod sample;
 
 pub mod spool;
+pub mod store;
 
 pub mod archive;
 pub mod evaluate;
 pub mod export;
+pub mod ingest;
 pub mod pipeline;
 
 pub mod console;

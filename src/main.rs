@@ -1,13 +1,13 @@
 //! Arguments and exit codes only; the work is in the library.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-use flowtap::config::{self, Config, Overrides};
+use flowtap::config::{self, Config, Overrides, Role};
 use flowtap::export::Settings;
-use flowtap::{app, trace};
+use flowtap::{app, inject, trace};
 use jiff::Timestamp;
 
 /// An exchange is allocated on a traffic thread and freed on another, which this allocator does without
@@ -21,6 +21,8 @@ const START_FAILED: u8 = 1;
 const NOT_PROVEN: u8 = 1;
 /// The environment's options of the bucket that an export is written to.
 const EXPORT_PREFIX: &str = "FLOWTAP_EXPORT__";
+/// Input that cannot be worked on, as in sysexits.h.
+const DATA: u8 = 65;
 /// Wrong arguments, as in sysexits.h.
 const USAGE: u8 = 64;
 /// Faulty configuration, as in sysexits.h.
@@ -35,6 +37,9 @@ struct Arguments {
     command: Command,
 }
 
+/// The image of this version.
+const IMAGE: &str = concat!("flowtap:", env!("CARGO_PKG_VERSION"));
+
 const EXAMPLES: &str = "Examples:
   flowtap run --upstream http://127.0.0.1:9000     before a prompt flow; no file needed
   curl http://127.0.0.1:8080/score -d '{\"question\":\"...\"}' -H 'content-type: application/json'
@@ -42,11 +47,11 @@ const EXAMPLES: &str = "Examples:
   flowtap check --config flowtap.yaml              every fault of a configuration at once
 
 Any key of the configuration can be set by an environment variable: FLOWTAP_SAMPLE__RATE=0.5.
-Exit codes: 0 done, 1 start failure, 64 wrong arguments, 78 faulty configuration.";
+Exit codes: 0 done, 1 start failure, 64 wrong arguments, 65 unusable input, 78 faulty configuration.";
 
 #[derive(Subcommand)]
 enum Command {
-    /// All in one process: proxy, capture, metrics, samples, archive
+    /// All in one process: proxy, capture, metrics, samples, archive, index, page
     Run {
         #[command(flatten)]
         source: Source,
@@ -57,10 +62,24 @@ enum Command {
         #[arg(long, value_name = "FILE", env = "FLOWTAP_CONFIG")]
         config: PathBuf,
     },
+    /// The reading side alone: the page and the API over a bucket that many sidecars fill
+    ///
+    /// Reads what lies in the bucket into an index (`store.dir`) and serves it. No tap, no spool.
+    Hub {
+        /// The configuration (YAML)
+        #[arg(long, value_name = "FILE", env = "FLOWTAP_CONFIG")]
+        config: PathBuf,
+        /// Throw the index away first and make it again from the bucket; alerts stay
+        #[arg(long)]
+        reindex: bool,
+    },
     /// Report every fault of a configuration at once, else print it with all defaults, secrets masked
     Check {
         #[command(flatten)]
         source: Source,
+        /// As `flowtap hub` reads it: without a tap
+        #[arg(long)]
+        hub: bool,
     },
     /// Prove from a bucket what was seen, kept, dropped and stored; exits 1 where that fails
     ///
@@ -107,6 +126,26 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Add flowtap to Kubernetes manifests as a native sidecar: manifests on stdin, the same on stdout
+    ///
+    /// Every workload with one container port gets it, and the Services beside it send to it: callers change
+    /// nothing. The text is edited and not written anew; --uninject takes it back to the byte. What was done
+    /// goes to stderr. Annotations of a workload set any key: flowtap.io/deployment: blue,
+    /// flowtap.io/sample.rate: "0.5", flowtap.io/bucket: s3://name/prefix, flowtap.io/tap.models.upstream: URL
+    /// for a second tap; flowtap.io/port names the port where there are several, flowtap.io/inject: "false"
+    /// leaves it out, flowtap.io/env-from names a Secret with variables, flowtap.io/image another image.
+    /// Exits 65 where something cannot be edited safely, naming document and line, and writes nothing then.
+    Inject {
+        /// Take it out again
+        #[arg(long, conflicts_with_all = ["image", "set"])]
+        uninject: bool,
+        /// The image
+        #[arg(long, value_name = "IMAGE", default_value = IMAGE)]
+        image: String,
+        /// A key for every workload whose annotations do not set it, as in --set bucket=s3://name/prefix
+        #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+        set: Vec<(String, String)>,
+    },
     /// Print a completion script
     Completions {
         /// The shell
@@ -140,12 +179,13 @@ struct Source {
 }
 
 impl Source {
-    fn load(self) -> Result<Config, config::Faults> {
+    fn load(self, role: Role) -> Result<Config, config::Faults> {
         let overrides = Overrides {
             upstream: self.upstream,
             listen: self.listen,
             admin: self.admin,
             data_dir: self.data_dir,
+            role,
         };
         let environment = environment();
         config::load(self.config.as_deref(), &overrides, &environment)
@@ -181,8 +221,8 @@ impl Source {
         url: &str,
         mut environment: Vec<(String, String)>,
     ) -> Result<Config, config::Faults> {
-        let unused = Some("http://127.0.0.1:1".to_owned());
-        let overrides = Overrides { upstream: unused, ..Overrides::default() };
+        // A hub needs no tap, and neither does this.
+        let overrides = Overrides { role: Role::Hub, ..Overrides::default() };
         environment.push(("FLOWTAP_BUCKET".to_owned(), url.to_owned()));
         config::load(None, &overrides, &environment)
     }
@@ -212,9 +252,10 @@ fn main() -> ExitCode {
         }
     };
     match arguments.command {
-        Command::Run { source } => run(source),
-        Command::Proxy { config } => run(Source::file(config)),
-        Command::Check { source } => check(source),
+        Command::Run { source } => serve(source, Role::Run, false),
+        Command::Proxy { config } => serve(Source::file(config), Role::Proxy, false),
+        Command::Hub { config, reindex } => serve(Source::file(config), Role::Hub, reindex),
+        Command::Check { source, hub } => check(source, hub),
         Command::Verify { bucket, json } => verify(&bucket, json),
         Command::Export {
             format: ExportFormat::Azureml,
@@ -226,6 +267,9 @@ fn main() -> ExitCode {
             workspace,
             json,
         } => export(&bucket, &to, &Settings { endpoint, workspace, from, until }, json),
+        Command::Inject { uninject, image, set } => {
+            inject_text(uninject, &inject::Settings { image, set })
+        }
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,
@@ -238,8 +282,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(source: Source) -> ExitCode {
-    let config = match source.load() {
+fn serve(source: Source, role: Role, reindex: bool) -> ExitCode {
+    let config = match source.load(role) {
         Ok(config) => config,
         Err(faults) => return fail(CONFIG, &faults),
     };
@@ -249,14 +293,14 @@ fn run(source: Source) -> ExitCode {
     };
     trace::logs::report_panics();
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    match app::run(&config) {
+    match app::serve(&config, role, reindex) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(START_FAILED, &error),
     }
 }
 
-fn check(source: Source) -> ExitCode {
-    match source.load() {
+fn check(source: Source, hub: bool) -> ExitCode {
+    match source.load(if hub { Role::Hub } else { Role::Run }) {
         Ok(config) => {
             for warning in &config.warnings {
                 drop(writeln!(std::io::stderr(), "warning: {warning}"));
@@ -305,6 +349,38 @@ fn export(bucket: &str, to: &str, settings: &Settings, json: bool) -> ExitCode {
     };
     print(&told);
     ExitCode::from(if report.is_complete() { 0 } else { NOT_PROVEN })
+}
+
+fn inject_text(uninject: bool, settings: &inject::Settings) -> ExitCode {
+    let mut text = String::new();
+    // One byte more than is taken, so that what is too long is told and not cut.
+    let limit = inject::TEXT_BYTES_MAX as u64 + 1;
+    if let Err(error) = std::io::stdin().take(limit).read_to_string(&mut text) {
+        return fail(DATA, &format!("stdin: {error}"));
+    }
+    let injected = match uninject {
+        true => inject::uninject(&text).map(|text| (text, Vec::new())),
+        false => inject::inject(&text, settings).map(|injected| (injected.text, injected.notes)),
+    };
+    match injected {
+        Ok((text, notes)) => {
+            notes.iter().for_each(|note| drop(writeln!(std::io::stderr(), "{note}")));
+            print(&text)
+        }
+        Err(refusals) => {
+            for refusal in &refusals {
+                fail(DATA, refusal);
+            }
+            ExitCode::from(DATA)
+        }
+    }
+}
+
+/// `KEY=VALUE`.
+fn pair(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
+    pair.map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .ok_or_else(|| "allowed: KEY=VALUE".to_owned())
 }
 
 /// A time, or a day's first moment in UTC.

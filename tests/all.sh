@@ -9,7 +9,7 @@ LOG=.cache/test.log
 mkdir -p .cache
 : >"$LOG"
 
-STEPS=6
+STEPS=7
 step=0
 begin() {
     step=$((step + 1))
@@ -45,6 +45,9 @@ fi
 
 begin "integration and end-to-end tests"
 tests --test it
+
+begin "the traffic's tests once more, on hyper's way alone"
+FLOWTAP_TEST_WAY=hyper tests --test it -- proxy:: streams:: drain:: faults:: tls::
 
 awk -v seconds="$SECONDS" '
     /^test result:/ { passed += $4; failed += $6; ignored += $8 }

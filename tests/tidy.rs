@@ -45,6 +45,7 @@ const FENCES: &[Fence] = &[
     Fence { krate: "rusqlite", only_in: &["store"] },
     Fence { krate: "rand", only_in: &["sample", "domain/ids"] },
     Fence { krate: "serde_saphyr", only_in: &["config/file"] },
+    Fence { krate: "granit_parser", only_in: &["inject/yaml"] },
 ];
 
 /// Where threads and tasks may begin. Whatever begins elsewhere nobody waits for at shutdown.

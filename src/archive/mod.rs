@@ -16,7 +16,7 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
 use rustix::io::Errno;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -83,6 +83,7 @@ pub struct Archive {
     looked_at: Option<Instant>,
     told: Option<&'static str>,
     announcer: Option<Announcer>,
+    uploaded: Arc<Notify>,
 }
 
 impl Archive {
@@ -110,12 +111,18 @@ impl Archive {
             looked_at: None,
             told: None,
             announcer: None,
+            uploaded: Arc::default(),
         }
     }
 
     /// Tells evaluators of each object of samples that the bucket has confirmed.
     pub fn announcing(self, announcer: Announcer) -> Self {
         Self { announcer: Some(announcer), ..self }
+    }
+
+    /// Wakes whoever waits there when something new is in the bucket.
+    pub fn uploaded(&self) -> Arc<Notify> {
+        Arc::clone(&self.uploaded)
     }
 
     /// Works until `shutdown` holds a deadline (or its sender is gone, which is a deadline of now).
@@ -317,6 +324,7 @@ impl Archive {
         self.metrics.breaker_open(false);
         if let Some(id) = id {
             self.queue.took(id, Instant::now() + self.tempo.refused_for);
+            self.uploaded.notify_one();
         }
         Turn::Uploaded
     }
@@ -429,9 +437,8 @@ fn is_final(error: &io::Error) -> bool {
 }
 
 fn line(row: &LedgerRow) -> Option<bytes::Bytes> {
-    let mut line = serde_json::to_vec(row).ok()?;
-    line.push(b'\n');
-    pack::gzip(&line).ok()
+    let line = serde_json::to_vec(row).ok()?;
+    pack::gzip(&[&line]).ok()
 }
 
 /// A number in `[0, 1)`, for spreading waits: the standard library's own hash keys are random.

@@ -34,15 +34,13 @@ pub(super) struct Packed {
     pub(super) damaged: bool,
 }
 
-/// Packs `rows`, which `instance` wrote to segment `id`. Holds the segment twice at most.
+/// Packs `rows`, which `instance` wrote to segment `id`. Holds the segment and its packed form.
 pub(super) fn pack(rows: &SegmentRows, id: SegmentId, instance: &str) -> io::Result<Packed> {
-    let mut groups: BTreeMap<(Dataset, &str, Hour), Vec<u8>> = BTreeMap::new();
+    let mut groups: BTreeMap<(Dataset, &str, Hour), Vec<&[u8]>> = BTreeMap::new();
     let mut tally = Tally::default();
     for row in rows.rows() {
         let hour = Hour::of(row.time);
-        let group = groups.entry((row.dataset, row.deployment, hour)).or_default();
-        group.extend_from_slice(row.json);
-        group.push(b'\n');
+        groups.entry((row.dataset, row.deployment, hour)).or_default().push(row.json);
         tally.add(row.dataset, hour);
     }
     let run = run_name(instance, id.incarnation);
@@ -55,10 +53,14 @@ pub(super) fn pack(rows: &SegmentRows, id: SegmentId, instance: &str) -> io::Res
     Ok(Packed { objects, tally, damaged: rows.is_damaged() })
 }
 
-/// `lines` as one gzip member, without a time in its header.
-pub(super) fn gzip(lines: &[u8]) -> io::Result<Bytes> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(lines.len() / 4), LEVEL);
-    encoder.write_all(lines)?;
+/// `lines` as one gzip member, each with its line feed, without a time in its header.
+pub(super) fn gzip(lines: &[&[u8]]) -> io::Result<Bytes> {
+    let bytes: usize = lines.iter().map(|line| line.len()).sum();
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes / 4), LEVEL);
+    for line in lines {
+        encoder.write_all(line)?;
+        encoder.write_all(b"\n")?;
+    }
     encoder.finish().map(Bytes::from)
 }
 
@@ -76,7 +78,7 @@ mod tests {
 
     #[test]
     fn the_same_lines_give_the_same_bytes() {
-        let lines = b"{\"a\":1}\n".repeat(100);
+        let lines = [b"{\"a\":1}".as_slice(); 100];
         assert_eq!(gzip(&lines).expect("packs"), gzip(&lines).expect("packs"));
     }
 

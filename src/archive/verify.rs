@@ -6,14 +6,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::io::{BufRead, BufReader};
 
 use bytes::Bytes;
-use flate2::read::MultiGzDecoder;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::bucket::{Bucket, BucketError};
+use crate::bucket::{Bucket, BucketError, Lines};
 use crate::domain::Dataset;
 use crate::ledger::{Hour, LedgerRow, run_name};
 
@@ -198,16 +196,16 @@ fn ledger_row(line: &[u8]) -> Option<LedgerRow> {
     (row.schema == LedgerRow::SCHEMA).then_some(row)
 }
 
-/// Calls `line` with every line of a gzip object; false where the object is damaged.
+/// Calls `line` with every line of an object; false where the object is damaged.
 fn each_line(body: &Bytes, mut line: impl FnMut(&[u8])) -> bool {
-    let lines = BufReader::new(MultiGzDecoder::new(body.as_ref())).split(b'\n');
-    for read in lines {
-        match read {
-            Ok(read) => line(&read),
+    let mut lines = Lines::of(body);
+    loop {
+        match lines.next() {
+            Ok(Some(read)) => line(read),
+            Ok(None) => return true,
             Err(_) => return false,
         }
     }
-    true
 }
 
 impl fmt::Display for Report {

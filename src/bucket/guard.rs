@@ -92,6 +92,22 @@ impl Bucket for Guard {
         })
     }
 
+    fn folders<'a>(&'a self, prefix: &'a str) -> Boxed<'a, Vec<String>> {
+        Box::pin(async move {
+            check(prefix, Whole::No)?;
+            if !prefix.is_empty() && !prefix.ends_with('/') {
+                let message = "folders: the prefix does not end with a slash";
+                return Err(BucketError::new(BucketErrorKind::Configuration, message));
+            }
+            let key = format!("{}{prefix}", self.prefix);
+            let mut folders = self.within("folders", self.store.folders(&key)).await?;
+            folders.retain(|folder| check(folder, Whole::Yes).is_ok());
+            folders.sort_unstable();
+            folders.dedup();
+            Ok(folders)
+        })
+    }
+
     fn delete<'a>(&'a self, name: &'a str) -> Boxed<'a, ()> {
         Box::pin(async move {
             let key = self.key(name)?;

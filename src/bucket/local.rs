@@ -82,6 +82,18 @@ impl Bucket for Local {
         Box::pin(async move { walk(&self.root, prefix).await })
     }
 
+    fn folders<'a>(&'a self, prefix: &'a str) -> Boxed<'a, Vec<String>> {
+        Box::pin(async move {
+            match subfolders(&self.root.join(prefix)).await {
+                Ok(folders) => Ok(folders),
+                Err(e) if is_absent(&e) && (!prefix.is_empty() || !is_file(&self.root).await) => {
+                    Ok(Vec::new())
+                }
+                Err(e) => Err(failed("folders", &e)),
+            }
+        })
+    }
+
     fn delete<'a>(&'a self, name: &'a str) -> Boxed<'a, ()> {
         Box::pin(async move {
             let path = self.root.join(name);
@@ -266,6 +278,18 @@ async fn read_folder(
         }
     }
     Ok(())
+}
+
+/// The names of the folders in `folder`; links are none.
+async fn subfolders(folder: &Path) -> io::Result<Vec<String>> {
+    let mut entries = fs::read_dir(folder).await?;
+    let mut folders = Vec::new();
+    while let Some(entry) = entries.next_entry().await? {
+        if entry.file_type().await?.is_dir() {
+            folders.extend(entry.file_name().to_str().map(str::to_owned));
+        }
+    }
+    Ok(folders)
 }
 
 async fn is_file(path: &Path) -> bool {

@@ -20,11 +20,13 @@ mod endpoint;
 mod error;
 mod gcs;
 mod guard;
+mod lines;
 mod local;
 mod remote;
 mod s3;
 
 pub use error::{BucketError, BucketErrorKind};
+pub use lines::{LineError, Lines};
 
 use guard::Guard;
 
@@ -61,6 +63,20 @@ pub trait Bucket: Send + Sync {
     /// All objects whose names begin with `prefix`, sorted by name, at most [`LISTED_MAX`]. The
     /// prefix is text: `a/b` finds `a/b/c` and `a/bc`. What has no valid name is left out.
     fn list<'a>(&'a self, prefix: &'a str) -> Boxed<'a, Vec<Listed>>;
+
+    /// The folders directly below `prefix`, by their own names, sorted: `a/` finds `b` where there is
+    /// `a/b/c`. The prefix is empty or ends with a slash; at most [`LISTED_MAX`]. Stores that can tell
+    /// folders without listing all that is in them do.
+    fn folders<'a>(&'a self, prefix: &'a str) -> Boxed<'a, Vec<String>> {
+        Box::pin(async move {
+            let listed = self.list(prefix).await?;
+            let rest = listed.iter().filter_map(|object| object.name.strip_prefix(prefix));
+            let mut folders: Vec<_> =
+                rest.filter_map(|name| Some(name.split_once('/')?.0.to_owned())).collect();
+            folders.dedup();
+            Ok(folders)
+        })
+    }
 
     /// Removes the object; that there is none is no error.
     fn delete<'a>(&'a self, name: &'a str) -> Boxed<'a, ()>;

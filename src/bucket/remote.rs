@@ -100,6 +100,21 @@ impl Bucket for Remote {
         Box::pin(self.pages(prefix))
     }
 
+    fn folders<'a>(&'a self, prefix: &'a str) -> Boxed<'a, Vec<String>> {
+        Box::pin(async move {
+            let folder =
+                prefix.strip_suffix('/').map(|folder| path("folders", folder)).transpose()?;
+            let listed = self.store.list_with_delimiter(folder.as_ref()).await;
+            let listed = listed.map_err(|e| failed("folders", &e))?;
+            let names = listed.common_prefixes.into_iter().map(String::from);
+            Ok(names
+                .filter_map(|name| {
+                    name.strip_prefix(prefix).map(|n| n.trim_end_matches('/').to_owned())
+                })
+                .collect())
+        })
+    }
+
     fn delete<'a>(&'a self, name: &'a str) -> Boxed<'a, ()> {
         Box::pin(async move {
             let path = path("delete", name)?;

@@ -200,6 +200,25 @@ impl S3 {
         }
     }
 
+    async fn common(&self, prefix: &str) -> Result<Vec<String>, BucketError> {
+        let list = self.client().await?.list_objects_v2().bucket(&self.settings.name);
+        let mut pages = list.prefix(prefix).delimiter("/").into_paginator().send();
+        let mut found = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|e| failed("folders", &e))?;
+            let names = page.common_prefixes.unwrap_or_default().into_iter();
+            found.extend(names.filter_map(|common| {
+                let folder = common.prefix?;
+                Some(folder.strip_prefix(prefix)?.trim_end_matches('/').to_owned())
+            }));
+            if found.len() > LISTED_MAX {
+                let message = format!("more than {LISTED_MAX} folders: ask for a narrower prefix");
+                return Err(BucketError::new(BucketErrorKind::Other, message));
+            }
+        }
+        Ok(found)
+    }
+
     async fn pages(&self, prefix: &str) -> Result<Vec<Listed>, BucketError> {
         let list = self.client().await?.list_objects_v2().bucket(&self.settings.name);
         let mut pages = list.prefix(prefix).into_paginator().send();
@@ -239,6 +258,10 @@ impl Bucket for S3 {
 
     fn list<'a>(&'a self, prefix: &'a str) -> Boxed<'a, Vec<Listed>> {
         Box::pin(self.pages(prefix))
+    }
+
+    fn folders<'a>(&'a self, prefix: &'a str) -> Boxed<'a, Vec<String>> {
+        Box::pin(self.common(prefix))
     }
 
     fn delete<'a>(&'a self, name: &'a str) -> Boxed<'a, ()> {

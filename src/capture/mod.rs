@@ -42,7 +42,8 @@ pub struct Recorder {
     bytes: u64,
     complete: bool,
     marks: Vec<Mark>,
-    reservation: Reservation,
+    /// Its share of the budget, until it is handed on.
+    reservation: Option<Reservation>,
     /// False once the budget refused or a panic was contained: bytes are counted only.
     recording: bool,
 }
@@ -57,7 +58,7 @@ impl Recorder {
             bytes: 0,
             complete: false,
             marks: Vec::new(),
-            reservation: budget.reservation(),
+            reservation: Some(budget.reservation()),
             recording: limits.head_bytes_max > 0,
         }
     }
@@ -100,23 +101,28 @@ impl Recorder {
         self.marks.first().map(|mark| mark.at_us)
     }
 
-    /// What was recorded.
-    pub fn finish(self) -> CapturedBody {
+    /// What was recorded; nothing further is.
+    pub fn finish(&mut self) -> CapturedBody {
+        self.recording = false;
         CapturedBody {
-            head: self.head,
-            tail: self.tail.into(),
+            head: std::mem::take(&mut self.head),
+            tail: std::mem::take(&mut self.tail).into(),
             bytes: self.bytes,
             complete: self.complete,
-            marks: self.marks,
-            reservation: Some(self.reservation),
+            marks: std::mem::take(&mut self.marks),
+            reservation: self.reservation.take(),
         }
+    }
+
+    fn try_reserve(&mut self, bytes: usize) -> bool {
+        self.reservation.as_mut().is_some_and(|held| held.try_grow(bytes as u64))
     }
 
     fn keep_head(&mut self, bytes: &[u8]) -> bool {
         let needed = self.head.len() + bytes.len();
         if needed > self.head.capacity() {
             let capacity = grown(self.head.capacity(), needed, self.limits.head_bytes_max);
-            if !self.reservation.try_grow((capacity - self.head.capacity()) as u64) {
+            if !self.try_reserve(capacity - self.head.capacity()) {
                 return false;
             }
             self.head.reserve_exact(capacity - self.head.len());
@@ -131,7 +137,7 @@ impl Recorder {
             return bytes.is_empty();
         }
         if self.tail.capacity() == 0 {
-            if !self.reservation.try_grow(max as u64) {
+            if !self.try_reserve(max) {
                 return false;
             }
             self.tail.reserve_exact(max);
@@ -200,7 +206,25 @@ impl HeaderSelection {
     pub fn of_response(&self, headers: &HeaderMap) -> HeaderMap {
         pick(&self.response, headers)
     }
+
+    /// The selected ones of a request's fields, which are names in any case and values.
+    pub fn of_request_fields<'f>(
+        &self,
+        fields: impl Iterator<Item = (&'f str, &'f [u8])>,
+    ) -> HeaderMap {
+        pick_fields(&self.request, fields)
+    }
+
+    /// The selected ones of a response's fields.
+    pub fn of_response_fields<'f>(
+        &self,
+        fields: impl Iterator<Item = (&'f str, &'f [u8])>,
+    ) -> HeaderMap {
+        pick_fields(&self.response, fields)
+    }
 }
+
+const COMMON_VALUES: &[&str] = &["application/json", "text/event-stream"];
 
 /// Of one header's value, so much is looked at.
 const HEADER_BYTES_MAX: usize = 1024;
@@ -219,15 +243,31 @@ fn selected(needed: &[&str], allowed: &[String]) -> Vec<HeaderName> {
 fn pick(names: &[HeaderName], headers: &HeaderMap) -> HeaderMap {
     let mut picked = HeaderMap::with_capacity(names.len().min(headers.len()));
     for (name, value) in headers.iter().filter(|(name, _)| names.contains(name)) {
-        picked.append(name.clone(), copied(value));
+        picked.append(name.clone(), copied(value.as_bytes()));
+    }
+    picked
+}
+
+fn pick_fields<'f>(
+    names: &[HeaderName],
+    fields: impl Iterator<Item = (&'f str, &'f [u8])>,
+) -> HeaderMap {
+    let mut picked = HeaderMap::new();
+    for (name, value) in fields {
+        if let Some(name) = names.iter().find(|known| known.as_str().eq_ignore_ascii_case(name)) {
+            picked.append(name.clone(), copied(value));
+        }
     }
     picked
 }
 
 /// A clone would keep the read buffer that the head came in alive, and what of the body came with it,
 /// for as long as the exchange waits: 60 KiB for each of thousands (measured), outside of any budget.
-fn copied(value: &HeaderValue) -> HeaderValue {
-    let bytes = value.as_bytes();
+fn copied(bytes: &[u8]) -> HeaderValue {
+    // What nearly every exchange bears needs no memory.
+    if let Some(known) = COMMON_VALUES.iter().find(|known| known.as_bytes() == bytes) {
+        return HeaderValue::from_static(known);
+    }
     let bytes = &bytes[..bytes.len().min(HEADER_BYTES_MAX)];
     HeaderValue::from_bytes(bytes).unwrap_or(HeaderValue::from_static(""))
 }

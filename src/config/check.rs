@@ -9,8 +9,8 @@ use super::map::Map;
 use super::node::{Node, Origin};
 use super::table::ROOT;
 use super::walk::walk;
-use super::{Bucket, BucketStore, Config, Faults, Spool, Tap};
-use super::{bucket, env, feedback, file, judge, keep, queue, serve, taps};
+use super::{Bucket, BucketStore, Config, Faults, Role, Spool, Store, Tap};
+use super::{bucket, env, feedback, file, judge, keep, queue, serve, store, taps};
 
 /// What the command line adds to the file.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +23,8 @@ pub struct Overrides {
     pub admin: Option<String>,
     /// `--data-dir`.
     pub data_dir: Option<String>,
+    /// The command: a hub needs no tap.
+    pub role: Role,
 }
 
 /// Reads, merges and checks everything that was typed: defaults, then the file, then `FLOWTAP_*`
@@ -61,14 +63,20 @@ fn from_bytes(
     env::lay_environment(&mut root, env, report);
     env::lay_options(&mut root, overrides, report);
     let map = walk(&root, "", ROOT, report);
-    build(&map, &root, env, report)
+    build(&map, &root, overrides.role, env, report)
 }
 
 /// Builds the whole; `None` after a fault.
-fn build(map: &Map, root: &Node, env: &[(String, String)], report: &mut Report) -> Option<Config> {
+fn build(
+    map: &Map,
+    root: &Node,
+    role: Role,
+    env: &[(String, String)],
+    report: &mut Report,
+) -> Option<Config> {
     let data_dir = map.path_buf("data_dir").unwrap_or_else(|| PathBuf::from("."));
     let tap_maps = map.maps("taps");
-    if tap_maps.is_empty() && map.sound(&["taps"]) {
+    if tap_maps.is_empty() && role != Role::Hub && map.sound(&["taps"]) {
         let origin = root.get("taps").map_or(&Origin::Nowhere, |taps| &taps.origin);
         let complaint = Complaint::new("there is no tap: nothing to listen on or to forward to")
             .allowed("`taps` with at least one entry, or `--upstream URL`");
@@ -82,12 +90,11 @@ fn build(map: &Map, root: &Node, env: &[(String, String)], report: &mut Report) 
     let join = keep::build_join(map.map("join")?);
     let feedback = feedback::build(map.map("feedback")?);
     let redact = keep::build_redact(map.map("redact")?, report);
-    let spool = keep::build_spool(map.map("spool")?, &data_dir, report);
+    let mut spool = keep::build_spool(map.map("spool")?, &data_dir, report);
     let bucket = match map.sound(&["bucket"]) {
         true => bucket::build(map.map("bucket"), &data_dir, report),
         false => None,
     };
-    apart(map, &spool, bucket.as_ref(), report);
     let judge = map.map("judge").and_then(|map| judge::build_judge(map, report));
     // Without the key, the defaults hold wherever there is a judge.
     let evaluate = match (map.map("evaluate"), map.given("judge")) {
@@ -96,6 +103,11 @@ fn build(map: &Map, root: &Node, env: &[(String, String)], report: &mut Report) 
         (None, false) => None,
     };
     let queue = map.map("queue").and_then(|map| queue::build(map, report));
+    if role == Role::Run && bucket.as_ref().is_some_and(is_folder) {
+        keep::hurry(&mut spool, map.map("spool")?);
+    }
+    let store = store::build_store(map.map("store")?, &data_dir);
+    apart(map, &spool, store.as_ref(), bucket.as_ref(), report);
     let admin = serve::build_admin(map.map("admin")?, report);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Some(Config {
@@ -110,6 +122,7 @@ fn build(map: &Map, root: &Node, env: &[(String, String)], report: &mut Report) 
         judge,
         evaluate,
         queue,
+        store: store?,
         admin: admin?,
         trace: map.map("trace").and_then(serve::build_trace),
         traffic: serve::build_traffic(map.map("traffic")?, cores),
@@ -154,13 +167,30 @@ fn names(taps: &[Map], report: &mut Report) {
     }
 }
 
-/// Reports a spool and a bucket in one folder: each would take the other's files for its own.
-fn apart(map: &Map, spool: &Spool, bucket: Option<&Bucket>, report: &mut Report) {
-    let Some(BucketStore::Local { path }) = bucket.map(|bucket| &bucket.store) else { return };
-    if *path == spool.dir {
-        let origin = map.map("spool").map_or(&Origin::Nowhere, |spool| spool.origin("dir"));
-        let message = "`spool.dir` is the bucket's folder".to_owned();
-        report.fault(origin, Complaint::new(message).allowed("a folder of its own"));
+fn is_folder(bucket: &Bucket) -> bool {
+    matches!(bucket.store, BucketStore::Local { .. })
+}
+
+/// Reports spool, bucket or store in one folder: each would take the other's files for its own.
+fn apart(
+    map: &Map,
+    spool: &Spool,
+    store: Option<&Store>,
+    bucket: Option<&Bucket>,
+    report: &mut Report,
+) {
+    let mut taken = Vec::new();
+    if let Some(BucketStore::Local { path }) = bucket.map(|bucket| &bucket.store) {
+        taken.push((path.as_path(), "the bucket's folder"));
+    }
+    for (name, dir) in [("spool", Some(&*spool.dir)), ("store", store.map(|store| &*store.dir))] {
+        let Some(dir) = dir else { continue };
+        if let Some((_, whose)) = taken.iter().find(|(path, _)| *path == dir) {
+            let origin = map.map(name).map_or(&Origin::Nowhere, |section| section.origin("dir"));
+            let message = format!("`{name}.dir` is {whose}");
+            report.fault(origin, Complaint::new(message).allowed("a folder of its own"));
+        }
+        taken.push((dir, "the spool's folder"));
     }
 }
 

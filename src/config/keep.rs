@@ -1,6 +1,7 @@
 //! `sample`, `capture`, `redact`, `spool`: what is kept, and how much of it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::fault::{Complaint, Report};
 use super::kind::Kind::{
@@ -18,6 +19,10 @@ use super::{
 const KIB: u64 = 1024;
 const GIB: u64 = 1024 * 1024 * KIB;
 const DAY_MS: u64 = 86_400_000;
+/// `spool.segment_age` where it is not given.
+const SEGMENT_AGE: Duration = Duration::from_secs(60);
+/// The same where the bucket is a folder and `run` shows it.
+const SEGMENT_AGE_IN_SIGHT: Duration = Duration::from_secs(5);
 
 /// The keys of `sample`.
 pub(super) static SAMPLE: &[Key] = &[
@@ -171,9 +176,9 @@ pub(super) static SPOOL: &[Key] = &[
     Key::new(
         "segment_age",
         Time(10, DAY_MS),
-        Is("60s"),
-        "A segment is sealed at this age: how long a sample takes to the bucket at most, while \
-         the bucket is well.",
+        Unset("`5s` where `flowtap run` writes to a folder, else `60s`"),
+        "A segment is sealed at this age: how long a sample takes to the bucket, and so to the page, \
+         at most, while the bucket is well. Every segment becomes an object for each dataset.",
         "60s",
     ),
     Key::new(
@@ -274,8 +279,16 @@ pub(super) fn build_spool(map: &Map, data_dir: &Path, report: &mut Report) -> Sp
         dir: map.path_buf("dir").unwrap_or_else(|| data_dir.join("spool")),
         bytes_max: map.whole("bytes_max").unwrap_or_default(),
         segment_bytes: map.whole("segment_bytes").unwrap_or_default(),
-        segment_age: map.time("segment_age"),
+        segment_age: if map.given("segment_age") { map.time("segment_age") } else { SEGMENT_AGE },
         sync: map.time("sync"),
+    }
+}
+
+/// Where the bucket is a folder beside us and somebody looks at the page, samples come sooner:
+/// objects cost nothing there.
+pub(super) fn hurry(spool: &mut Spool, map: &Map) {
+    if !map.given("segment_age") {
+        spool.segment_age = SEGMENT_AGE_IN_SIGHT;
     }
 }
 

@@ -28,6 +28,7 @@ mod reference;
 mod secret;
 mod serve;
 mod show;
+mod store;
 mod table;
 mod taps;
 mod walk;
@@ -39,7 +40,9 @@ pub use judge::{CustomCriterion, Evaluate, Judge, JudgeApi, WhenExhausted};
 pub use queue::Queue;
 pub use reference::{key_paths, reference};
 pub use secret::Secret;
+pub use serve::MetricsLimits;
 pub use show::effective;
+pub use store::{Retention, Role, Store};
 
 /// Everything a flowtap process was told.
 #[derive(Clone, Debug)]
@@ -66,6 +69,8 @@ pub struct Config {
     pub evaluate: Option<Evaluate>,
     /// How evaluators are told of new samples; `None` within the process.
     pub queue: Option<Queue>,
+    /// The index of the bucket; `proxy` has none.
+    pub store: Store,
     /// The admin listener.
     pub admin: Admin,
     /// OpenTelemetry traces; `None` is off.
@@ -443,7 +448,7 @@ pub struct Spool {
     pub bytes_max: u64,
     /// A segment is sealed at this size. Default 16 MiB.
     pub segment_bytes: u64,
-    /// A segment is sealed at this age. Default 60 s.
+    /// A segment is sealed at this age. Default 60 s; 5 s where `run` writes to a folder.
     pub segment_age: Duration,
     /// At most this long between two fsyncs: the loss window. Default 100 ms.
     pub sync: Duration,
@@ -487,13 +492,4 @@ pub enum OtlpProtocol {
 pub struct Traffic {
     /// Threads that carry traffic. Default: one a core.
     pub threads: usize,
-}
-
-/// Limits on what metrics may grow to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MetricsLimits {
-    /// Distinct model names as labels; the rest is `other`. Default 50.
-    pub models_max: usize,
-    /// Distinct deployments as labels and folders; the rest is `other`. Default 50.
-    pub deployments_max: usize,
 }

@@ -9,7 +9,16 @@ use super::place;
 use super::show::Shown;
 use super::table::Default::{Is, Required, Unset};
 use super::table::Key;
-use super::{Admin, MetricsLimits, OtlpProtocol, Trace, Traffic};
+use super::{Admin, OtlpProtocol, Trace, Traffic};
+
+/// Limits on what metrics may grow to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsLimits {
+    /// Distinct model names as labels; the rest is `other`. Default 50.
+    pub models_max: usize,
+    /// Distinct deployments as labels and folders; the rest is `other`. Default 50.
+    pub deployments_max: usize,
+}
 
 /// The keys of `admin`.
 pub(super) static ADMIN: &[Key] = &[

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::node::{Node, Value};
 use super::secret::Secret;
 use super::table::{Default, Key, ROOT};
-use super::{Config, bucket, feedback, file, judge, keep, queue, serve, taps};
+use super::{Config, bucket, feedback, file, judge, keep, queue, serve, store, taps};
 
 /// The effective configuration as YAML: every setting in force, defaults filled in, secrets as
 /// `***`. What is not set stands as a comment. Loading it gives the same configuration, but for
@@ -68,6 +68,7 @@ fn root(config: &Config) -> Vec<(&'static str, Shown)> {
             }),
         ),
         ("queue", config.queue.as_ref().map_or(Shown::Unset, |q| Shown::Map(queue::show(q)))),
+        ("store", Shown::Map(store::show_store(&config.store))),
         ("admin", Shown::Map(serve::show_admin(&config.admin))),
         ("trace", config.trace.as_ref().map_or(Shown::Unset, |t| Shown::Map(serve::show_trace(t)))),
         ("traffic", Shown::Map(serve::show_traffic(&config.traffic))),

@@ -1,7 +1,7 @@
 //! The table of keys: the one source for checking, for docs/CONFIG.md and for what is shown.
 
 use super::kind::Kind;
-use super::{bucket, feedback, judge, keep, queue, serve, taps};
+use super::{bucket, feedback, judge, keep, queue, serve, store, taps};
 
 /// One key of a map.
 #[derive(Clone, Copy, Debug)]
@@ -137,6 +137,13 @@ pub(super) static ROOT: &[Key] = &[
         Default::Unset("evaluators of other processes look into the bucket"),
         "NATS JetStream, by which sidecars tell evaluators of new samples.",
         "{nats: \"nats://127.0.0.1:4222\"}",
+    ),
+    Key::new(
+        "store",
+        Kind::Map(store::STORE),
+        Default::Is("{}"),
+        "The index of the bucket that the page, the API and monitors read; `flowtap proxy` has none.",
+        "{dir: /var/lib/flowtap/store}",
     ),
     Key::new(
         "admin",

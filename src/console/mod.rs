@@ -2,8 +2,10 @@
 //!
 //! It can neither slow traffic nor be reached through a tap. `/metrics`, `/livez` and `/readyz` answer
 //! anyone who can connect; the page and `/api` ask for the token where one is set, and for a `Host`
-//! that is an address, `localhost` or on the allow-list, against DNS rebinding. Nothing changes state.
+//! that is an address, `localhost` or on the allow-list, against DNS rebinding. What could change
+//! anything is taken from our own page or from programs, never from another site.
 
+mod api;
 mod page;
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -13,8 +15,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
-use axum::http::{HeaderName, StatusCode};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN};
+use axum::http::{HeaderName, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -24,8 +26,13 @@ use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use api::Problem;
+
+use crate::bucket::Bucket;
 use crate::config::Admin;
+use crate::ingest::Progress;
 use crate::metrics::Metrics;
+use crate::store::Store;
 
 /// Admin connections served at once.
 const CONNECTIONS_MAX: usize = 64;
@@ -42,6 +49,19 @@ struct Desk {
     settings: Arc<Admin>,
     metrics: Metrics,
     ready: Ready,
+    view: Option<View>,
+    turns: api::Turns,
+}
+
+/// What the page and the API read; without it they show this process alone.
+#[derive(Clone)]
+pub struct View {
+    /// The index.
+    pub store: Store,
+    /// Where the whole records are.
+    pub bucket: Arc<dyn Bucket>,
+    /// How far the index is.
+    pub progress: Progress,
 }
 
 /// Whether traffic can be taken: the taps are bound and shutdown has not begun.
@@ -73,7 +93,21 @@ impl Console {
             Ok(socket)
         };
         let socket = bind().map_err(|source| ConsoleError { address, source })?;
-        Ok(Self { socket, desk: Desk { settings: Arc::new(settings.clone()), metrics, ready } })
+        Ok(Self {
+            socket,
+            desk: Desk {
+                settings: Arc::new(settings.clone()),
+                metrics,
+                ready,
+                view: None,
+                turns: api::Turns::default(),
+            },
+        })
+    }
+
+    /// Shows what an index holds.
+    pub fn show(&mut self, view: View) {
+        self.desk.view = Some(view);
     }
 
     /// The address bound.
@@ -114,6 +148,7 @@ impl Console {
 fn routes(desk: Desk) -> Router {
     let guarded = Router::new()
         .route("/", get(overview))
+        .merge(api::routes())
         .route_layer(middleware::from_fn_with_state(desk.clone(), admit));
     let open = Router::new()
         .route("/metrics", get(metrics))
@@ -146,20 +181,23 @@ async fn style() -> Response {
         .into_response()
 }
 
-async fn not_found() -> Response {
-    problem(StatusCode::NOT_FOUND, "no such page")
+async fn not_found(uri: Uri) -> Problem {
+    match uri.path().starts_with("/api") {
+        true => api::nowhere(uri).await,
+        false => Problem::new(StatusCode::NOT_FOUND, "no such page"),
+    }
 }
 
 async fn admit(State(desk): State<Desk>, request: Request, next: Next) -> Response {
     let headers = request.headers();
     if !is_host_allowed(&desk.settings, headers) {
-        return problem(StatusCode::MISDIRECTED_REQUEST, "this Host is not on admin.hosts");
+        return refused(StatusCode::MISDIRECTED_REQUEST, "this Host is not on admin.hosts");
     }
     if !is_token_right(&desk.settings, headers) {
-        let mut refused = problem(StatusCode::UNAUTHORIZED, "a bearer token is needed");
-        let challenge = HeaderName::from_static("www-authenticate");
-        refused.headers_mut().insert(challenge, HeaderValue::from_static("Bearer"));
-        return refused;
+        return refused(StatusCode::UNAUTHORIZED, "a bearer token is needed");
+    }
+    if !is_from_here(request.method(), headers) {
+        return refused(StatusCode::FORBIDDEN, "another site may not change anything here");
     }
     next.run(request).await
 }
@@ -170,6 +208,21 @@ fn is_host_allowed(settings: &Admin, headers: &HeaderMap) -> bool {
     let name = name.unwrap_or_else(|| host.split(':').next().unwrap_or_default());
     let listed = settings.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(name));
     listed || name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+/// Whether a request that may change something comes from our own page, or from no page at all.
+fn is_from_here(method: &Method, headers: &HeaderMap) -> bool {
+    if method.is_safe() {
+        return true;
+    }
+    let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let site = text(HeaderName::from_static("sec-fetch-site"));
+    let own = text(HOST).unwrap_or_default();
+    let origin = text(ORIGIN).is_none_or(|origin| {
+        let place = origin.strip_prefix("http://").or(origin.strip_prefix("https://"));
+        place.is_some_and(|place| place.eq_ignore_ascii_case(own))
+    });
+    origin && site.is_none_or(|site| matches!(site, "same-origin" | "none"))
 }
 
 fn is_token_right(settings: &Admin, headers: &HeaderMap) -> bool {
@@ -184,11 +237,8 @@ fn equals_in_constant_time(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
 }
 
-fn problem(status: StatusCode, title: &str) -> Response {
-    let body =
-        serde_json::json!({"type": "about:blank", "title": title, "status": status.as_u16()});
-    let json = HeaderValue::from_static("application/problem+json");
-    (status, [(CONTENT_TYPE, json)], body.to_string()).into_response()
+fn refused(status: StatusCode, why: &str) -> Response {
+    Problem::new(status, why).into_response()
 }
 
 /// What every answer carries: no scripts from elsewhere, no frames, no guessing of types.
@@ -236,6 +286,27 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(is_host_allowed(&admin(), &headers(HOST, host)), allowed, "{host}");
+        }
+    }
+
+    #[test]
+    fn only_our_own_page_and_programs_may_change_anything() {
+        let request = |pairs: &[(&'static str, &str)]| -> HeaderMap {
+            let pair = |(name, value): &(&'static str, &str)| {
+                (HeaderName::from_static(name), value.parse().expect("a header"))
+            };
+            pairs.iter().map(pair).collect()
+        };
+        for (headers, allowed) in [
+            (request(&[("host", "a:1")]), true),
+            (request(&[("host", "a:1"), ("origin", "http://a:1")]), true),
+            (request(&[("host", "a:1"), ("origin", "http://a:2")]), false),
+            (request(&[("host", "a:1"), ("origin", "null")]), false),
+            (request(&[("host", "a:1"), ("sec-fetch-site", "cross-site")]), false),
+            (request(&[("host", "a:1"), ("sec-fetch-site", "same-origin")]), true),
+        ] {
+            assert_eq!(is_from_here(&Method::POST, &headers), allowed, "{headers:?}");
+            assert!(is_from_here(&Method::GET, &headers));
         }
     }
 

@@ -85,7 +85,8 @@ pub(super) fn fill(
     }
 }
 
-fn any_invalid(columns: &config::Columns) -> bool {
+/// True where a column is no valid JSONPath.
+pub(super) fn any_invalid(columns: &config::Columns) -> bool {
     let all = [
         &columns.question,
         &columns.answer,

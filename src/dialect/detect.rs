@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 use serde_json::Value;
 
 use super::side::Side;
@@ -166,6 +166,9 @@ fn is_chat(said: &Value) -> bool {
     !messages.is_empty() && messages.iter().all(|m| m.get("role").is_some_and(Value::is_string))
 }
 
+/// Azure's own way to bear a key.
+const API_KEY: HeaderName = HeaderName::from_static("api-key");
+
 /// Hosts whose provider has a name in the semantic conventions (`gen_ai.provider.name`).
 const PROVIDERS: &[(&str, &str)] = &[
     ("openai.azure.com", "azure.ai.openai"),
@@ -196,8 +199,8 @@ pub(super) fn provider(dialect: Dialect, exchange: &Exchange, tap: &Tap) -> Opti
         Dialect::Anthropic => "anthropic",
         Dialect::Promptflow | Dialect::Generic => return None,
     };
-    let host = tap.upstream.host.trim_end_matches('.').to_ascii_lowercase();
-    let by_host = PROVIDERS.iter().find(|(domain, _)| under(&host, domain)).map(|(_, name)| *name);
+    let host = tap.upstream.host.trim_end_matches('.');
+    let by_host = PROVIDERS.iter().find(|(domain, _)| under(host, domain)).map(|(_, name)| *name);
     let azure = dialect == Dialect::Openai && speaks_azure(exchange, tap);
     Some(match (by_host, azure) {
         (Some("openai") | None, true) => "azure.ai.openai",
@@ -206,15 +209,18 @@ pub(super) fn provider(dialect: Dialect, exchange: &Exchange, tap: &Tap) -> Opti
     })
 }
 
+/// True where `host` is `domain` or below it, in any case.
 fn under(host: &str, domain: &str) -> bool {
-    host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    let Some(at) = host.len().checked_sub(domain.len()) else { return false };
+    let (below, end) = host.as_bytes().split_at(at);
+    end.eq_ignore_ascii_case(domain.as_bytes()) && (below.is_empty() || below.ends_with(b"."))
 }
 
 fn speaks_azure(exchange: &Exchange, tap: &Tap) -> bool {
     let path = full_path(exchange, tap);
     path.contains("/openai/deployments/")
         || path.contains("/openai/v1/")
-        || exchange.request_headers.contains_key("api-key")
+        || exchange.request_headers.contains_key(API_KEY)
 }
 
 #[cfg(test)]

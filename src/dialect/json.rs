@@ -1,10 +1,7 @@
 //! JSON from strangers: bounded in depth and number of values, and still of use when bytes are missing.
 
-use std::fmt;
-
 use memchr::memchr2;
 use memchr::memmem;
-use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::Fault;
@@ -30,18 +27,6 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Value, Fault> {
         let mended = without_lone_surrogates(bytes).ok_or(Fault::Json)?;
         serde_json::from_slice(&mended).map_err(|_| Fault::Json)
     })
-}
-
-/// As [`parse`], without building the members of the outermost object that `left_out` names.
-pub(super) fn parse_without(bytes: &[u8], left_out: &[&str]) -> Result<Value, Fault> {
-    let within = !left_out.is_empty() && bytes.first() == Some(&b'{') && within_limits(bytes);
-    let text = within.then(|| std::str::from_utf8(bytes).ok()).flatten();
-    let read = text.and_then(|text| {
-        let mut reader = serde_json::Deserializer::from_str(text);
-        let read = reader.deserialize_map(Without(left_out)).ok()?;
-        reader.end().is_ok().then_some(read)
-    });
-    read.map_or_else(|| parse(bytes), Ok)
 }
 
 /// What can be known of a JSON text whose end is missing: the members and elements that are whole,
@@ -101,30 +86,8 @@ pub(super) fn items<'a>(value: &'a Value, key: &str) -> &'a [Value] {
     value.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// Reads an object, passing over the members that are named.
-struct Without<'a>(&'a [&'a str]);
-
-impl<'de> Visitor<'de> for Without<'_> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut members = Map::new();
-        while let Some(key) = map.next_key::<String>()? {
-            if self.0.contains(&key.as_str()) {
-                map.next_value::<IgnoredAny>()?;
-            } else {
-                members.insert(key, map.next_value()?);
-            }
-        }
-        Ok(Value::Object(members))
-    }
-}
-
-fn within_limits(bytes: &[u8]) -> bool {
+/// True where neither [`DEPTH_MAX`] nor [`NODES_MAX`] is passed.
+pub(super) fn within_limits(bytes: &[u8]) -> bool {
     let (mut depth, mut nodes, mut at) = (0usize, 1usize, 0usize);
     while at < bytes.len() {
         match bytes[at] {

@@ -21,6 +21,7 @@ pub mod decode;
 mod detect;
 mod fault;
 mod feedback;
+mod figures;
 mod fold;
 mod generic;
 pub mod json;
@@ -51,38 +52,25 @@ pub fn model_status(exchange: &Exchange) -> Option<u16> {
 
 /// Understands one exchange of `tap`, as far as it can be understood.
 pub fn read(exchange: &Exchange, tap: &Tap) -> Reading {
-    read_without(exchange, tap, detect::at_a_glance(exchange, tap), &[])
+    read_whole(exchange, tap, detect::at_a_glance(exchange, tap))
 }
 
 /// As [`read`], for an exchange of which no text will be kept: names, figures and faults are the
 /// same, and so is what is to be counted where the upstream did not report it all.
 pub fn read_figures(exchange: &Exchange, tap: &Tap) -> Reading {
     let glance = detect::at_a_glance(exchange, tap);
-    let left_out = match glance {
-        Glance::Known(_, operation) => texts_of_request(operation),
-        _ => &[],
+    let figures = match glance {
+        Glance::Known(dialect, operation) => figures::read(exchange, tap, dialect, operation),
+        _ => None,
     };
-    let reading = read_without(exchange, tap, glance, left_out);
-    let reported = reading.usage.input.is_some() && reading.usage.output.is_some();
-    let cut = reading.countable.as_ref().is_some_and(|countable| countable.output_truncated);
-    if left_out.is_empty() || (reported && !cut) { reading } else { read(exchange, tap) }
+    figures.unwrap_or_else(|| read_whole(exchange, tap, glance))
 }
 
-/// The outermost members of a request's body that hold its texts, most of its bytes, and no names.
-fn texts_of_request(operation: Operation) -> &'static [&'static str] {
-    match operation {
-        Operation::Chat | Operation::Messages => &["messages", "tools", "functions", "system"],
-        Operation::TextCompletion => &["prompt"],
-        Operation::Responses => &["input", "instructions", "tools"],
-        _ => &[],
-    }
-}
-
-fn read_without(exchange: &Exchange, tap: &Tap, glance: Glance, left_out: &[&str]) -> Reading {
+fn read_whole(exchange: &Exchange, tap: &Tap, glance: Glance) -> Reading {
     if let Glance::Other(dialect) = glance {
         return metadata(Reading::new(dialect, Operation::Other), exchange, tap);
     }
-    let request = Side::of_request(&exchange.request, &exchange.request_headers, left_out);
+    let request = Side::of_request(&exchange.request, &exchange.request_headers);
     let response = Side::of_response(&exchange.response, &exchange.response_headers);
     let (dialect, operation) = match glance {
         Glance::Known(dialect, operation) => (dialect, operation),

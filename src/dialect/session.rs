@@ -4,19 +4,20 @@
 //! `conversation_id` (a flow's inputs), `conversation` or `conversation.id` (OpenAI's responses),
 //! `metadata.session_id`, `metadata.conversation_id`.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use serde_json::Value;
 
 use super::json;
 
-const HEADERS: &[&str] = &["x-session-id", "session-id"];
+const HEADERS: [HeaderName; 2] =
+    [HeaderName::from_static("x-session-id"), HeaderName::from_static("session-id")];
 const MEMBERS: &[&str] = &["session_id", "conversation_id", "conversation"];
 const INNER_MEMBERS: &[(&str, &str)] =
     &[("conversation", "id"), ("metadata", "session_id"), ("metadata", "conversation_id")];
 
 /// The session that the headers name.
 pub(super) fn in_headers(headers: &HeaderMap) -> Option<String> {
-    let values = HEADERS.iter().filter_map(|name| headers.get(*name));
+    let values = HEADERS.into_iter().filter_map(|name| headers.get(name));
     values.filter_map(|value| value.to_str().ok()).find_map(json::short)
 }
 

@@ -39,28 +39,19 @@ enum Content {
 }
 
 impl<'a> Side<'a> {
-    /// Reads a request's body, but for the outermost members that `left_out` names.
-    pub(super) fn of_request(
-        body: &'a CapturedBody,
-        headers: &HeaderMap,
-        left_out: &[&str],
-    ) -> Self {
-        Self::read(body, headers, false, left_out)
+    /// Reads a request's body.
+    pub(super) fn of_request(body: &'a CapturedBody, headers: &HeaderMap) -> Self {
+        Self::read(body, headers, false)
     }
 
     /// Reads a response's body, which may be a stream of events.
     pub(super) fn of_response(body: &'a CapturedBody, headers: &HeaderMap) -> Self {
-        Self::read(body, headers, true, &[])
+        Self::read(body, headers, true)
     }
 
-    fn read(
-        body: &'a CapturedBody,
-        headers: &HeaderMap,
-        may_stream: bool,
-        left_out: &[&str],
-    ) -> Self {
+    fn read(body: &'a CapturedBody, headers: &HeaderMap, may_stream: bool) -> Self {
         let decoded = decode::decode(body, headers);
-        let media = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let media = media(headers);
         let (content, fault) = if decoded.head.is_empty() && decoded.tail.is_empty() {
             let lost = (body.bytes > 0 && decoded.missing).then_some(Fault::Truncated);
             let stream = may_stream && is_event_stream(media) && body.bytes == 0;
@@ -68,7 +59,7 @@ impl<'a> Side<'a> {
         } else if may_stream && streams(media, &decoded.head) {
             (Content::Events, body.truncated().then_some(Fault::Truncated))
         } else {
-            json_or_plain(media, &decoded, left_out)
+            json_or_plain(media, &decoded)
         };
         Self { fault: decoded.fault.or(fault), decoded, content, bytes: body.bytes }
     }
@@ -145,6 +136,11 @@ impl<'a> Side<'a> {
     }
 }
 
+/// The media type that the headers name; empty where they name none.
+pub(super) fn media(headers: &HeaderMap) -> &str {
+    headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("")
+}
+
 /// True for `text/event-stream`, whatever its parameters.
 pub(super) fn is_event_stream(media: &str) -> bool {
     let essence = media.split(';').next().unwrap_or("").trim();
@@ -157,7 +153,7 @@ fn is_json(media: &str) -> bool {
 }
 
 /// By what it is labelled as, unless the first byte speaks against it.
-fn streams(media: &str, head: &[u8]) -> bool {
+pub(super) fn streams(media: &str, head: &[u8]) -> bool {
     let begins = first_byte(head);
     if is_event_stream(media) {
         return !matches!(begins, Some(b'{' | b'[' | b'"'));
@@ -170,18 +166,14 @@ fn first_byte(bytes: &[u8]) -> Option<u8> {
     bytes.iter().copied().find(|byte| !byte.is_ascii_whitespace())
 }
 
-fn json_or_plain(
-    media: &str,
-    decoded: &Decoded<'_>,
-    left_out: &[&str],
-) -> (Content, Option<Fault>) {
+fn json_or_plain(media: &str, decoded: &Decoded<'_>) -> (Content, Option<Fault>) {
     let begun = matches!(first_byte(&decoded.head), Some(b'{' | b'[' | b'"'));
     if !begun && !is_json(media) {
         return (Content::Plain, None);
     }
     // With a hole behind it the head is no whole text, even if it could be read as one.
     let whole = decoded.tail.is_empty();
-    match json::parse_without(&decoded.head, left_out) {
+    match json::parse(&decoded.head) {
         Ok(value) if whole => (Content::Json(value), None),
         Ok(_) => (Content::Plain, Some(Fault::Truncated)),
         Err(_) if decoded.missing => match json::salvage(&decoded.head) {

@@ -27,33 +27,33 @@ impl Tally {
     /// Takes an OpenAI `usage` object: of chat, completions and embeddings (`prompt_tokens`,
     /// `completion_tokens`) or of responses (`input_tokens`, `output_tokens`).
     pub(super) fn take_openai(&mut self, usage: &Value) {
-        let either = |old: &str, new: &str| figure(usage, old).or(figure(usage, new));
-        let detail = |old: &str, new: &str, key: &str| {
-            [old, new].iter().find_map(|details| figure(usage.get(details)?, key))
-        };
+        self.take_openai_report(&Report::of(usage));
+    }
+
+    /// See [`Self::take_openai`].
+    pub(super) fn take_openai_report(&mut self, usage: &Report) {
         self.merge(Self {
-            input: either("prompt_tokens", "input_tokens"),
-            output: either("completion_tokens", "output_tokens"),
-            total: figure(usage, "total_tokens"),
-            cached: detail("prompt_tokens_details", "input_tokens_details", "cached_tokens"),
-            reasoning: detail(
-                "completion_tokens_details",
-                "output_tokens_details",
-                "reasoning_tokens",
-            ),
+            input: usage.prompt.or(usage.input),
+            output: usage.completion.or(usage.output),
+            total: usage.total,
+            cached: usage.prompt_cached.or(usage.input_cached),
+            reasoning: usage.completion_reasoning.or(usage.output_reasoning),
             input_besides: None,
         });
     }
 
     /// Takes an Anthropic `usage` object, whose `input_tokens` leave out what the cache held.
     pub(super) fn take_anthropic(&mut self, usage: &Value) {
-        let read = figure(usage, "cache_read_input_tokens");
-        let written = figure(usage, "cache_creation_input_tokens");
+        self.take_anthropic_report(&Report::of(usage));
+    }
+
+    /// See [`Self::take_anthropic`].
+    pub(super) fn take_anthropic_report(&mut self, usage: &Report) {
         self.merge(Self {
-            input: figure(usage, "input_tokens"),
-            input_besides: sum(read, written),
-            output: figure(usage, "output_tokens"),
-            cached: read,
+            input: usage.input,
+            input_besides: sum(usage.cache_read, usage.cache_written),
+            output: usage.output,
+            cached: usage.cache_read,
             ..Self::default()
         });
     }
@@ -97,12 +97,51 @@ impl Tally {
     }
 }
 
+/// The figures of one `usage` object, in whatever words.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Report {
+    pub(super) prompt: Option<u64>,
+    pub(super) completion: Option<u64>,
+    pub(super) input: Option<u64>,
+    pub(super) output: Option<u64>,
+    pub(super) total: Option<u64>,
+    pub(super) prompt_cached: Option<u64>,
+    pub(super) input_cached: Option<u64>,
+    pub(super) completion_reasoning: Option<u64>,
+    pub(super) output_reasoning: Option<u64>,
+    pub(super) cache_read: Option<u64>,
+    pub(super) cache_written: Option<u64>,
+}
+
+impl Report {
+    fn of(usage: &Value) -> Self {
+        let count = |key: &str| figure(usage.get(key)?);
+        let detail = |details: &str, key: &str| figure(usage.get(details)?.get(key)?);
+        Self {
+            prompt: count("prompt_tokens"),
+            completion: count("completion_tokens"),
+            input: count("input_tokens"),
+            output: count("output_tokens"),
+            total: count("total_tokens"),
+            prompt_cached: detail("prompt_tokens_details", "cached_tokens"),
+            input_cached: detail("input_tokens_details", "cached_tokens"),
+            completion_reasoning: detail("completion_tokens_details", "reasoning_tokens"),
+            output_reasoning: detail("output_tokens_details", "reasoning_tokens"),
+            cache_read: count("cache_read_input_tokens"),
+            cache_written: count("cache_creation_input_tokens"),
+        }
+    }
+}
+
+fn figure(number: &Value) -> Option<u64> {
+    count_of(number.as_u64(), number.as_f64())
+}
+
 /// A count of tokens: a whole number, not negative, not absurd; anything else is unknown.
-fn figure(object: &Value, key: &str) -> Option<u64> {
-    let number = object.get(key)?;
-    let whole =
+pub(super) fn count_of(whole: Option<u64>, float: Option<f64>) -> Option<u64> {
+    let of_float =
         |float: f64| (float.fract() == 0.0 && (0.0..1e12).contains(&float)).then_some(float as u64);
-    number.as_u64().or_else(|| number.as_f64().and_then(whole)).filter(|count| *count <= TOKENS_MAX)
+    whole.or_else(|| float.and_then(of_float)).filter(|count| *count <= TOKENS_MAX)
 }
 
 fn sum(a: Option<u64>, b: Option<u64>) -> Option<u64> {

@@ -40,6 +40,24 @@ impl ExchangeId {
         Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
+    /// The 26 characters that [`fmt::Display`] writes.
+    fn text<'t>(&self, into: &'t mut [u8; 26]) -> &'t str {
+        for (i, byte) in into.iter_mut().rev().enumerate() {
+            *byte = CROCKFORD[((self.0 >> (5 * i)) & 31) as usize];
+        }
+        std::str::from_utf8(into).unwrap_or_default()
+    }
+
+    /// The id as big-endian bytes: they sort as the text does.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    /// The id of these bytes.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
+    }
+
     /// The same 128 bits in the form of a UUID, for headers whose readers expect one.
     pub fn as_uuid(&self) -> String {
         let mut text = String::with_capacity(36);
@@ -59,9 +77,7 @@ const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 impl fmt::Display for ExchangeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text: String =
-            (0..26).rev().map(|i| CROCKFORD[((self.0 >> (5 * i)) & 31) as usize] as char).collect();
-        f.write_str(&text)
+        f.write_str(self.text(&mut [0; 26]))
     }
 }
 
@@ -80,7 +96,7 @@ impl<'de> Deserialize<'de> for ExchangeId {
 
 impl Serialize for ExchangeId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(self.text(&mut [0; 26]))
     }
 }
 

@@ -45,7 +45,7 @@ labelled! {
 }
 
 /// The names that a request and its response gave the model.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct ModelNames {
     /// As asked for.
     pub request: Option<String>,

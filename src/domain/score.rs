@@ -23,10 +23,10 @@ labelled! {
         Fluency = "fluency",
         /// Does it mean what the ground truth means?
         Similarity = "similarity",
-        /// A criterion of the user's own; `name` says which.
-        Custom = "custom",
         /// What a user said of it.
         UserFeedback = "user_feedback",
+        /// A criterion of the user's own; `name` says which.
+        Custom = "custom",
         /// Computed: the words shared with the ground truth, as the F1 of SQuAD.
         F1 = "f1",
         /// Computed: BLEU-4 against the ground truth.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_util::stream::{self, Stream, StreamExt};
 use http::HeaderValue;
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::bucket::Bucket;
@@ -58,6 +58,8 @@ pub struct Outlets {
     pub bucket: Arc<dyn Bucket>,
     /// Who tells of new objects; without it the evaluator looks for itself.
     pub inbox: Option<Inbox>,
+    /// Woken when scores are stored, for whoever reads them.
+    pub stored: Arc<Notify>,
     /// Counters.
     pub metrics: Metrics,
 }
@@ -68,6 +70,7 @@ pub struct Evaluator {
     grader: Grader,
     sampler: Sampler,
     board: Board,
+    stored: Arc<Notify>,
     metrics: Metrics,
     parts_max: usize,
 }
@@ -80,7 +83,7 @@ pub fn from_bucket(
     outlets: Outlets,
 ) -> Result<Option<Evaluator>, JudgeFault> {
     let Some(settings) = &config.evaluate else { return Ok(None) };
-    let Outlets { bucket, inbox, metrics } = outlets;
+    let Outlets { bucket, inbox, stored, metrics } = outlets;
     let rubrics = panel::rubrics(settings);
     let tokens = config.judge.as_ref().and_then(|judge| judge.tokens_per_day);
     metrics.evaluator_opened(rubrics.iter().map(panel::Rubric::label), tokens);
@@ -108,7 +111,7 @@ pub fn from_bucket(
     let grader = Grader { bench, measures, instance, rate, metrics: metrics.clone() };
     let board = Board::new(settings, inbox, metrics.clone());
     let sampler = part::drawer(rate, config.sample.key.as_ref());
-    Ok(Some(Evaluator { bucket, grader, sampler, board, metrics, parts_max }))
+    Ok(Some(Evaluator { bucket, grader, sampler, board, stored, metrics, parts_max }))
 }
 
 impl Evaluator {

@@ -139,6 +139,7 @@ impl Evaluator {
         if !stored {
             return;
         }
+        self.stored.notify_one();
         scores.iter().for_each(|score| self.metrics.judged(score));
         self.metrics.evaluated(drawn.len() as u64);
         self.metrics.not_drawn(passed as u64);

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use foldhash::fast::RandomState;
 use prometheus::{Histogram, IntCounter, Result};
 
 use super::families as f;
@@ -30,7 +31,7 @@ pub(super) struct Exchanges {
     pub(super) models: Learned,
     pub(super) deployments: Learned,
     overflow: IntCounter,
-    known: Mutex<HashMap<Labels, Arc<Handles>>>,
+    known: Mutex<HashMap<Labels, Arc<Handles>, RandomState>>,
 }
 
 struct Families {

@@ -217,6 +217,31 @@ families! {
         "Harmless but for the delay; with a queue configured, look whether it can be reached.";
 }
 
+// The index of the bucket.
+families! {
+    INGEST_OBJECTS[1] = "flowtap_ingest_objects_total", COUNT, ["dataset"],
+        "Objects of the bucket that were read into the store.",
+        "No growth while the bucket grows: read flowtap_ingest_failures_total.";
+    INGEST_ROWS[1] = "flowtap_ingest_rows_total", COUNT, ["dataset"],
+        "Lines that were new to the store.",
+        "Its rate is how fast an index is made anew.";
+    INGEST_QUARANTINED[2] = "flowtap_ingest_quarantined_total", COUNT, ["dataset", "reason"],
+        "Lines and whole objects of the bucket that could not be understood; the rest was read.",
+        "The API's health names them: damaged in the bucket, or written by something else.";
+    INGEST_FAILURES[1] = "flowtap_ingest_failures_total", COUNT, ["kind"],
+        "Looks through the bucket that failed; each is tried again.",
+        "Refused access needs the right to list and read; database is the store's own disk.";
+    INGEST_BEHIND[0] = "flowtap_ingest_behind_seconds", SECONDS, [],
+        "Age of the last look after which the store had all that the bucket had.",
+        "Growing: the bucket cannot be read, or more comes than is read.";
+    STORE_BYTES[0] = "flowtap_store_bytes", BYTES, [],
+        "Bytes that the index takes on the disk.",
+        "Near store.retention.bytes_max the oldest hours are forgotten.";
+    STORE_READS[1] = "flowtap_store_reads_total", COUNT, ["result"],
+        "Questions of the page and the API to the store, by what came of them.",
+        "late: shorter windows, or fewer readers at once; failed: the log says why.";
+}
+
 // The process.
 families! {
     BUILD_INFO[1] = "flowtap_build_info", COUNT, ["version"],

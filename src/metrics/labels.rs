@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use foldhash::fast::RandomState;
 use pingora_limits::estimator::Estimator;
 use prometheus::IntCounter;
 
@@ -27,7 +28,7 @@ const SKETCH_SLOTS: usize = 4096;
 
 /// The names learnt so far, at most `names_max`.
 pub(super) struct Learned {
-    names: RwLock<HashSet<Arc<str>>>,
+    names: RwLock<HashSet<Arc<str>, RandomState>>,
     names_max: usize,
     allowed: fn(u8) -> bool,
     uses: Estimator,

@@ -13,6 +13,7 @@ use crate::domain::{Call, Outcome, Summary};
 mod evaluate;
 mod exchange;
 mod families;
+mod index;
 mod keeping;
 mod labels;
 mod process;
@@ -21,6 +22,7 @@ mod traffic;
 
 use evaluate::Evaluation;
 use exchange::Exchanges;
+use index::Index;
 use keeping::Keeping;
 use process::Process;
 use registry::Registrar;
@@ -41,6 +43,7 @@ struct Inner {
     traffic: Traffic,
     keeping: Keeping,
     evaluation: Evaluation,
+    index: Index,
     process: Process,
     build_info: registry::Gauges<1>,
 }
@@ -123,7 +126,7 @@ impl Metrics {
         prometheus::TEXT_FORMAT
     }
 
-    /// The values of a family of counters, summed by one of its labels.
+    /// The values of a family of counters or gauges, summed by one of its labels.
     pub fn sums(&self, family: &str, label: &str) -> BTreeMap<String, f64> {
         let families = self.inner.registrar.registry.gather();
         let series = families.iter().filter(|found| found.name() == family);
@@ -131,9 +134,22 @@ impl Metrics {
         for metric in series.flat_map(|found| found.get_metric()) {
             let value = metric.get_label().iter().find(|pair| pair.name() == label);
             let value = value.map_or("", |pair| pair.value());
-            *sums.entry(value.to_owned()).or_default() += metric.get_counter().get_value();
+            let figure = metric.get_counter().get_value() + metric.get_gauge().get_value();
+            *sums.entry(value.to_owned()).or_default() += figure;
         }
         sums
+    }
+
+    /// The mean of all values of a family of histograms; `None` before the first.
+    pub fn mean(&self, family: &str) -> Option<f64> {
+        let families = self.inner.registrar.registry.gather();
+        let series = families.iter().filter(|found| found.name() == family);
+        let (mut sum, mut count) = (0.0, 0);
+        for metric in series.flat_map(|found| found.get_metric()) {
+            sum += metric.get_histogram().get_sample_sum();
+            count += metric.get_histogram().get_sample_count();
+        }
+        (count > 0).then(|| sum / count as f64)
     }
 
     /// Every family that is registered, in the order of docs/METRICS.md.
@@ -157,6 +173,7 @@ impl Inner {
             traffic: Traffic::register(reg)?,
             keeping: Keeping::register(reg)?,
             evaluation: Evaluation::register(reg)?,
+            index: Index::register(reg)?,
             process: Process::register(reg)?,
             build_info: reg.gauges(&families::BUILD_INFO)?,
             registrar,

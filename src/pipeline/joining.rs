@@ -59,7 +59,7 @@ pub(super) struct Parking {
 }
 
 struct Parked {
-    understood: Understood,
+    understood: Box<Understood>,
     claim: Claim,
     due: Instant,
 }
@@ -78,9 +78,9 @@ impl Pipeline {
     /// flow it waits for its calls, and it is counted or settled.
     pub(super) fn route(
         &self,
-        mut understood: Understood,
+        mut understood: Box<Understood>,
         parking: &mut Parking,
-        to_count: &SyncSender<Understood>,
+        to_count: &SyncSender<Box<Understood>>,
     ) {
         let Some(joining) = &self.joining else { return self.finish(understood, to_count) };
         let now = Instant::now();
@@ -114,7 +114,7 @@ impl Pipeline {
         &self,
         parking: &mut Parking,
         now: Instant,
-        to_count: &SyncSender<Understood>,
+        to_count: &SyncSender<Box<Understood>>,
     ) {
         let Some(joining) = &self.joining else { return };
         let counted = |parked: &mut Parked| {
@@ -142,7 +142,7 @@ impl Pipeline {
     }
 
     /// No exchange comes any more: flows wait only for calls that are being counted.
-    pub(super) fn release_all(&self, mut parking: Parking, to_count: &SyncSender<Understood>) {
+    pub(super) fn release_all(&self, mut parking: Parking, to_count: &SyncSender<Box<Understood>>) {
         let Some(joining) = &self.joining else { return };
         parking.lingering.extend(std::mem::take(&mut parking.flows));
         let deadline = Instant::now() + COUNTING_WITHIN;
@@ -203,7 +203,12 @@ impl Pipeline {
         }
     }
 
-    fn take_calls(&self, joining: &Joining, parked: Parked, to_count: &SyncSender<Understood>) {
+    fn take_calls(
+        &self,
+        joining: &Joining,
+        parked: Parked,
+        to_count: &SyncSender<Box<Understood>>,
+    ) {
         let Parked { mut understood, claim, .. } = parked;
         let taken = joining.join().take(&claim);
         let own = understood.reading.usage;

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use foldhash::fast::RandomState;
+
 use crate::config::{self, Config};
 use crate::domain::{
     Call, DropReason, DropStage, Exchange, MemoryBudget, Operation, Reading, Reservation, Row,
@@ -59,7 +61,7 @@ pub struct Outlets {
 
 /// The pipeline's shared state; its threads each hold it.
 pub struct Pipeline {
-    taps: HashMap<Arc<str>, config::Tap>,
+    taps: HashMap<Arc<str>, config::Tap, RandomState>,
     instance: Arc<str>,
     redactor: Redactor,
     sampler: Sampler,
@@ -111,7 +113,7 @@ impl Pipeline {
         drain.thread("pipeline", move || pipeline.read_all(&outtake, &to_count))
     }
 
-    fn read_all(&self, outtake: &Outtake, to_count: &SyncSender<Understood>) {
+    fn read_all(&self, outtake: &Outtake, to_count: &SyncSender<Box<Understood>>) {
         let mut batch = Vec::new();
         let (mut parking, mut rolled_up) = (Parking::default(), Instant::now());
         let mut feedbacks = Feedbacks::new(&self.feedback);
@@ -138,7 +140,7 @@ impl Pipeline {
     }
 
     /// Enters an exchange in the books and understands it; `None` where that panicked.
-    fn read(&self, exchange: Box<Exchange>) -> Option<Understood> {
+    fn read(&self, exchange: Box<Exchange>) -> Option<Box<Understood>> {
         let hour = Hour::of(exchange.time);
         self.outlets.ledger.seen(hour, 1);
         let basics =
@@ -156,7 +158,7 @@ impl Pipeline {
     }
 
     /// Settles an exchange of which all is known that will be, counting its tokens before if need be.
-    fn finish(&self, mut understood: Understood, to_count: &SyncSender<Understood>) {
+    fn finish(&self, mut understood: Box<Understood>, to_count: &SyncSender<Box<Understood>>) {
         let hour = Hour::of(understood.exchange.time);
         if !needs_counting(&understood) {
             return self.settle(understood);
@@ -174,19 +176,20 @@ impl Pipeline {
         }
     }
 
-    fn understand(&self, exchange: Box<Exchange>) -> Understood {
+    fn understand(&self, exchange: Box<Exchange>) -> Box<Understood> {
         #[cfg(feature = "failpoints")]
         crate::capture::failpoint::hit("pipeline");
         let reading = match self.taps.get(&exchange.tap) {
-            Some(tap) if self.passes_over(&exchange) => dialect::read_figures(&exchange, tap),
-            Some(tap) => dialect::read(&exchange, tap),
+            Some(tap) if self.keeps_surely(&exchange) => dialect::read(&exchange, tap),
+            Some(tap) => dialect::read_figures(&exchange, tap),
             None => Reading::new(crate::domain::Dialect::Generic, crate::domain::Operation::Other),
         };
         let held = self.outlets.budget.reservation();
         let is_feedback = reading.operation == Operation::Feedback && is_accepted(&exchange);
         let said = is_feedback.then_some(reading.request_body.as_ref());
         let feedback = said.map(|body| dialect::read_feedback(body, &self.feedback));
-        Understood {
+        // In a box, for it is handed on several times and large.
+        Box::new(Understood {
             exchange,
             reading,
             feedback,
@@ -194,10 +197,10 @@ impl Pipeline {
             ticket: None,
             calls: Vec::new(),
             usage_of_calls: false,
-        }
+        })
     }
 
-    fn count_all(&self, counting: &Receiver<Understood>) {
+    fn count_all(&self, counting: &Receiver<Box<Understood>>) {
         while let Ok(mut understood) = counting.recv() {
             let reading = &mut understood.reading;
             let counted = catch_unwind(AssertUnwindSafe(|| count(reading)));

@@ -4,9 +4,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+
 use super::{Pipeline, Understood};
 use crate::capture::JUDGE_HEADER;
 use crate::config::CaptureMode;
+use crate::dialect;
 use crate::domain::{
     Call, Dataset, DropReason, DropStage, Exchange, Outcome, Reading, Row, Sample, Sampling,
     Summary, semconv,
@@ -15,9 +18,12 @@ use crate::join::Ticket;
 use crate::ledger::Hour;
 use crate::sample::SampleKeys;
 
+/// Names the deployment of an Azure ML endpoint.
+const DEPLOYMENT: HeaderName = HeaderName::from_static("azureml-model-deployment");
+
 impl Pipeline {
     /// Measures, decides and keeps; every exchange ends in exactly one entry of the ledger.
-    pub(super) fn settle(&self, mut understood: Understood) {
+    pub(super) fn settle(&self, mut understood: Box<Understood>) {
         let hour = Hour::of(understood.exchange.time);
         let ticket = understood.ticket.take();
         let row = catch_unwind(AssertUnwindSafe(|| self.sampled_row(understood, ticket.as_ref())));
@@ -38,26 +44,24 @@ impl Pipeline {
 
     fn sampled_row(
         &self,
-        understood: Understood,
+        understood: Box<Understood>,
         ticket: Option<&Ticket>,
     ) -> Option<Result<Row, DropReason>> {
-        let Understood { exchange, reading, held: _held, calls, usage_of_calls, .. } = understood;
-        let summary = self.summarise(&exchange, &reading);
-        let sampling = self.decide(&exchange, reading.session.as_deref(), summary.outcome);
+        let Understood { exchange, mut reading, held: _held, calls, usage_of_calls, .. } =
+            *understood;
+        let outcome = outcome(exchange.outcome, &reading);
+        let sampling = self.decide(&exchange, reading.session.as_deref(), outcome);
+        if sampling.is_some() {
+            reading = self.read_texts(&exchange, reading);
+        }
+        let named = sampling.is_some() || self.outlets.tracer.is_some();
         // Names and paths come from clients and upstreams: they are redacted before any figure bears them.
-        let summary = match (&sampling, &self.outlets.tracer) {
-            (None, None) => self.redactor.summary(for_figures(summary)),
-            _ => self.redactor.summary(summary),
-        };
+        let summary = self.summarise(&exchange, &mut reading, outcome, named);
+        let summary = self.redactor.summary(summary);
         ticket.into_iter().for_each(|ticket| self.hand_to_flow(ticket, &summary, &reading));
         let spenders = if usage_of_calls { calls.as_slice() } else { &[] };
         self.measure(&exchange, &reading, &summary, spenders);
         Some(self.record(&exchange, reading, summary, calls, sampling?))
-    }
-
-    /// Known before anything is understood: no sample will be made of the exchange.
-    pub(super) fn passes_over(&self, exchange: &Exchange) -> bool {
-        self.is_judges(exchange) || self.sampler.passes_over(&self.sample_keys(exchange, None))
     }
 
     /// A call of our own judge: measured as all traffic is, and never kept.
@@ -65,10 +69,33 @@ impl Pipeline {
         exchange.request_headers.get(JUDGE_HEADER).is_some_and(|mark| *mark == self.judge_marker)
     }
 
-    fn summarise(&self, exchange: &Exchange, reading: &Reading) -> Summary {
+    /// Known before anything is understood: a sample will be made of the exchange.
+    pub(super) fn keeps_surely(&self, exchange: &Exchange) -> bool {
+        !self.is_judges(exchange) && self.sampler.keeps_surely(&self.sample_keys(exchange, None))
+    }
+
+    /// The whole of what was read for its figures alone, with the tokens that are known by now.
+    fn read_texts(&self, exchange: &Exchange, reading: Reading) -> Reading {
+        let has_texts = reading.request_body.is_some() || reading.response_body.is_some();
+        match self.taps.get(&exchange.tap).filter(|_| !has_texts) {
+            Some(tap) => Reading { usage: reading.usage, ..dialect::read(exchange, tap) },
+            None => reading,
+        }
+    }
+
+    /// Takes the names out of the reading; `named`: those, too, that no metric and no rollup bears, so
+    /// that nobody has to look for secrets in what nobody asked for.
+    fn summarise(
+        &self,
+        exchange: &Exchange,
+        reading: &mut Reading,
+        outcome: Outcome,
+        named: bool,
+    ) -> Summary {
         let ms = |us: u64| us as f64 / 1000.0;
         let first_token_us =
             reading.first_content_offset.and_then(|at| exchange.response.arrival_us(at));
+        let text = |text: &str| if named { text.to_owned() } else { String::new() };
         Summary {
             id: exchange.id,
             time: exchange.time,
@@ -77,12 +104,12 @@ impl Pipeline {
             instance: Arc::clone(&self.instance),
             dialect: reading.dialect,
             operation: reading.operation,
-            method: exchange.method.to_string(),
-            path: exchange.path.clone(),
+            method: text(exchange.method.as_str()),
+            path: text(&exchange.path),
             status: exchange.status,
-            outcome: outcome(exchange.outcome, reading),
+            outcome,
             fault: exchange.fault,
-            model: reading.model.clone(),
+            model: std::mem::take(&mut reading.model),
             stream: reading.stream,
             latency_ms: ms(exchange.timing.total_us),
             first_byte_ms: exchange.timing.first_byte_us.map(ms),
@@ -90,8 +117,8 @@ impl Pipeline {
             overhead_us: exchange.timing.overhead_us,
             usage: reading.usage,
             provider: reading.provider,
-            finish_reason: reading.finish_reason.clone(),
-            response_id: reading.response_id.clone(),
+            finish_reason: reading.finish_reason.take().filter(|_| named),
+            response_id: reading.response_id.take().filter(|_| named),
         }
     }
 
@@ -104,9 +131,10 @@ impl Pipeline {
         {
             return metrics.deployment_label(&configured);
         }
-        let header = "azureml-model-deployment";
-        let named =
-            exchange.request_headers.get(header).or_else(|| exchange.response_headers.get(header));
+        let named = exchange
+            .request_headers
+            .get(DEPLOYMENT)
+            .or_else(|| exchange.response_headers.get(DEPLOYMENT));
         let named = named.and_then(|value| value.to_str().ok()).unwrap_or("default");
         if named == "default" || exchange.status.is_some_and(|status| (200..300).contains(&status))
         {
@@ -133,7 +161,7 @@ impl Pipeline {
         if exchange.request.truncated() || exchange.response.truncated() {
             metrics.capture_truncated(&summary.tap);
         }
-        self.rollup().record(summary, &metrics.model_label(summary));
+        self.rollup().record(summary, metrics.model_label(summary));
         if let Some(tracer) = &self.outlets.tracer {
             tracer.exchange(summary, &exchange.trace, exchange.request_id.as_deref());
         }
@@ -189,12 +217,6 @@ impl Pipeline {
         let json = serde_json::to_vec(&sample).map_err(|_| DropReason::Corrupt)?;
         Ok(Row { dataset: Dataset::Exchanges, deployment, time, json })
     }
-}
-
-/// Without what no metric and no rollup bears, so that nobody has to look for secrets in it.
-fn for_figures(summary: Summary) -> Summary {
-    let (method, path) = (String::new(), String::new());
-    Summary { method, path, finish_reason: None, response_id: None, ..summary }
 }
 
 /// What the bytes say of an answer that came whole: an error told in mid-stream, after the 200 was sent,

@@ -111,7 +111,7 @@ impl StreamedRequest {
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(chunk) = frame.data_ref() {
-                    self.side.chunk(&self.tap, chunk);
+                    self.side.chunk(&self.tap, chunk, Instant::now().into());
                 }
                 if self.inner.is_end_stream() {
                     self.side.complete();
@@ -224,7 +224,7 @@ impl StreamedResponse {
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(chunk) = frame.data_ref() {
-                    self.observation.response_chunk(chunk);
+                    self.observation.response_chunk(chunk, Instant::now().into());
                 }
                 if self.inner.is_end_stream() {
                     self.end();

@@ -8,11 +8,11 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::body::RequestBody;
+use super::stream::Stream;
 use crate::config::{Upstream, UpstreamHttp2};
 
 /// The fields of a head that hyper takes where it is told nothing; then the table for them stands on
@@ -85,31 +85,47 @@ impl Connector {
 
     /// A fresh connection, within the time for connecting.
     pub async fn connect(&self) -> Result<Sender, ConnectError> {
-        let late = |_| ConnectError::Timeout(self.timeout);
-        tokio::time::timeout(self.timeout, self.connect_untimed()).await.map_err(late)?
+        self.in_time(async {
+            let stream = self.stream().await?;
+            if self.is_http2(&stream) {
+                http2_over(stream).await
+            } else {
+                http1_over(stream, self.headers_max).await
+            }
+        })
+        .await
     }
 
-    async fn connect_untimed(&self) -> Result<Sender, ConnectError> {
+    /// A fresh connection's bytes, within the time for connecting.
+    pub async fn connect_stream(&self) -> Result<Stream, ConnectError> {
+        self.in_time(self.stream()).await
+    }
+
+    async fn in_time<T>(
+        &self,
+        connecting: impl Future<Output = Result<T, ConnectError>>,
+    ) -> Result<T, ConnectError> {
+        let late = |_| ConnectError::Timeout(self.timeout);
+        tokio::time::timeout(self.timeout, connecting).await.map_err(late)?
+    }
+
+    async fn stream(&self) -> Result<Stream, ConnectError> {
         let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
         tcp.set_nodelay(true)?;
-        let Some((connector, name)) = &self.tls else {
-            return match self.http2 {
-                UpstreamHttp2::Always => http2_over(tcp).await,
-                UpstreamHttp2::Auto | UpstreamHttp2::Off => http1_over(tcp, self.headers_max).await,
-            };
-        };
+        let Some((connector, name)) = &self.tls else { return Ok(Stream::Plain(tcp)) };
         let tls = connector.connect(name.clone(), tcp).await?;
-        match tls.get_ref().1.alpn_protocol() {
-            Some(b"h2") => http2_over(tls).await,
-            _ => http1_over(tls, self.headers_max).await,
+        Ok(Stream::Tls(Box::new(tls.into())))
+    }
+
+    fn is_http2(&self, stream: &Stream) -> bool {
+        match stream {
+            Stream::Plain(_) => self.http2 == UpstreamHttp2::Always,
+            Stream::Tls(tls) => tls.get_ref().1.alpn_protocol() == Some(b"h2"),
         }
     }
 }
 
-async fn http1_over(
-    io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    headers_max: usize,
-) -> Result<Sender, ConnectError> {
+async fn http1_over(io: Stream, headers_max: usize) -> Result<Sender, ConnectError> {
     let mut builder = http1::Builder::new();
     builder.preserve_header_case(true).max_buf_size(1024 * 1024);
     if headers_max != HYPER_HEADERS_MAX {
@@ -129,9 +145,7 @@ const HTTP2_STREAM_WINDOW: u32 = 256 * 1024;
 /// them in one burst ended every stream on the connection (measured).
 const HTTP2_CONNECTION_WINDOW: u32 = 1 << 30;
 
-async fn http2_over(
-    io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-) -> Result<Sender, ConnectError> {
+async fn http2_over(io: Stream) -> Result<Sender, ConnectError> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())

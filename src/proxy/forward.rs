@@ -45,12 +45,20 @@ pub async fn forward(passage: &Passage, mut request: Request<Incoming>) -> Respo
 
     let time = Timestamp::now();
     let exchange = ExchangeId::new(time);
-    let id = RequestId::of(&head.headers, exchange);
+    let given = head.headers.get(X_REQUEST_ID).or_else(|| head.headers.get(MS_REQUEST_ID));
+    let id = RequestId::of(given.map(HeaderValue::as_bytes), exchange);
     let incoming = context::Incoming::read(&head.headers);
     let trace = context::begin(incoming);
     let request_id = Some(id.text());
     let beginning = Beginning { id: exchange, time, started, request_id, trace };
-    let mut observation = Observation::begin(&passage.tap, &passage.connection, &head, beginning);
+    let mut observation = Observation::begin(
+        &passage.tap,
+        &passage.connection,
+        &head.method,
+        head.uri.path(),
+        |selection| selection.of_request(&head.headers),
+        beginning,
+    );
     if let Err(refused) = guard::check(&head) {
         passage.tap.metrics.rejected(&passage.tap.name, refused.reason);
         observation.answered_by_us(refused.status, Outcome::ClientError, refused.reason);
@@ -91,7 +99,13 @@ fn asks_upgrade(request: &Request<Incoming>) -> bool {
 }
 
 fn answer_failure(mut observation: Observation, failure: Failure) -> Response<ResponseBody> {
-    let tap = Arc::clone(observation.tap());
+    told(&mut observation, &failure);
+    refuse::answer(failure.status, failure.reason, failure.message)
+}
+
+/// Notes that the client is told of `failure`.
+pub fn told(observation: &mut Observation, failure: &Failure) {
+    let tap = observation.tap();
     tracing::info!(
         tap = &*tap.name,
         upstream = tap.settings.upstream.authority,
@@ -103,7 +117,6 @@ fn answer_failure(mut observation: Observation, failure: Failure) -> Response<Re
     } else {
         observation.answered_by_us(failure.status, failure.outcome, failure.reason);
     }
-    refuse::answer(failure.status, failure.reason, failure.message)
 }
 
 /// Turns the client's head into the one that goes upstream.
@@ -139,7 +152,7 @@ const MS_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-i
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The name that the request goes by.
-enum RequestId {
+pub enum RequestId {
     /// The client's.
     Given(String),
     /// The exchange's id, since the client gave none.
@@ -147,13 +160,18 @@ enum RequestId {
 }
 
 impl RequestId {
-    fn of(headers: &HeaderMap, exchange: ExchangeId) -> Self {
-        let given = headers.get(X_REQUEST_ID).or_else(|| headers.get(MS_REQUEST_ID));
+    /// The name `given`, else one made of `exchange`.
+    pub fn of(given: Option<&[u8]>, exchange: ExchangeId) -> Self {
         match given {
-            Some(given) => {
-                Self::Given(String::from_utf8_lossy(given.as_bytes()).chars().take(128).collect())
-            }
+            Some(given) => Self::Given(String::from_utf8_lossy(given).chars().take(128).collect()),
             None => Self::Minted(exchange.as_uuid()),
+        }
+    }
+
+    /// The name alone.
+    pub fn into_text(self) -> String {
+        match self {
+            Self::Given(id) | Self::Minted(id) => id,
         }
     }
 
@@ -195,7 +213,9 @@ fn reply(
     if !is_framed_safely(&head) {
         return answer_failure(observation, BAD_FRAMING);
     }
-    observation.response_head(&head);
+    observation.response_head(head.status.as_u16(), Instant::now(), |selection| {
+        selection.of_response(&head.headers)
+    });
     settle_framing(&mut head, client.version);
     if client.upgrade_named && client.version < Version::HTTP_2 {
         // Bytes behind a request for another protocol must not be read as a next request.

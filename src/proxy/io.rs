@@ -6,7 +6,6 @@
 //! that [`super::serve`] can send one that names the fault. And since half-closed clients are served
 //! to the end, hyper does not read while it waits for an answer: this looks for a reset meanwhile.
 
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,17 +13,12 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
-/// A client's stream: plain or TLS.
-pub enum ClientStream {
-    /// TCP.
-    Plain(TcpStream),
-    /// TLS over TCP.
-    Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
-}
+use super::stream::Stream;
+use super::timer::Timer;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +58,11 @@ impl ConnectionState {
         Some(self.refused_status.load(Ordering::Relaxed)).filter(|status| *status != 0)
     }
 
+    /// The client does not read.
+    pub fn stall(&self) {
+        self.stalled.store(true, Ordering::Relaxed);
+    }
+
     /// True once the client had not read for longer than the limit.
     pub fn is_stalled(&self) -> bool {
         self.stalled.load(Ordering::Relaxed)
@@ -91,7 +90,9 @@ pub struct ClientLimits {
 
 /// A client's stream under [`ClientLimits`].
 pub struct TimedStream {
-    stream: ClientStream,
+    stream: Stream,
+    /// What was read of the stream before it came here.
+    ahead: Bytes,
     state: Arc<ConnectionState>,
     limits: ClientLimits,
     read_timer: Timer,
@@ -101,15 +102,20 @@ pub struct TimedStream {
 }
 
 impl TimedStream {
-    /// Wraps `stream`.
-    pub fn new(stream: ClientStream, state: Arc<ConnectionState>, limits: ClientLimits) -> Self {
+    /// Wraps `stream`, of which `ahead` was read already.
+    pub fn new(
+        stream: Stream,
+        ahead: Bytes,
+        state: Arc<ConnectionState>,
+        limits: ClientLimits,
+    ) -> Self {
         let (read_timer, write_timer) = (Timer::default(), Timer::default());
         let timed_phase = (Phase::Idle, Instant::now());
-        Self { stream, state, limits, read_timer, write_timer, timed_phase }
+        Self { stream, ahead, state, limits, read_timer, write_timer, timed_phase }
     }
 
     /// The stream, for what is sent past hyper.
-    pub fn stream_mut(&mut self) -> &mut ClientStream {
+    pub fn stream_mut(&mut self) -> &mut Stream {
         &mut self.stream
     }
 
@@ -165,7 +171,7 @@ impl TimedStream {
             return polled;
         }
         self.write_timer.poll_after(self.limits.write, cx).map(|()| {
-            self.state.stalled.store(true, Ordering::Relaxed);
+            self.state.stall();
             Err(io::ErrorKind::TimedOut.into())
         })
     }
@@ -191,6 +197,12 @@ impl AsyncRead for TimedStream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.ahead.is_empty() {
+            let ahead = this.ahead.split_to(buf.remaining().min(this.ahead.len()));
+            buf.put_slice(&ahead);
+            this.note_read();
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         match Pin::new(&mut this.stream).poll_read(cx, buf) {
             Poll::Pending => match this.poll_read_limit(cx) {
@@ -257,96 +269,5 @@ impl AsyncWrite for TimedStream {
         }
         let shut = Pin::new(&mut this.stream).poll_shutdown(cx);
         this.guard_write(shut, cx)
-    }
-}
-
-/// A timer that costs nothing until something has to wait, and little when the wait is put off: it is
-/// moved when it fires too early, not with every request.
-#[derive(Default)]
-struct Timer(Option<Pin<Box<Sleep>>>);
-
-impl Timer {
-    fn stop(&mut self) {
-        self.0 = None;
-    }
-
-    /// From the first call on, until it is stopped.
-    fn poll_after(&mut self, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
-        let running = self.0.as_ref().map(|sleep| sleep.deadline());
-        self.poll_at(running.unwrap_or_else(|| Instant::now() + limit), cx)
-    }
-
-    fn poll_at(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        if deadline < sleep.deadline() {
-            sleep.as_mut().reset(deadline);
-        }
-        std::task::ready!(sleep.as_mut().poll(cx));
-        if deadline <= sleep.deadline() {
-            return Poll::Ready(());
-        }
-        sleep.as_mut().reset(deadline);
-        sleep.as_mut().poll(cx)
-    }
-}
-
-impl ClientStream {
-    fn tcp(&self) -> &TcpStream {
-        match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref().0,
-        }
-    }
-}
-
-macro_rules! delegate {
-    ($self:ident, $stream:ident => $call:expr) => {
-        match $self.get_mut() {
-            ClientStream::Plain($stream) => $call,
-            ClientStream::Tls($stream) => $call,
-        }
-    };
-}
-
-impl AsyncRead for ClientStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        delegate!(self, stream => Pin::new(stream).poll_read(cx, buf))
-    }
-}
-
-impl AsyncWrite for ClientStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        delegate!(self, stream => Pin::new(stream).poll_write(cx, bytes))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        delegate!(self, stream => Pin::new(stream).poll_write_vectored(cx, parts))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, stream => Pin::new(stream).poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, stream => Pin::new(stream).poll_shutdown(cx))
     }
 }

@@ -1,12 +1,14 @@
 //! The proxy: one listener before one upstream, as many as there are taps.
 //!
 //! Traffic runs on threads of its own, each a single-threaded runtime that accepts from every tap's
-//! socket and keeps its own idle upstream connections: no lock is shared between connections, and no
-//! task wakes another thread. A request costs no task, two small header maps and one push into a
-//! queue beside what hyper does.
+//! socket and keeps its own idle upstream connections: no lock is contended between connections, and no
+//! task wakes another thread. Plain exchanges go the express way ([`express`]), all else hyper's
+//! ([`serve`], [`forward`]). Watching a request costs no task, two small header maps and one push into a
+//! queue.
 
 mod body;
 mod connect;
+mod express;
 mod failure;
 mod forward;
 mod guard;
@@ -18,7 +20,9 @@ mod refuse;
 mod route;
 mod send;
 mod serve;
+mod stream;
 mod tap;
+mod timer;
 mod tls;
 mod upgrade;
 
@@ -40,6 +44,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::Intake;
 
 use connect::Connector;
+use express::Depot;
 use include_usage::Injection;
 use pool::Pool;
 use route::Route;
@@ -145,6 +150,7 @@ impl Proxy {
             let listener = Listener {
                 tap: Arc::clone(&tap.shared),
                 pool: Arc::new(Pool::new(tap.shared.settings.timeouts.pool_idle)),
+                express: Depot::for_tap(&tap.shared.settings).map(Arc::new),
                 tls: tap.tls.clone(),
                 permits: Arc::clone(&tap.permits),
                 tasks: tasks.clone(),

@@ -11,14 +11,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use http::header::HeaderMap;
-use http::request::Parts;
-use http::{Method, StatusCode, response};
+use http::{Method, StatusCode};
 use jiff::Timestamp;
 
 use super::io::{ConnectionState, Phase};
 use super::tap::TapShared;
-use crate::capture::Recorder;
-use crate::domain::{CapturedBody, Exchange, ExchangeId, Outcome, Timing, TraceContext};
+use crate::capture::{HeaderSelection, Recorder};
+use crate::domain::{Exchange, ExchangeId, Outcome, Timing, TraceContext};
 use crate::join::PROMPTFLOW_HEADER;
 use crate::metrics::Gauge;
 use crate::pipeline::Ending;
@@ -52,7 +51,7 @@ pub struct RequestSide {
 impl RequestSide {
     /// Microseconds since the exchange began.
     pub fn elapsed_us(&self) -> u64 {
-        micros(self.started)
+        micros(self.started, Instant::now())
     }
 
     /// When the last piece of the body was sent on.
@@ -60,9 +59,9 @@ impl RequestSide {
         self.activity_us.load(Ordering::Relaxed)
     }
 
-    /// A piece of the body passes.
-    pub fn chunk(&self, tap: &TapShared, chunk: &[u8]) {
-        let at_us = self.elapsed_us();
+    /// A piece of the body passes `now`.
+    pub fn chunk(&self, tap: &TapShared, chunk: &[u8], now: Instant) {
+        let at_us = micros(self.started, now);
         self.activity_us.store(at_us, Ordering::Relaxed);
         let recorded = contained(tap, "request_body", || self.lock().record(chunk, at_us));
         if recorded.is_none() {
@@ -97,10 +96,6 @@ impl RequestSide {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Recorder> {
         self.recorder.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take(&self, tap: &TapShared) -> CapturedBody {
-        std::mem::replace(&mut *self.lock(), tap.recorder()).finish()
     }
 }
 
@@ -144,11 +139,14 @@ pub struct Beginning {
 }
 
 impl Observation {
-    /// The exchange begins: its head has been read.
+    /// The exchange begins: its head has been read. `path` is without the query; `headers` picks those
+    /// that are looked at.
     pub fn begin(
         tap: &Arc<TapShared>,
         connection: &Arc<ConnectionState>,
-        head: &Parts,
+        method: &Method,
+        path: &str,
+        headers: impl FnOnce(&HeaderSelection) -> HeaderMap,
         beginning: Beginning,
     ) -> Self {
         let Beginning { id, time, started, request_id, trace } = beginning;
@@ -166,7 +164,7 @@ impl Observation {
             id,
             time,
             started,
-            method: head.method.clone(),
+            method: method.clone(),
             path: String::new(),
             request_headers: HeaderMap::new(),
             request: Arc::new(request),
@@ -183,10 +181,9 @@ impl Observation {
             broken: false,
         };
         observation.hook("request_head", |this| {
-            let path = head.uri.path();
             this.path = path[..path.floor_char_boundary(PATH_BYTES_MAX)].to_owned();
-            this.request_headers = this.tap.selection.of_request(&head.headers);
-            this.alone = head.headers.contains_key(PROMPTFLOW_HEADER)
+            this.request_headers = headers(&this.tap.selection);
+            this.alone = this.request_headers.contains_key(PROMPTFLOW_HEADER)
                 && this.tap.others_in_flight.iter().map(Gauge::get).sum::<i64>() == 1;
         });
         observation
@@ -202,19 +199,24 @@ impl Observation {
         &self.tap
     }
 
-    /// The upstream's head has come.
-    pub fn response_head(&mut self, head: &response::Parts) {
-        self.status = Some(head.status.as_u16());
-        self.head_us = Some(micros(self.started));
+    /// The upstream's head has come `now`.
+    pub fn response_head(
+        &mut self,
+        status: u16,
+        now: Instant,
+        headers: impl FnOnce(&HeaderSelection) -> HeaderMap,
+    ) {
+        self.status = Some(status);
+        self.head_us = Some(micros(self.started, now));
         self.hook("response_head", |this| {
-            this.response_headers = this.tap.selection.of_response(&head.headers);
+            this.response_headers = headers(&this.tap.selection);
         });
     }
 
-    /// A piece of the answer passes.
-    pub fn response_chunk(&mut self, chunk: &[u8]) {
+    /// A piece of the answer passes `now`.
+    pub fn response_chunk(&mut self, chunk: &[u8], now: Instant) {
         self.hook("response_body", |this| {
-            let at_us = micros(this.started);
+            let at_us = micros(this.started, now);
             this.response.record(chunk, at_us);
         });
     }
@@ -243,7 +245,7 @@ impl Observation {
 
     /// Adds the time since `since` to what is our own.
     pub fn own_time(&mut self, since: Instant) {
-        self.overhead_us += micros(since);
+        self.overhead_us += micros(since, Instant::now());
     }
 
     fn hook(&mut self, name: &'static str, hook: impl FnOnce(&mut Self)) {
@@ -258,11 +260,10 @@ impl Observation {
     }
 
     fn finish(&mut self, outcome: Outcome) -> Box<Exchange> {
-        let response = std::mem::replace(&mut self.response, self.tap.recorder());
         let timing = Timing {
-            total_us: micros(self.started),
+            total_us: micros(self.started, Instant::now()),
             head_us: self.head_us,
-            first_byte_us: response.first_byte_us(),
+            first_byte_us: self.response.first_byte_us(),
             overhead_us: self.overhead_us,
         };
         Box::new(Exchange {
@@ -272,10 +273,10 @@ impl Observation {
             method: self.method.clone(),
             path: std::mem::take(&mut self.path),
             request_headers: std::mem::take(&mut self.request_headers),
-            request: self.request.take(&self.tap),
+            request: self.request.lock().finish(),
             status: self.status,
             response_headers: std::mem::take(&mut self.response_headers),
-            response: response.finish(),
+            response: self.response.finish(),
             outcome,
             fault: self.fault,
             timing,
@@ -316,7 +317,9 @@ impl Drop for Observation {
         let ending = Ending { time: self.time, status: self.status, outcome };
         match contained(&tap, "finish", || self.finish(outcome)) {
             Some(exchange) => tap.intake.offer(exchange),
-            None => tap.intake.lost_to_panic(&tap.name, ending, micros(self.started)),
+            None => {
+                tap.intake.lost_to_panic(&tap.name, ending, micros(self.started, Instant::now()))
+            }
         }
     }
 }
@@ -331,6 +334,6 @@ fn contained<T>(tap: &TapShared, name: &'static str, hook: impl FnOnce() -> T) -
     contained.inspect_err(|_| tap.metrics.panicked(name)).ok()
 }
 
-fn micros(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+fn micros(since: Instant, now: Instant) -> u64 {
+    u64::try_from(now.saturating_duration_since(since).as_micros()).unwrap_or(u64::MAX)
 }

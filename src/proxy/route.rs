@@ -1,5 +1,7 @@
 //! From the client's target to the upstream's: swapping the base URL is all that a client does.
 
+use std::borrow::Cow;
+
 use http::header::HeaderValue;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Uri, uri};
@@ -31,19 +33,36 @@ impl Route {
         self.host.clone()
     }
 
-    /// The target in origin form, as HTTP/1.1 sends it.
+    /// The same as bytes.
+    pub fn host_bytes(&self) -> &[u8] {
+        self.host.as_bytes()
+    }
+
+    /// The target in origin form, as HTTP/1.1 sends it; see [`Self::target`].
+    pub fn origin_form(&self, target: &Uri) -> Option<Uri> {
+        let Some(given) = target.path_and_query() else {
+            return Some(Uri::from(PathAndQuery::from_static("/")));
+        };
+        let path_and_query = match self.target(given.as_str()) {
+            Cow::Borrowed(_) => given.clone(),
+            Cow::Owned(prefixed) => prefixed.parse().ok()?,
+        };
+        Some(Uri::from(path_and_query))
+    }
+
+    /// What a target with path and query becomes.
     ///
     /// The upstream's path prefix is put before the path unless the path starts with it already, so
     /// that both a base URL (`https://host/v1`) and a full scoring URL (`https://host/score`) may be
     /// configured, and clients may send either.
-    pub fn origin_form(&self, target: &Uri) -> Option<Uri> {
-        let given = target.path_and_query();
-        let path_and_query = match given {
-            Some(given) if self.is_prefixed(given.path()) => given.clone(),
-            Some(given) => self.prefixed(given)?,
-            None => PathAndQuery::from_static("/"),
-        };
-        Some(Uri::from(path_and_query))
+    pub fn target<'t>(&self, given: &'t str) -> Cow<'t, str> {
+        let path = given.split_once('?').map_or(given, |(path, _)| path);
+        if self.path_prefix.is_empty() || self.is_prefixed(path) {
+            return Cow::Borrowed(given);
+        }
+        let rest = given.strip_prefix('/');
+        let rest = rest.filter(|rest| rest.is_empty() || rest.starts_with('?')).unwrap_or(given);
+        Cow::Owned(format!("{}{rest}", self.path_prefix))
     }
 
     /// The target in absolute form, from which HTTP/2 takes `:scheme` and `:authority`.
@@ -63,13 +82,15 @@ impl Route {
             })
     }
 
-    fn prefixed(&self, given: &PathAndQuery) -> Option<PathAndQuery> {
-        let rest = given.as_str();
-        let rest = rest
-            .strip_prefix('/')
-            .filter(|rest| rest.is_empty() || rest.starts_with('?'))
-            .unwrap_or(rest);
-        format!("{}{rest}", self.path_prefix).parse().ok()
+    /// A route to `up` below `prefix`.
+    #[cfg(test)]
+    pub fn for_test(prefix: &str) -> Self {
+        Self {
+            scheme: Scheme::HTTPS,
+            authority: Authority::from_static("up"),
+            host: HeaderValue::from_static("up"),
+            path_prefix: prefix.to_owned(),
+        }
     }
 }
 
@@ -78,12 +99,7 @@ mod tests {
     use super::*;
 
     fn routed(prefix: &str, target: &str) -> String {
-        let route = Route {
-            scheme: Scheme::HTTPS,
-            authority: Authority::from_static("up"),
-            host: HeaderValue::from_static("up"),
-            path_prefix: prefix.to_owned(),
-        };
+        let route = Route::for_test(prefix);
         let target = target.parse().expect("a valid target");
         route.origin_form(&target).expect("a valid route").to_string()
     }

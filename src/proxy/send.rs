@@ -1,7 +1,7 @@
 //! From a request to the upstream's answer: an idle connection or a fresh one, within the time limits.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
@@ -19,6 +19,7 @@ use super::failure::{
 use super::forward::Passage;
 use super::include_usage;
 use super::observe::{Observation, RequestFault};
+use super::tap::TapShared;
 
 /// An HTTP/1.1 connection; HTTP/2 ones are shared, and nobody's to give back.
 pub type Connection = Option<SendRequest<RequestBody>>;
@@ -54,7 +55,7 @@ pub async fn send_asking_for_usage(
         Ok(Err(error)) => return Err(unanswered(RequestFault::of(&error))),
         Err(_) => return Err(IDLE_BODY),
     };
-    observation.request().chunk(&passage.tap, &body);
+    observation.request().chunk(&passage.tap, &body, Instant::now());
     observation.request().complete();
     let whole = |body: Bytes| {
         let mut head = head.clone();
@@ -111,16 +112,15 @@ async fn connect(passage: &Passage) -> Result<Sender, Failure> {
             }
             Ok(sender)
         }
-        Err(error) => {
-            tap.metrics.upstream_connect(&tap.name, error.label());
-            tracing::debug!(tap = &*tap.name, %error, "no connection to the upstream");
-            Err(if matches!(error, ConnectError::Timeout(_)) {
-                CONNECT_TIMEOUT
-            } else {
-                UNCONNECTED
-            })
-        }
+        Err(error) => Err(unconnected(tap, &error)),
     }
+}
+
+/// Counts and tells that there is no connection.
+pub fn unconnected(tap: &TapShared, error: &ConnectError) -> Failure {
+    tap.metrics.upstream_connect(&tap.name, error.label());
+    tracing::debug!(tap = &*tap.name, %error, "no connection to the upstream");
+    if matches!(error, ConnectError::Timeout(_)) { CONNECT_TIMEOUT } else { UNCONNECTED }
 }
 
 /// Why a request was not answered.

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -17,10 +18,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connect::HYPER_HEADERS_MAX;
+use super::express::{self, Depot};
 use super::forward::{self, Passage};
-use super::io::{ClientLimits, ClientStream, ConnectionState, Phase, TimedStream};
+use super::io::{ClientLimits, ConnectionState, Phase, TimedStream};
 use super::pool::Pool;
 use super::refuse;
+use super::stream::Stream;
 use super::tap::TapShared;
 
 /// One tap on one worker thread.
@@ -30,6 +33,8 @@ pub struct Listener {
     pub tap: Arc<TapShared>,
     /// The worker's idle upstream connections.
     pub pool: Arc<Pool>,
+    /// The way of plain requests, where the tap's connections can be plain HTTP/1.1.
+    pub express: Option<Arc<Depot>>,
     /// TLS towards clients.
     pub tls: Option<TlsAcceptor>,
     /// One permit a connection, across all workers.
@@ -38,6 +43,16 @@ pub struct Listener {
     pub tasks: TaskTracker,
     /// Set when no further request shall begin.
     pub stopping: CancellationToken,
+}
+
+impl Listener {
+    /// Lets go of upstream connections that are closed or were idle for too long.
+    fn sweep(&self) {
+        self.pool.sweep();
+        if let Some(depot) = &self.express {
+            depot.sweep();
+        }
+    }
 }
 
 /// Accepts until told to stop. A failing accept (no file descriptors, say) pauses and goes on.
@@ -51,7 +66,7 @@ pub async fn accept(listener: Listener, socket: TcpListener) {
         };
         tokio::select! {
             () = listener.stopping.cancelled() => return,
-            _ = sweep.tick() => listener.pool.sweep(),
+            _ = sweep.tick() => listener.sweep(),
             (accepted, permit) = next => match accepted {
                 Ok((stream, _)) => {
                     let connection = serve(listener.clone(), stream);
@@ -79,16 +94,22 @@ async fn serve(listener: Listener, stream: TcpStream) {
     }
     let header = listener.tap.settings.timeouts.header;
     let stream = match &listener.tls {
-        None => ClientStream::Plain(stream),
+        None => Stream::Plain(stream),
         Some(acceptor) => match tokio::time::timeout(header, acceptor.accept(stream)).await {
-            Ok(Ok(tls)) => ClientStream::Tls(Box::new(tls)),
+            Ok(Ok(tls)) => Stream::Tls(Box::new(tls.into())),
             _ => return listener.tap.metrics.rejected(&listener.tap.name, "tls"),
         },
     };
     if listener.tap.settings.http2 {
-        serve_any(listener, stream).await
-    } else {
-        serve_http1(listener, stream).await
+        return serve_any(listener, stream).await;
+    }
+    match &listener.express {
+        None => serve_http1(listener, stream, Bytes::new()).await,
+        Some(depot) => {
+            if let Some((stream, ahead)) = express::serve(&listener, depot, stream).await {
+                serve_http1(listener, stream, ahead).await;
+            }
+        }
     }
 }
 
@@ -110,7 +131,8 @@ impl Drop for Open {
 
 fn timed(
     listener: &Listener,
-    stream: ClientStream,
+    stream: Stream,
+    ahead: Bytes,
     state: &Arc<ConnectionState>,
 ) -> TokioIo<TimedStream> {
     let timeouts = &listener.tap.settings.timeouts;
@@ -119,7 +141,7 @@ fn timed(
         keep_alive: timeouts.keep_alive,
         write: timeouts.idle,
     };
-    TokioIo::new(TimedStream::new(stream, Arc::clone(state), limits))
+    TokioIo::new(TimedStream::new(stream, ahead, Arc::clone(state), limits))
 }
 
 fn passage(listener: &Listener, state: &Arc<ConnectionState>) -> Arc<Passage> {
@@ -131,14 +153,14 @@ fn passage(listener: &Listener, state: &Arc<ConnectionState>) -> Arc<Passage> {
     })
 }
 
-async fn serve_http1(listener: Listener, stream: ClientStream) {
+async fn serve_http1(listener: Listener, stream: Stream, ahead: Bytes) {
     let state = Arc::new(ConnectionState::default());
     let passage = passage(&listener, &state);
     let service = service_fn(move |request| {
         let passage = Arc::clone(&passage);
         async move { Ok::<_, Infallible>(forward::forward(&passage, request).await) }
     });
-    let io = timed(&listener, stream, &state);
+    let io = timed(&listener, stream, ahead, &state);
     let mut connection = http1_builder(&listener).serve_connection(io, service).with_upgrades();
     let ended = tokio::select! {
         ended = &mut connection => ended,
@@ -192,7 +214,7 @@ async fn refuse_head(listener: &Listener, mut io: TimedStream, status: u16, erro
 }
 
 /// HTTP/1.1 or HTTP/2, as the client's first bytes or ALPN say.
-async fn serve_any(listener: Listener, stream: ClientStream) {
+async fn serve_any(listener: Listener, stream: Stream) {
     let state = Arc::new(ConnectionState::default());
     state.set_phase(Phase::Serving);
     let shared = Arc::clone(&state);
@@ -205,7 +227,7 @@ async fn serve_any(listener: Listener, stream: ClientStream) {
         let passage = passage(&for_service, &Arc::new(ConnectionState::default()));
         async move { Ok::<_, Infallible>(forward::forward(&passage, request).await) }
     });
-    let io = timed(&listener, stream, &shared);
+    let io = timed(&listener, stream, Bytes::new(), &shared);
     let builder = any_builder(&listener);
     let connection = builder.serve_connection_with_upgrades(io, service);
     tokio::pin!(connection);

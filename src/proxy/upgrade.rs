@@ -1,5 +1,7 @@
 //! WebSocket: after a 101 the two connections are joined, and nothing is looked at.
 
+use std::time::Instant;
+
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::{Response, Version};
 use http_body_util::Full;
@@ -22,7 +24,9 @@ pub fn tunnel(
 ) -> Response<ResponseBody> {
     let upstream = hyper::upgrade::on(&mut response);
     let (mut head, _) = response.into_parts();
-    observation.response_head(&head);
+    observation.response_head(head.status.as_u16(), Instant::now(), |selection| {
+        selection.of_response(&head.headers)
+    });
     passage.tasks.spawn(async move { join(client, upstream, observation).await });
 
     guard::strip_hop_by_hop(&mut head.headers);

@@ -62,18 +62,22 @@ const NAME_BYTES_MAX: usize = 64;
 
 /// True for the name of a credential, whatever its case and separators.
 pub(super) fn is_name(name: &str) -> bool {
-    let plain = plain(name);
-    NAMES.contains(&plain.as_str()) || ENDS.iter().any(|end| plain.ends_with(end))
+    let (buffer, len) = plain(name);
+    let plain = &buffer[..len];
+    NAMES.iter().any(|known| known.as_bytes() == plain)
+        || ENDS.iter().any(|end| plain.ends_with(end.as_bytes()))
 }
 
 /// True for a name that may label a credential.
 pub(super) fn is_label(name: &str) -> bool {
-    LABELS.contains(&plain(name).as_str())
+    let (buffer, len) = plain(name);
+    LABELS.iter().any(|known| known.as_bytes() == &buffer[..len])
 }
 
 /// True for a header that carries credentials: never kept, even where the allow-list names it.
 pub(super) fn is_header(name: &str) -> bool {
-    let plain = plain(name);
+    let (buffer, len) = plain(name);
+    let plain = String::from_utf8_lossy(&buffer[..len]);
     let parts = ["authorization", "cookie", "apikey", "secret", "password", "credential"];
     is_name(name) || plain.ends_with("token") || parts.iter().any(|part| plain.contains(part))
 }
@@ -96,14 +100,16 @@ pub(super) fn is_opaque_word(text: &str) -> bool {
         && text.bytes().any(|b| b.is_ascii_digit())
 }
 
-fn plain(name: &str) -> String {
-    if name.len() > NAME_BYTES_MAX {
-        return String::new();
+/// Without separators, in lower case, and how many bytes that is; none for what is no name.
+fn plain(name: &str) -> ([u8; NAME_BYTES_MAX], usize) {
+    let (mut plain, mut len) = ([0; NAME_BYTES_MAX], 0);
+    if name.len() <= NAME_BYTES_MAX {
+        for byte in name.bytes().filter(|b| !matches!(b, b'-' | b'_' | b'.' | b' ')) {
+            plain[len] = byte.to_ascii_lowercase();
+            len += 1;
+        }
     }
-    name.chars()
-        .filter(|c| !matches!(c, '-' | '_' | '.' | ' '))
-        .map(|c| c.to_ascii_lowercase())
-        .collect()
+    (plain, len)
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Redaction through JSON: values, keys, JSON inside strings, and what cannot be read at all.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
+use foldhash::fast::RandomState;
 use serde_json::{Map, Value};
 
 use super::{Counts, Redactor, credential};
@@ -23,7 +25,37 @@ const NESTING_MAX: u8 = 4;
 pub(super) struct Walk<'a> {
     pub(super) redactor: &'a Redactor,
     pub(super) counts: &'a mut Counts,
+    clean: Option<&'a CleanTexts<'a>>,
     nesting: u8,
+}
+
+/// Longer texts of bodies in which nothing was found. A column is a copy of some of them, and need not
+/// be searched again.
+#[derive(Debug, Default)]
+pub(super) struct CleanTexts<'a>(HashSet<&'a str, RandomState>);
+
+impl<'a> CleanTexts<'a> {
+    const BYTES_MIN: usize = 64;
+
+    /// Of bodies that have been redacted: what is left in them is clean.
+    pub(super) fn of(bodies: [Option<&'a Value>; 2]) -> Self {
+        let mut texts = Self::default();
+        bodies.into_iter().flatten().for_each(|body| texts.add(body));
+        texts
+    }
+
+    fn add(&mut self, value: &'a Value) {
+        match value {
+            Value::String(text) if text.len() >= Self::BYTES_MIN => _ = self.0.insert(text),
+            Value::Array(items) => items.iter().for_each(|item| self.add(item)),
+            Value::Object(members) => members.values().for_each(|member| self.add(member)),
+            _ => {}
+        }
+    }
+
+    fn has(&self, text: &str) -> bool {
+        text.len() >= Self::BYTES_MIN && self.0.contains(text)
+    }
 }
 
 /// What the key above says of a value.
@@ -41,7 +73,12 @@ enum Under {
 
 impl<'a> Walk<'a> {
     pub(super) fn new(redactor: &'a Redactor, counts: &'a mut Counts) -> Self {
-        Self { redactor, counts, nesting: 0 }
+        Self { redactor, counts, clean: None, nesting: 0 }
+    }
+
+    /// The same, passing over what is known to be clean.
+    pub(super) fn but_for(self, clean: &'a CleanTexts<'a>) -> Self {
+        Self { clean: Some(clean), ..self }
     }
 
     /// `value` without what must not be kept.
@@ -117,20 +154,27 @@ impl<'a> Walk<'a> {
     }
 
     fn keys(&mut self, map: &mut Map<String, Value>) {
-        let renamed = |key: &String| match self.redactor.scan(key, self.counts) {
+        let mut renamed = |key: &String| match self.redactor.scan(key, self.counts) {
             Cow::Owned(name) => Some(name),
             Cow::Borrowed(_) => None,
         };
-        let names: Vec<Option<String>> = map.keys().map(renamed).collect();
-        if names.iter().all(Option::is_none) {
+        let places = map.keys().enumerate();
+        let mut names: Vec<(usize, String)> =
+            places.filter_map(|(place, key)| Some((place, renamed(key)?))).collect();
+        if names.is_empty() {
             return;
         }
-        for (name, (key, value)) in names.into_iter().zip(std::mem::take(map)) {
+        names.reverse();
+        for (place, (key, value)) in std::mem::take(map).into_iter().enumerate() {
+            let name = names.pop_if(|(renamed, _)| *renamed == place).map(|(_, name)| name);
             map.insert(unused(map, name.unwrap_or(key)), value);
         }
     }
 
     fn string<'t>(&mut self, text: &'t str, under: Under) -> Cow<'t, str> {
+        if under == Under::Plain && self.clean.is_some_and(|clean| clean.has(text)) {
+            return Cow::Borrowed(text);
+        }
         let credential = match under {
             Under::Plain => false,
             Under::Label => credential::is_opaque_word(text),

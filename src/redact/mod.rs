@@ -16,6 +16,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
+use foldhash::fast::RandomState;
 use hmac::{Hmac, Mac};
 use regex::Regex;
 use sha2::Sha256;
@@ -36,7 +37,7 @@ pub struct Redactor {
 /// Names in which nothing was found: models and deployments come again with every exchange. Only
 /// what may be kept is in it; once full it stays as it is.
 #[derive(Debug, Default)]
-struct CleanNames(RwLock<HashSet<Box<str>>>);
+struct CleanNames(RwLock<HashSet<Box<str>, RandomState>>);
 
 impl CleanNames {
     const NAMES_MAX: usize = 1000;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use serde_json::Value;
 
-use super::json::Walk;
+use super::json::{CleanTexts, Walk};
 use super::{Counts, Redactor, credential};
 use crate::config::{CaptureMode, RedactMode};
 use crate::domain::{
@@ -46,12 +46,19 @@ impl Redactor {
         let (mut names, mut bodies, mut columns) =
             (Counts::default(), Counts::default(), Counts::default());
         let kept = |value: Option<Value>| value.filter(|_| content);
-        let request_body = self.body(kept(reading.request_body), &mut bodies);
-        let response_body = self.body(kept(reading.response_body), &mut bodies);
-        let mut column = |value: Option<Value>| self.body(kept(value), &mut columns);
+        let none = CleanTexts::default();
+        let request_body = self.body(kept(reading.request_body), &none, &mut bodies);
+        let response_body = self.body(kept(reading.response_body), &none, &mut bodies);
+        let clean = match self.mode {
+            // What is left as it is has to be counted wherever it is found.
+            RedactMode::Off => none,
+            _ => CleanTexts::of([request_body.as_ref(), response_body.as_ref()]),
+        };
+        let mut column = |value: Option<Value>| self.body(kept(value), &clean, &mut columns);
         let (question, answer) = (column(reading.question), column(reading.answer));
         let (context, ground_truth) = (column(reading.context), column(reading.ground_truth));
         let chat_history = column(reading.chat_history);
+        drop(clean);
         let mut side = |headers: &HeaderMap, captured: &CapturedBody, body| Message {
             headers: if full { self.headers(headers, &mut names) } else { BTreeMap::new() },
             body,
@@ -104,9 +111,7 @@ impl Redactor {
     }
 
     fn summary_counted(&self, summary: Summary, counts: &mut Counts) -> Summary {
-        let mut model = |text: Option<String>| {
-            text.map(|text| cut(self.repeated(&text, counts), NAME_BYTES_MAX))
-        };
+        let mut model = |name: Option<String>| name.map(|name| self.repeated_name(name, counts));
         let model = ModelNames {
             request: model(summary.model.request),
             response: model(summary.model.response),
@@ -118,6 +123,17 @@ impl Redactor {
         let path = cut(self.scan(path, counts), LINE_BYTES_MAX);
         let deployment = self.folder(&summary.deployment, counts);
         Summary { model, finish_reason, response_id, method, path, deployment, ..summary }
+    }
+
+    /// As [`Self::name`], for names that come again and again: one that is clean is not copied.
+    fn repeated_name(&self, mut name: String, counts: &mut Counts) -> String {
+        let redacted = match self.repeated(&name, counts) {
+            Cow::Owned(redacted) => Some(redacted),
+            Cow::Borrowed(_) => None,
+        };
+        name = redacted.unwrap_or(name);
+        name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
+        name
     }
 
     fn name(&self, text: &str, counts: &mut Counts) -> String {
@@ -133,13 +149,18 @@ impl Redactor {
     }
 
     /// A body or a column; binary content cannot be inspected and is not kept.
-    fn body(&self, body: Option<Value>, counts: &mut Counts) -> Option<Value> {
+    fn body(
+        &self,
+        body: Option<Value>,
+        clean: &CleanTexts<'_>,
+        counts: &mut Counts,
+    ) -> Option<Value> {
         let body = body?;
         if self.mode != RedactMode::Off && is_binary(&body) {
             counts.add("binary", 1);
             return None;
         }
-        Some(Walk::new(self, counts).value(body))
+        Some(Walk::new(self, counts).but_for(clean).value(body))
     }
 
     fn headers(&self, headers: &HeaderMap, counts: &mut Counts) -> BTreeMap<String, String> {

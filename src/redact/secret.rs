@@ -12,12 +12,13 @@ use crate::config::RedactKind;
 
 /// Adds the secrets in `text`.
 pub(super) fn find(text: &str, found: &mut Vec<Finding>) {
-    let assigns = has_assignment(text);
+    let (assigns, token) = (has_assignment(text), has_token(text.as_bytes()));
     for shape in SHAPES.iter() {
         let possible = match shape.hint {
-            Hint::None => true,
             Hint::Text(literal) => memmem::find(text.as_bytes(), literal.as_bytes()).is_some(),
+            Hint::Word(word) => has_word(text.as_bytes(), word.as_bytes()),
             Hint::Assignment => assigns,
+            Hint::Token => token,
         };
         if !possible {
             continue;
@@ -41,9 +42,12 @@ struct Shape {
 /// What a text must have for a pattern to match: spares patterns that have no literal to search for.
 #[derive(Clone, Copy)]
 enum Hint {
-    None,
     Text(&'static str),
+    /// In any case.
+    Word(&'static str),
     Assignment,
+    /// See [`has_token`].
+    Token,
 }
 
 /// Says of a match, and of the part that would be redacted, whether it is a secret.
@@ -119,7 +123,7 @@ fn table() -> Vec<(String, Hint, Accept)> {
     let (begin, end) = (r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY", r"-----END [A-Z0-9 ]*PRIVATE KEY");
     let base64 = r"[A-Za-z0-9+/]{40,}={0,2}";
     vec![
-        (format!("(?-u:{})", TOKENS.join("|")), Hint::None, always),
+        (format!("(?-u:{})", TOKENS.join("|")), Hint::Token, always),
         (
             format!(r#"(?i)(?:{NAMES}|["'`]secret|["'`]token|["'`]pass){SEPARATOR}{QUOTED}"#),
             Hint::Assignment,
@@ -141,11 +145,19 @@ fn table() -> Vec<(String, Hint, Accept)> {
             format!(
                 r#"(?i)(?:key|token|secret|password)(?:\\*["'`])?[ \t:=]{{1,4}}(?:is[ \t:=]{{1,4}})?\\*["'`]?([0-9a-f]{{32,64}}|{base64})"#
             ),
-            Hint::None,
+            Hint::Token,
             with_digit,
         ),
-        (r"(?i)(?-u:\b)bearer[ \t]+([A-Za-z0-9._~+/=-]{8,})".into(), Hint::None, opaque_part),
-        (r"(?i)(?-u:\b)basic[ \t]+([A-Za-z0-9+/]{8,}={0,2})".into(), Hint::None, opaque_part),
+        (
+            r"(?i)(?-u:\b)bearer[ \t]+([A-Za-z0-9._~+/=-]{8,})".into(),
+            Hint::Word("bearer"),
+            opaque_part,
+        ),
+        (
+            r"(?i)(?-u:\b)basic[ \t]+([A-Za-z0-9+/]{8,}={0,2})".into(),
+            Hint::Word("basic"),
+            opaque_part,
+        ),
         (r#"(?i)(?-u:\b)cookie:[ \t]*([^\s=;"]+=[^\r\n"'`\\]+)"#.into(), Hint::Text(":"), always),
         (format!(r"(?s){begin}.*?(?:{end}(?: BLOCK)?-----|\z)"), Hint::Text("-----BEGIN "), always),
         (r#"://([^\s/?#"'`<>\\]+)@"#.into(), Hint::Text("://"), userinfo),
@@ -194,6 +206,56 @@ fn has_assignment(text: &str) -> bool {
     })
 }
 
+/// The shortest token of all but JSON's: `xoxb-` and ten characters.
+const TOKEN_BYTES_MIN: usize = 15;
+/// Longer runs of letters alone are no words either.
+const LETTERS_MIN: usize = 20;
+
+/// True if there is a run of characters in which a token of [`TOKENS`] or a key in hexadecimal digits or
+/// base64 could lie. Prose has none, and the largest of the patterns is spared.
+fn has_token(bytes: &[u8]) -> bool {
+    let part = |byte: &u8| PARTS[usize::from(*byte)];
+    let mut at = TOKEN_BYTES_MIN - 1;
+    // A long run holds one of these places, wherever it begins.
+    while let Some(place) = bytes.get(at) {
+        if !part(place) {
+            at += TOKEN_BYTES_MIN;
+            continue;
+        }
+        let before = bytes[..at].iter().rev().take_while(|byte| part(byte)).count();
+        let behind = bytes[at..].iter().take_while(|byte| part(byte)).count();
+        let run = &bytes[at - before..at + behind];
+        let plain = run.iter().all(u8::is_ascii_alphabetic);
+        if run.len() >= if plain { LETTERS_MIN } else { TOKEN_BYTES_MIN } {
+            return true;
+        }
+        at += behind + TOKEN_BYTES_MIN;
+    }
+    memmem::find(bytes, b"eyJ").is_some()
+}
+
+/// The characters of tokens.
+const PARTS: [bool; 256] = {
+    let mut parts = [false; 256];
+    let mut byte = 0_u8;
+    loop {
+        let sign = matches!(byte, b'-' | b'_' | b'.' | b'+' | b'/' | b'=');
+        parts[byte as usize] = sign || byte.is_ascii_alphanumeric();
+        if byte == u8::MAX {
+            break;
+        }
+        byte += 1;
+    }
+    parts
+};
+
+/// True if `word`, in lower case, stands somewhere in any case.
+fn has_word(bytes: &[u8], word: &[u8]) -> bool {
+    let (Some(first), len) = (word.first(), word.len()) else { return true };
+    memchr2_iter(*first, first.to_ascii_uppercase(), bytes)
+        .any(|at| bytes.get(at..at + len).is_some_and(|found| found.eq_ignore_ascii_case(word)))
+}
+
 fn always(_: &Captures<'_>, _: &str) -> bool {
     true
 }
@@ -238,6 +300,27 @@ fn is_code(value: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_token_is_overlooked_by_what_spares_the_patterns() {
+        use proptest::strategy::{Strategy as _, ValueTree as _};
+        use proptest::test_runner::TestRunner;
+        let mut runner = TestRunner::deterministic();
+        let hex = "[0-9a-f]{32,64}";
+        let base64 = "[A-Za-z0-9+/]{40,}={0,2}";
+        for pattern in TOKENS.iter().copied().chain([hex, base64]) {
+            let plain = pattern.replace(r"(?:\b|_)", "_?").replace(r"\b", "");
+            let tokens = proptest::string::string_regex(&plain).expect("a pattern");
+            for before in ["", " ", "x", "the key is: ", "a long sentence before the token, \""] {
+                let token = tokens.new_tree(&mut runner).expect("a token").current();
+                let text = format!("{before}{token} and more");
+                assert!(has_token(text.as_bytes()), "{pattern}: {text}");
+                assert!(has_token(format!("{before}{token}").as_bytes()), "{pattern}: {text}");
+            }
+        }
+        assert!(!has_token(b"An understandable sentence, with everything in it, has no token."));
+        assert!(has_word(b"say BeArer now", b"bearer") && !has_word(b"bear er", b"bearer"));
+    }
 
     #[test]
     fn every_shape_compiles() {

@@ -7,7 +7,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use super::bytes::{Reader, float, number, signed};
 
 /// Buckets to a doubling.
 const PER_DOUBLING: f64 = 8.0;
@@ -16,7 +18,7 @@ const INDEX_MIN: i32 = -240;
 const INDEX_MAX: i32 = 320;
 
 /// A histogram of values that are zero or more; see the module.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
     /// Values in all.
     count: u64,
@@ -48,16 +50,67 @@ impl Histogram {
         }
     }
 
-    /// Adds all values of `other`.
+    /// Adds all values of `other`. Counts that would not fit stay at the largest number.
     pub fn merge(&mut self, other: &Self) {
-        self.count += other.count;
+        self.count = self.count.saturating_add(other.count);
         self.sum += other.sum;
         self.min = [self.min, other.min].into_iter().flatten().reduce(f64::min);
         self.max = [self.max, other.max].into_iter().flatten().reduce(f64::max);
-        self.zero += other.zero;
+        self.zero = self.zero.saturating_add(other.zero);
         for (index, n) in &other.buckets {
-            *self.buckets.entry(*index).or_default() += n;
+            let bucket = self.buckets.entry(*index).or_default();
+            *bucket = bucket.saturating_add(*n);
         }
+    }
+
+    /// The buckets that hold values: lower bound (exclusive), upper bound (inclusive), how many.
+    /// Zeros come first, as from 0 to 0.
+    pub fn bins(&self) -> Vec<(f64, f64, u64)> {
+        let bound = |index: i32| (f64::from(index) / PER_DOUBLING).exp2();
+        let zeros = (self.zero > 0).then_some((0.0, 0.0, self.zero));
+        let rest = self.buckets.iter().map(|(index, n)| (bound(*index), bound(*index + 1), *n));
+        zeros.into_iter().chain(rest).collect()
+    }
+
+    /// True where the buckets add up to the count and every figure can have been measured.
+    pub(super) fn is_sound(&self) -> bool {
+        let all = self.buckets.values().try_fold(self.zero, |sum, n| sum.checked_add(*n));
+        let known = self.buckets.keys().all(|index| (INDEX_MIN..=INDEX_MAX).contains(index));
+        let measured = |n: f64| n.is_finite() && n >= 0.0;
+        let ends = self.min.is_some() == (self.count > 0) && self.max.is_some() == (self.count > 0);
+        let figures = [Some(self.sum), self.min, self.max].into_iter().flatten().all(measured);
+        all == Some(self.count) && known && ends && figures
+    }
+
+    /// Appends the compact form; one byte where there are no values.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        number(out, self.count);
+        let (Some(min), Some(max)) = (self.min, self.max) else { return };
+        [self.sum, min, max].iter().for_each(|n| float(out, *n));
+        number(out, self.zero);
+        number(out, self.buckets.len() as u64);
+        let mut last = 0;
+        for (index, n) in &self.buckets {
+            signed(out, i64::from(index - last));
+            number(out, *n);
+            last = *index;
+        }
+    }
+
+    /// What [`Self::write`] wrote.
+    pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let count = reader.number()?;
+        if count == 0 {
+            return Some(Self::default());
+        }
+        let (sum, min, max) = (reader.float()?, reader.float()?, reader.float()?);
+        let zero = reader.number()?;
+        let (mut buckets, mut index) = (BTreeMap::new(), 0_i32);
+        for _ in 0..reader.number()? {
+            index = index.checked_add(i32::try_from(reader.signed()?).ok()?)?;
+            buckets.insert(index, reader.number()?);
+        }
+        Some(Self { count, sum, min: Some(min), max: Some(max), zero, buckets })
     }
 
     /// Values in all.

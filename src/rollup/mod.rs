@@ -10,11 +10,16 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::domain::{Dataset, Operation, Outcome, Row, Summary, Usage, UsageSource};
+use crate::domain::{Dataset, Operation, Outcome, Row, Summary};
 
+mod bytes;
 mod histogram;
+mod row;
+mod totals;
 
 pub use histogram::Histogram;
+pub use row::UsageRow;
+pub use totals::{Tokens, Totals};
 
 /// Combinations of labels in one minute; past it models become `other`.
 const KEYS_MAX: usize = 1000;
@@ -40,28 +45,6 @@ pub struct Rollup {
     instance: Arc<str>,
     /// By minute since the epoch.
     minutes: BTreeMap<i64, BTreeMap<Key, Totals>>,
-}
-
-/// Tokens of the exchanges whose usage came from one source.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-struct Tokens {
-    count: u64,
-    input: u64,
-    output: u64,
-    total: u64,
-    cached_input: u64,
-    reasoning_output: u64,
-}
-
-#[derive(Clone, Debug, Default, Serialize)]
-struct Totals {
-    count: u64,
-    tokens: BTreeMap<UsageSource, Tokens>,
-    usage_unknown: u64,
-    latency_ms: Histogram,
-    first_token_ms: Histogram,
-    input_tokens: Histogram,
-    output_tokens: Histogram,
 }
 
 /// The form of a row; docs/RECORD.md tells its fields.
@@ -90,10 +73,10 @@ impl Rollup {
     }
 
     /// Adds one exchange; `model_label` is its model's name as bounded for metrics.
-    pub fn record(&mut self, summary: &Summary, model_label: &str) {
+    pub fn record(&mut self, summary: &Summary, model_label: impl Into<Arc<str>>) {
         let minute = summary.time.as_second().div_euclid(60);
         let totals = self.minutes.entry(minute).or_default();
-        let mut key = key(summary, model_label);
+        let mut key = key(summary, model_label.into());
         if totals.len() >= KEYS_MAX && !totals.contains_key(&key) {
             key.model = Arc::from(OTHER);
         }
@@ -141,43 +124,14 @@ impl Rollup {
     }
 }
 
-fn key(summary: &Summary, model_label: &str) -> Key {
+fn key(summary: &Summary, model: Arc<str>) -> Key {
     Key {
         tap: Arc::clone(&summary.tap),
         deployment: Arc::clone(&summary.deployment),
-        model: Arc::from(model_label),
+        model,
         operation: summary.operation,
         outcome: summary.outcome,
         stream: summary.stream,
-    }
-}
-
-impl Totals {
-    fn add(&mut self, summary: &Summary) {
-        let usage = &summary.usage;
-        self.count += 1;
-        self.latency_ms.record(summary.latency_ms);
-        summary.first_token_ms.into_iter().for_each(|ms| self.first_token_ms.record(ms));
-        usage.input.into_iter().for_each(|n| self.input_tokens.record(n as f64));
-        usage.output.into_iter().for_each(|n| self.output_tokens.record(n as f64));
-        match usage.source {
-            Some(source) if !usage.is_unknown() => {
-                self.tokens.entry(source).or_default().add(usage)
-            }
-            _ => self.usage_unknown += 1,
-        }
-    }
-}
-
-impl Tokens {
-    fn add(&mut self, usage: &Usage) {
-        let add = |sum: &mut u64, n: Option<u64>| *sum = sum.saturating_add(n.unwrap_or(0));
-        self.count += 1;
-        add(&mut self.input, usage.input);
-        add(&mut self.output, usage.output);
-        add(&mut self.total, usage.total);
-        add(&mut self.cached_input, usage.cached_input);
-        add(&mut self.reasoning_output, usage.reasoning_output);
     }
 }
 
@@ -186,7 +140,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::domain::{Dialect, ExchangeId, ModelNames};
+    use crate::domain::{Dialect, ExchangeId, ModelNames, Usage, UsageSource};
 
     fn at(text: &str) -> Timestamp {
         text.parse().expect("a time")
@@ -265,7 +219,7 @@ mod tests {
     fn the_number_of_rows_is_bounded_and_no_request_is_lost() {
         let mut rollup = rollup();
         for i in 0..5000 {
-            rollup.record(&summary("2026-11-23T22:47:01Z"), &format!("model-{i}"));
+            rollup.record(&summary("2026-11-23T22:47:01Z"), format!("model-{i}"));
         }
         let rows = rollup.take_all();
         assert_eq!(rows.len(), KEYS_MAX + 1);

@@ -13,7 +13,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -43,6 +44,8 @@ use keeper::{Command, Keeper, Message};
 const QUEUE_ROWS_MAX: usize = 4096;
 /// Bytes of rows that may wait for the thread.
 const QUEUE_BYTES_MAX: u64 = 16 << 20;
+/// So many bytes of rows wake the thread from gathering.
+const HURRY_BYTES: u64 = QUEUE_BYTES_MAX / 4;
 /// Commands that may wait besides.
 const QUEUE_COMMANDS_MAX: usize = 64;
 
@@ -124,6 +127,7 @@ struct Shared {
     sealed: Mutex<Shelf>,
     rows_waiting: AtomicUsize,
     bytes_waiting: AtomicU64,
+    keeper: OnceLock<Thread>,
     closed: AtomicBool,
     grown: Notify,
 }
@@ -308,6 +312,7 @@ impl Shared {
             sealed: Mutex::default(),
             rows_waiting: AtomicUsize::new(0),
             bytes_waiting: AtomicU64::new(0),
+            keeper: OnceLock::new(),
             closed: AtomicBool::new(false),
             grown: Notify::new(),
         }
@@ -327,8 +332,18 @@ impl Shared {
         let fits = rows < QUEUE_ROWS_MAX && before + bytes <= QUEUE_BYTES_MAX;
         if !fits {
             self.release(bytes);
+        } else if (before..before + bytes).contains(&HURRY_BYTES) {
+            self.keeper.get().into_iter().for_each(Thread::unpark);
         }
         fits
+    }
+
+    /// The calling thread lets rows gather for `at_most`, or until many wait.
+    fn gather(&self, at_most: Duration) {
+        self.keeper.get_or_init(std::thread::current);
+        if self.bytes_waiting.load(Ordering::Relaxed) < HURRY_BYTES {
+            std::thread::park_timeout(at_most);
+        }
     }
 
     fn release(&self, bytes: u64) {

@@ -32,7 +32,8 @@ impl Incoming {
         Self::parse(value.to_str().ok()?)
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads the value of the only `traceparent`.
+    pub fn parse(text: &str) -> Option<Self> {
         let (known, rest) = text.split_at_checked(LENGTH)?;
         let mut parts = known.split('-');
         let version = hex_byte(parts.next()?)?;

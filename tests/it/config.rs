@@ -267,6 +267,7 @@ fn the_command_line_wins_over_all() {
         listen: Some("127.0.0.1:1".into()),
         admin: Some("127.0.0.1:2".into()),
         data_dir: Some("/cli".into()),
+        ..Overrides::default()
     };
     let env = env(dir.path(), &[("FLOWTAP_TAPS__0__LISTEN", "127.0.0.1:9")]);
     let config = load(Some(&path), &overrides, &env).unwrap();

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod api;
 mod archive;
 mod bucket;
 mod cli;
@@ -13,7 +14,9 @@ mod faults;
 mod feedback;
 mod fixtures;
 mod http2;
+mod hub;
 mod include_usage;
+mod inject;
 mod join;
 mod main_job;
 mod peers;
@@ -24,3 +27,4 @@ mod telemetry;
 mod tls;
 mod uploads;
 mod usage;
+mod ways;

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-for peer in promtool promptflow sdk llm storage telemetry queue; do
+for peer in promtool promptflow sdk llm storage telemetry kube queue; do
     if [[ -f $peer.sh ]]; then
         bash "$peer.sh"
     fi

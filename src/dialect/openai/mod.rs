@@ -28,7 +28,7 @@ fn read_names(view: &View<'_>, answer: &Answer<'_>, reading: &mut Reading) {
 }
 
 /// The deployment in an Azure OpenAI path: `/openai/deployments/{deployment}/...`.
-fn deployment(path: &str) -> Option<String> {
+pub(super) fn deployment(path: &str) -> Option<String> {
     let mut segments = path.split('/').skip_while(|segment| *segment != "deployments");
     segments.nth(1).and_then(json::short)
 }

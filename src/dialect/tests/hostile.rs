@@ -22,7 +22,7 @@ const MEDIA: &[&str] = &["application/json", "text/event-stream", "text/plain", 
 #[rustfmt::skip]
 const TYPES: &[&str] = &["text", "message", "user", "tool_use", "response.completed", "message_delta", "content_block_delta", "message_start", "response.output_item.done", "response.output_text.delta", "error"];
 #[rustfmt::skip]
-const KEYS: &[&str] = &["messages", "role", "content", "choices", "delta", "index", "message", "text", "type", "usage", "prompt_tokens", "completion_tokens", "input_tokens", "tool_calls", "function", "arguments", "name", "input", "output", "response", "item", "output_index", "content_block", "partial_json", "model", "question", "answer", "context", "embedding", "data", "prompt", "error", "finish_reason", "tools", "stop_reason", "prompt_tokens_details", "cached_tokens", "object", "conversation", "metadata",];
+pub(super) const KEYS: &[&str] = &["messages", "role", "content", "choices", "delta", "index", "message", "text", "type", "usage", "prompt_tokens", "completion_tokens", "input_tokens", "tool_calls", "function", "arguments", "name", "input", "output", "response", "item", "output_index", "content_block", "partial_json", "model", "question", "answer", "context", "embedding", "data", "prompt", "error", "finish_reason", "tools", "stop_reason", "prompt_tokens_details", "cached_tokens", "object", "conversation", "metadata",];
 
 /// JSON of any shape, in the words of the dialects.
 fn any_json() -> impl Strategy<Value = serde_json::Value> {

@@ -12,11 +12,13 @@ use crate::config::{
     UpstreamHttp2,
 };
 use crate::domain::{
-    CapturedBody, Exchange, ExchangeId, Outcome, Reading, SpanId, Timing, TraceContext, TraceId,
+    CapturedBody, Exchange, ExchangeId, Operation, Outcome, Reading, SpanId, Timing, TraceContext,
+    TraceId,
 };
 
 mod codings;
 mod events;
+mod figures;
 mod holes;
 mod hostile;
 mod models;
@@ -132,7 +134,8 @@ fn read_one(exchange: &Exchange) -> Reading {
 
 /// What a reading tells besides texts.
 fn figures(reading: &Reading) -> String {
-    let reported = reading.usage.input.is_some() && reading.usage.output.is_some();
+    let answers = reading.operation != Operation::Embeddings;
+    let reported = reading.usage.input.is_some() && (!answers || reading.usage.output.is_some());
     let cut = reading.countable.as_ref().is_some_and(|countable| countable.output_truncated);
     let countable = reading.countable.as_ref().filter(|_| !reported || cut);
     let kind = (reading.dialect, reading.operation, reading.provider, reading.stream);

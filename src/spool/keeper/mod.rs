@@ -26,6 +26,9 @@ use crate::ledger::{Checkpoint, Hour, Memo};
 
 /// Rows are written at the latest when so many bytes of them have been gathered.
 const BATCH_BYTES: usize = 1 << 20;
+/// How long the thread, once a row woke it, lets more of them gather: waking it for each cost more than
+/// the writing.
+const GATHER: Duration = Duration::from_millis(10);
 /// Between two checkpoints where figures changed.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// Between two checkpoints where nothing did: bounds the window that a crash leaves unaccounted.
@@ -128,6 +131,9 @@ impl Keeper {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
+            if matches!(message, Some(Message::Row(_))) {
+                self.shared.gather(GATHER);
+            }
             let step = AssertUnwindSafe(|| self.step(message));
             if panic::catch_unwind(step).is_err() {
                 self.recover_from_panic();

@@ -24,6 +24,7 @@ where
     objects_come_back_as_they_went(&*bucket).await;
     objects_are_replaced_and_removed(&*bucket).await;
     names_are_listed_by_prefix(&*bucket).await;
+    folders_are_told_without_what_is_in_them(&*bucket).await;
     many_names_are_listed_in_order(&*bucket).await;
     one_writer_wins(&bucket).await;
     hostile_names_are_refused(&*bucket).await;
@@ -45,6 +46,22 @@ async fn objects_come_back_as_they_went(bucket: &dyn Bucket) {
     for (name, body) in bodies {
         bucket.put(name, body.clone()).await.unwrap();
         assert!(bucket.get(name).await.unwrap() == body, "{name} came back otherwise");
+    }
+}
+
+async fn folders_are_told_without_what_is_in_them(bucket: &dyn Bucket) {
+    for name in ["tree/b=1/x", "tree/b=1/deep/y", "tree/a=2/deep/z", "tree/leaf", "treehouse/c/x"] {
+        bucket.put(name, Bytes::from_static(b"x")).await.unwrap();
+    }
+    assert_eq!(bucket.folders("tree/").await.unwrap(), ["a=2", "b=1"]);
+    assert_eq!(bucket.folders("tree/b=1/").await.unwrap(), ["deep"]);
+    assert_eq!(bucket.folders("tree/b=1/deep/").await.unwrap(), [""; 0]);
+    assert_eq!(bucket.folders("nowhere/").await.unwrap(), [""; 0]);
+    assert!(bucket.folders("").await.unwrap().contains(&"treehouse".to_owned()));
+    let refused = bucket.folders("tree").await.unwrap_err();
+    assert_eq!(refused.kind, BucketErrorKind::Configuration);
+    for name in ["tree/b=1/x", "tree/b=1/deep/y", "tree/a=2/deep/z", "tree/leaf", "treehouse/c/x"] {
+        bucket.delete(name).await.unwrap();
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the tests share: scripted peers, raw clients, processes that end with the test.
 
+pub mod api;
 pub mod books;
 pub mod certs;
 pub mod judge;

@@ -25,6 +25,7 @@ pub struct Setup {
     more_taps: String,
     top: String,
     environment: Vec<(String, String)>,
+    command: &'static str,
     folder: tempfile::TempDir,
 }
 
@@ -39,7 +40,8 @@ impl Setup {
         let folder = tempfile::tempdir().expect("a folder");
         let (tap, top, environment) = (String::new(), String::new(), Vec::new());
         let more_taps = String::new();
-        Self { upstream: url.to_owned(), tap, more_taps, top, environment, folder }
+        let command = "run";
+        Self { upstream: url.to_owned(), tap, more_taps, top, environment, command, folder }
     }
 
     /// Keys of the tap, one a line, in flow style where nested.
@@ -71,6 +73,18 @@ impl Setup {
         self
     }
 
+    /// Another command than `run`.
+    pub fn command(mut self, name: &'static str) -> Self {
+        self.command = name;
+        self
+    }
+
+    /// One more variable of the environment.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// A fail point, e.g. `request_body:panic`.
     pub fn failing_at(mut self, point: &str) -> Self {
         self.environment.push(("FLOWTAP_FAILPOINT".to_owned(), point.to_owned()));
@@ -84,16 +98,19 @@ impl Setup {
 
     /// Starts it and waits until it is ready.
     pub fn start(self) -> Flowtap {
-        let (process, port, admin) = launch(self.folder.path(), &self.config(), &self.environment);
+        let (process, port, admin) =
+            launch(self.command, self.folder.path(), &self.config(), &self.environment);
         Flowtap { process, folder: Some(self.folder), port, admin }
     }
 
     fn config(&self) -> String {
         let folder = self.folder.path().display();
+        let tap = format!("{}{}", self.tap, self.hypers_way());
         let mut top = self.top.clone();
         let defaults = [
             ("bucket:", format!("bucket: file://{folder}/bucket\n")),
             ("spool:", format!("spool: {{dir: {folder}/spool, segment_age: 200ms}}\n")),
+            ("data_dir:", format!("data_dir: {folder}\n")),
             ("drain_timeout:", "drain_timeout: 10s\n".to_owned()),
         ];
         for (key, line) in defaults {
@@ -103,16 +120,29 @@ impl Setup {
         }
         format!(
             "taps:\n  - name: chat\n    listen: 127.0.0.1:0\n    upstream: {}\n{}{}admin: {{listen: 127.0.0.1:0}}\n{top}",
-            self.upstream, self.tap, self.more_taps
+            self.upstream, tap, self.more_taps
         )
+    }
+
+    /// With FLOWTAP_TEST_WAY=hyper, what keeps the tap's connections off the express way: any limit on
+    /// header fields but hyper's own.
+    fn hypers_way(&self) -> &'static str {
+        let asked = std::env::var("FLOWTAP_TEST_WAY").is_ok_and(|way| way == "hyper");
+        let lines = "    limits: {headers_max: 99}\n";
+        if asked && !self.tap.contains("limits:") { lines } else { "" }
     }
 }
 
-fn launch(folder: &Path, config: &str, environment: &[(String, String)]) -> (Process, u16, u16) {
+fn launch(
+    name: &str,
+    folder: &Path,
+    config: &str,
+    environment: &[(String, String)],
+) -> (Process, u16, u16) {
     let file = folder.join("flowtap.yaml");
     std::fs::write(&file, config).expect("the configuration is written");
     let mut command = Command::new(env!("CARGO_BIN_EXE_flowtap"));
-    command.args(["run", "--config"]).arg(&file);
+    command.args([name, "--config"]).arg(&file);
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     let mut process = Process::start("flowtap", &mut command);
     let port = address(&process, "\"tap\":\"chat\"");
@@ -122,7 +152,7 @@ fn launch(folder: &Path, config: &str, environment: &[(String, String)]) -> (Pro
 }
 
 /// The port in the log line `listening` that holds `mark`.
-fn address(process: &Process, mark: &str) -> u16 {
+pub fn address(process: &Process, mark: &str) -> u16 {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let printed = process.printed();
@@ -210,13 +240,13 @@ impl Flowtap {
         let folder = self.folder.take().expect("kept until the end");
         let config =
             std::fs::read_to_string(folder.path().join("flowtap.yaml")).expect("the configuration");
-        let (process, port, admin) = launch(folder.path(), &config, &[]);
+        let (process, port, admin) = launch("run", folder.path(), &config, &[]);
         Self { process, folder: Some(folder), port, admin }
     }
 
     /// Starts again in the folder of one that was stopped, with another configuration.
     pub fn again(stopped: Stopped, config: &str) -> Self {
-        let (process, port, admin) = launch(stopped.folder.path(), config, &[]);
+        let (process, port, admin) = launch("run", stopped.folder.path(), config, &[]);
         Self { process, folder: Some(stopped.folder), port, admin }
     }
 

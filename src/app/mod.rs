@@ -13,20 +13,26 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::{self, Archive};
-use crate::bucket::Bucket;
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::console::{Console, ConsoleError, Ready};
 use crate::domain::MemoryBudget;
 use crate::drain::Drain;
-use crate::evaluate::{self, judge::JudgeFault};
+use crate::evaluate::judge::JudgeFault;
 use crate::metrics::Metrics;
 use crate::pipeline::{self, Pipeline};
 use crate::proxy::{self, Proxy, ProxyError};
-use crate::queue::{self, Announcer};
-use crate::sample::judge_marker;
 use crate::spool::{Recovery, Spool, SpoolError};
+use crate::store::StoreError;
 use crate::trace::{SpanFate, TraceError, Tracer};
 use crate::{bucket, config, export};
+
+mod evaluator;
+mod hub;
+mod index;
+
+pub use hub::Hub;
+
+use index::Index;
 
 /// Why flowtap cannot start; the message names the address or the key.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +49,9 @@ pub enum StartError {
     /// The bucket.
     #[error("bucket: {0}")]
     Bucket(#[from] bucket::BucketError),
+    /// The index.
+    #[error("store.dir: {0}")]
+    Store(#[from] StoreError),
     /// The trace exporter.
     #[error("trace.otlp_endpoint: {0}")]
     Trace(#[from] TraceError),
@@ -54,17 +63,27 @@ pub enum StartError {
     Thread(#[from] std::io::Error),
 }
 
-/// Serves until SIGTERM or SIGINT, then drains. A second signal ends at once.
-pub fn run(config: &Config) -> Result<(), StartError> {
+/// Serves as `role` says until SIGTERM or SIGINT, then drains. A second signal ends at once. `reindex`
+/// makes the hub's index anew.
+pub fn serve(config: &Config, role: Role, reindex: bool) -> Result<(), StartError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let app = App::start(config)?;
+    let stop: Box<dyn FnOnce()> = match role {
+        Role::Hub => {
+            let hub = Hub::start(config, reindex)?;
+            Box::new(|| hub.stop())
+        }
+        Role::Run | Role::Proxy => {
+            let app = App::start(config, role)?;
+            Box::new(|| app.stop())
+        }
+    };
     runtime.block_on(signal());
     tracing::info!("draining");
     Drain::default().thread("impatience", move || {
         runtime.block_on(signal());
         std::process::exit(1);
     })?;
-    app.stop();
+    stop();
     Ok(())
 }
 
@@ -91,18 +110,20 @@ pub struct App {
     runtime: Runtime,
     spool: Spool,
     tracer: Option<Tracer>,
+    index: Option<Index>,
     ready: Ready,
     drain_timeout: Duration,
 }
 
 impl App {
     /// Starts everything. Doors are bound before anything runs, so that a taken port leaves no trace.
-    pub fn start(config: &Config) -> Result<Self, StartError> {
+    /// `Role::Run` keeps an index and shows it; where that fails, it serves without.
+    pub fn start(config: &Config, role: Role) -> Result<Self, StartError> {
         let metrics = Metrics::new(&config.metrics);
         metrics.build_info(env!("CARGO_PKG_VERSION"));
         config.taps.iter().for_each(|tap| metrics.tap_opened(&tap.name));
         let (drain, ready) = (Drain::default(), Ready::default());
-        let console = Console::bind(&config.admin, metrics.clone(), ready.clone())?;
+        let mut console = Console::bind(&config.admin, metrics.clone(), ready.clone())?;
 
         let now = Timestamp::now();
         let (spool, recovery) =
@@ -123,18 +144,37 @@ impl App {
             .thread_name("keeping")
             .enable_all()
             .build()?;
-        let store = runtime.block_on(bucket::open(&config.bucket))?;
+        let bucket = runtime.block_on(bucket::open(&config.bucket))?;
         let (archiving, until) = watch::channel(None);
         let administering = CancellationToken::new();
         let instance = Arc::clone(&config.instance);
+        let archive = Archive::new(
+            spool.clone(),
+            Arc::clone(&bucket),
+            spool.ledger(),
+            metrics.clone(),
+            instance,
+        );
         let evaluating = CancellationToken::new();
-        let told =
-            start_evaluator(config, Arc::clone(&store), &metrics, &drain, &runtime, &evaluating)?;
-        let archive = Archive::new(spool.clone(), store, spool.ledger(), metrics.clone(), instance);
-        let archive = match told {
+        let surroundings = evaluator::Surroundings {
+            bucket: &bucket,
+            stored: archive.uploaded(),
+            metrics: &metrics,
+            drain: &drain,
+            keeping: &runtime,
+            stop: &evaluating,
+        };
+        let archive = match evaluator::start(config, role, &surroundings)? {
             Some(announcer) => archive.announcing(announcer),
             None => archive,
         };
+        let index = (role == Role::Run).then(|| {
+            Index::start_or_do_without(config, &bucket, archive.uploaded(), &metrics, &drain)
+        });
+        let index = index.flatten();
+        if let Some(index) = &index {
+            console.show(index.view(bucket));
+        }
         let archiver = Builder::new_current_thread().enable_all().build()?;
         drain.thread("archive", move || archiver.block_on(archive.run(until)))?;
         log_doors(&proxy, &console);
@@ -160,6 +200,7 @@ impl App {
             runtime,
             spool,
             tracer,
+            index,
             ready,
             drain_timeout,
         })
@@ -189,6 +230,9 @@ impl App {
         }
         self.administering.cancel();
         self.runtime.shutdown_timeout(Duration::from_millis(100));
+        if let Some(index) = self.index {
+            late.extend(index.stop(&self.drain, deadline));
+        }
         if late.is_empty() {
             tracing::info!("drained");
         } else {
@@ -219,43 +263,6 @@ pub fn export_azureml(
         export::azureml(&*source, &*target, settings).await
     };
     Ok(runtime.block_on(exported)?)
-}
-
-/// The evaluator, where one is configured, on a thread of its own, and how the archive tells of new
-/// objects: within the process, or by a queue to evaluators elsewhere.
-fn start_evaluator(
-    config: &Config,
-    bucket: Arc<dyn Bucket>,
-    metrics: &Metrics,
-    drain: &Drain,
-    keeping: &Runtime,
-    stop: &CancellationToken,
-) -> Result<Option<Announcer>, StartError> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let (announcer, told) = queue::within(metrics.clone());
-    let inbox = match &config.queue {
-        None => told,
-        Some(settings) => {
-            keeping.spawn(queue::publish(settings.clone(), told));
-            let (inbox, work) = queue::consume(settings.clone(), metrics.clone());
-            if config.evaluate.is_some() {
-                runtime.spawn(work);
-            }
-            inbox
-        }
-    };
-    let outlets = evaluate::Outlets { bucket, inbox: Some(inbox), metrics: metrics.clone() };
-    let marker = judge_marker(config.sample.key.as_ref());
-    let evaluator = {
-        let _entered = runtime.enter();
-        evaluate::from_bucket(config, marker, outlets)?
-    };
-    let wanted = evaluator.is_some() || config.queue.is_some();
-    if let Some(evaluator) = evaluator {
-        let stop = stop.clone();
-        drain.thread("evaluate", move || runtime.block_on(evaluator.run(stop)))?;
-    }
-    Ok(wanted.then_some(announcer))
 }
 
 fn start_tracer(

@@ -1,0 +1,93 @@
+//! `flowtap hub`: the evaluator, the page and the API over a bucket that many sidecars fill. No tap, no spool.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::index::Index;
+use super::{StartError, evaluator};
+use crate::bucket;
+use crate::config::{Config, Role};
+use crate::console::{Console, Ready};
+use crate::drain::Drain;
+use crate::metrics::Metrics;
+
+/// A hub that serves.
+pub struct Hub {
+    drain: Drain,
+    runtime: Runtime,
+    administering: CancellationToken,
+    evaluating: CancellationToken,
+    ready: Ready,
+    index: Index,
+    drain_timeout: Duration,
+}
+
+impl Hub {
+    /// Starts everything; the door is bound before anything runs. `reindex` makes the index anew.
+    pub fn start(config: &Config, reindex: bool) -> Result<Self, StartError> {
+        let metrics = Metrics::new(&config.metrics);
+        metrics.build_info(env!("CARGO_PKG_VERSION"));
+        let (drain, ready) = (Drain::default(), Ready::default());
+        let mut console = Console::bind(&config.admin, metrics.clone(), ready.clone())?;
+        if !config.taps.is_empty() {
+            tracing::warn!(
+                taps = config.taps.len(),
+                "a hub listens on no tap: `taps` is left alone"
+            );
+        }
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("keeping")
+            .enable_all()
+            .build()?;
+        let bucket = runtime.block_on(bucket::open(&config.bucket))?;
+        let stored = Arc::<Notify>::default();
+        let index = Index::start(config, &bucket, stored.clone(), &metrics, &drain, reindex)?;
+        let evaluating = CancellationToken::new();
+        let surroundings = evaluator::Surroundings {
+            bucket: &bucket,
+            stored,
+            metrics: &metrics,
+            drain: &drain,
+            keeping: &runtime,
+            stop: &evaluating,
+        };
+        evaluator::start(config, Role::Hub, &surroundings)?;
+        tracing::info!(bucket = bucket.describe(), "reading");
+        console.show(index.view(bucket));
+        if let Some(address) = console.address() {
+            tracing::info!(door = "admin", %address, "listening");
+        }
+        let administering = CancellationToken::new();
+        runtime.spawn(console.serve(administering.clone()));
+        ready.set(true);
+        Ok(Self {
+            drain,
+            runtime,
+            administering,
+            evaluating,
+            ready,
+            index,
+            drain_timeout: config.drain_timeout,
+        })
+    }
+
+    /// Ends; what is not read is read after the next start.
+    pub fn stop(self) {
+        let deadline = Instant::now() + self.drain_timeout;
+        self.ready.set(false);
+        self.evaluating.cancel();
+        self.administering.cancel();
+        let mut late = self.drain.join("evaluate", deadline);
+        self.runtime.shutdown_timeout(Duration::from_millis(100));
+        late.extend(self.index.stop(&self.drain, deadline));
+        match late.is_empty() {
+            true => tracing::info!("drained"),
+            false => tracing::warn!(?late, "the drain deadline passed"),
+        }
+    }
+}

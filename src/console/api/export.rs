@@ -1,0 +1,277 @@
+//! Samples as a file: CSV for spreadsheets, JSON lines for programs. Written as it is read, a page of
+//! samples at a time, so that a file of a million rows takes no more memory than a page.
+
+use std::convert::Infallible;
+
+use axum::body::Bytes;
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use serde_json::Value;
+
+use super::params::{
+    CRITERION, DEPLOYMENT, EXPORTED, FROM, MODEL, ORDER, OUTCOME, Parameter, Q, SCORE, SORT, TAP,
+    TO,
+};
+use super::{Answer, Desk, Problem, Route, View, in_turn, record};
+use crate::domain::Criterion;
+use crate::store::{Found, SampleQuery, SampleRow};
+
+/// Samples that are read at once.
+const PAGE: usize = 200;
+
+/// The form of a file.
+#[derive(Clone, Copy)]
+pub(super) enum Form {
+    /// RFC 4180, with a line of names; cells that a spreadsheet would take for formulas are guarded.
+    Csv,
+    /// The records as the bucket holds them.
+    Jsonl,
+}
+
+static PARAMETERS: &[&Parameter] = &[
+    &FROM,
+    &TO,
+    &TAP,
+    &DEPLOYMENT,
+    &MODEL,
+    &OUTCOME,
+    &Q,
+    &CRITERION,
+    &SCORE,
+    &SORT,
+    &ORDER,
+    &EXPORTED,
+];
+
+pub(super) static CSV: Route = Route {
+    path: "/samples.csv",
+    about: "The samples of a window as CSV (RFC 4180). A cell that a spreadsheet would take for a \
+            formula begins with an apostrophe.",
+    parameters: PARAMETERS,
+    answer: Answer::File("samples.csv", "text/csv; charset=utf-8", Form::Csv),
+};
+
+pub(super) static JSONL: Route = Route {
+    path: "/samples.jsonl",
+    about: "The whole records of a window's samples as JSON lines, as the bucket holds them.",
+    parameters: PARAMETERS,
+    answer: Answer::File("samples.jsonl", "application/jsonl; charset=utf-8", Form::Jsonl),
+};
+
+/// The columns of a CSV file.
+const COLUMNS: &[&str] = &[
+    "id",
+    "time",
+    "tap",
+    "deployment",
+    "model",
+    "operation",
+    "outcome",
+    "status",
+    "stream",
+    "latency_ms",
+    "first_token_ms",
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "usage_source",
+    "sample_reason",
+    "sample_probability",
+    "question",
+    "answer",
+    "context",
+    "ground_truth",
+];
+
+/// Where the writing is.
+struct Writing {
+    form: Form,
+    query: SampleQuery,
+    left: usize,
+    begun: bool,
+    desk: Desk,
+    view: View,
+}
+
+/// The file, page by page. Where a page cannot be read any more, the file ends with a line that says so.
+pub(super) fn pages(
+    form: Form,
+    mut query: SampleQuery,
+    desk: Desk,
+    view: View,
+) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    let left = query.limit;
+    query.limit = PAGE.min(left);
+    let writing = Writing { form, query, left, begun: false, desk, view };
+    unfold(Some(writing), |writing| async move {
+        let mut writing = writing?;
+        let text = match writing.page().await {
+            Ok(Some(text)) => text,
+            Ok(None) => return None,
+            Err(problem) => {
+                let told = serde_json::to_string(&problem).unwrap_or_default();
+                return Some((Ok(Bytes::from(writing.broken(&told))), None));
+            }
+        };
+        Some((Ok(Bytes::from(text)), Some(writing)))
+    })
+}
+
+impl Writing {
+    /// The next page; `None` after the last.
+    async fn page(&mut self) -> Result<Option<Vec<u8>>, Problem> {
+        let mut text = Vec::new();
+        if !std::mem::replace(&mut self.begun, true) && matches!(self.form, Form::Csv) {
+            let scores = Criterion::ALL.iter().map(|criterion| criterion.label());
+            row(&mut text, COLUMNS.iter().copied().chain(scores));
+        }
+        if self.left == 0 {
+            return Ok((!text.is_empty()).then_some(text));
+        }
+        self.query.limit = PAGE.min(self.left);
+        let (form, query) = (self.form, self.query.clone());
+        let (rows, more) =
+            in_turn(&self.desk, &self.view, move |_, view| read(form, &query, view)).await?;
+        self.left = if rows.len() < PAGE { 0 } else { self.left - rows.len() };
+        self.query.after = rows.last().map(|row| row.spot).or(self.query.after);
+        text.extend(more);
+        Ok((!text.is_empty()).then_some(text))
+    }
+
+    /// The last line of a file that could not be finished.
+    fn broken(&self, told: &str) -> Vec<u8> {
+        let mut text = Vec::new();
+        match self.form {
+            Form::Csv => row(&mut text, ["the file is not whole", told]),
+            Form::Jsonl => text.extend(format!("{{\"not_whole\":{told}}}\n").bytes()),
+        }
+        text
+    }
+}
+
+/// Reads a page's rows and writes them down.
+fn read(
+    form: Form,
+    query: &SampleQuery,
+    view: &View,
+) -> Result<(Vec<SampleRow>, Vec<u8>), Problem> {
+    let rows = view.store.samples(query)?;
+    let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+    let found = view.store.found(&ids)?;
+    let places: Vec<Found> = found.iter().map(|(_, found)| found.clone()).collect();
+    let texts = record::texts(view, &places).unwrap_or_default();
+    let mut text = Vec::new();
+    for sample in &rows {
+        let place = found.iter().find(|(id, _)| *id == sample.id).map(|(_, found)| found);
+        let record = place.and_then(|found| texts.get(&(found.object.clone(), found.line)));
+        match form {
+            Form::Csv => csv(&mut text, sample, record.map(Vec::as_slice)),
+            Form::Jsonl => {
+                // A record that the bucket no longer holds is told as far as it is known.
+                let known = || super::samples::brief(sample).to_string().into_bytes();
+                text.extend(record.cloned().unwrap_or_else(known));
+                text.push(b'\n');
+            }
+        }
+    }
+    Ok((rows, text))
+}
+
+fn csv(text: &mut Vec<u8>, sample: &SampleRow, record: Option<&[u8]>) {
+    let record = record.and_then(|record| serde_json::from_slice::<Value>(record).ok());
+    let field = |name: &str| record.as_ref().and_then(|record| words(record.get(name)?));
+    let number = |n: Option<u64>| n.map_or_else(String::new, |n| n.to_string());
+    let cells = vec![
+        sample.id.to_string(),
+        sample.time.to_string(),
+        sample.tap.clone(),
+        sample.deployment.clone(),
+        sample.model.clone(),
+        sample.operation.clone(),
+        sample.outcome.clone(),
+        number(sample.status.map(u64::from)),
+        sample.stream.to_string(),
+        sample.latency_ms.to_string(),
+        sample.first_token_ms.map_or_else(String::new, |ms| ms.to_string()),
+        number(sample.input),
+        number(sample.output),
+        number(sample.total),
+        sample.source.clone().unwrap_or_default(),
+        sample.reason.clone(),
+        sample.probability.to_string(),
+        field("question").or_else(|| sample.question.clone()).unwrap_or_default(),
+        field("answer").or_else(|| sample.answer.clone()).unwrap_or_default(),
+        field("context").unwrap_or_default(),
+        field("ground_truth").unwrap_or_default(),
+    ];
+    let score = |criterion: &Criterion| {
+        let given = sample.scores.iter().find(|(of, _)| of == criterion);
+        given.map_or_else(String::new, |(_, score)| score.to_string())
+    };
+    row(text, cells.into_iter().chain(Criterion::ALL.iter().map(score)));
+}
+
+/// A text as it is, other JSON as JSON; `None` for null.
+fn words(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}
+
+/// One line of CSV.
+fn row<S: AsRef<str>>(text: &mut Vec<u8>, cells: impl IntoIterator<Item = S>) {
+    for (index, cell) in cells.into_iter().enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        text.extend(self::cell(cell.as_ref()).into_bytes());
+    }
+    text.extend(b"\r\n");
+}
+
+/// A cell: what begins like a formula gets an apostrophe before it (OWASP, CSV injection), unless it is
+/// a number; quoted where it must be.
+fn cell(text: &str) -> String {
+    let first = text.trim_start_matches([' ', '\u{a0}', '\u{feff}']).chars().next();
+    let formula = matches!(
+        first,
+        Some('=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '|' | '%' | '＝' | '＋' | '－' | '＠')
+    );
+    let guarded = match formula && text.parse::<f64>().is_err() {
+        true => format!("'{text}"),
+        false => text.to_owned(),
+    };
+    match guarded.contains([',', '"', '\r', '\n', ';', '\t']) || guarded != guarded.trim() {
+        true => format!("\"{}\"", guarded.replace('"', "\"\"")),
+        false => guarded,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_quoted_and_no_formula_gets_through() {
+        for (text, told) in [
+            ("plain", "plain"),
+            ("a, b", "\"a, b\""),
+            ("say \"hi\"\nnow", "\"say \"\"hi\"\"\nnow\""),
+            ("=HYPERLINK(\"http://evil\")", "\"'=HYPERLINK(\"\"http://evil\"\")\""),
+            (" @SUM(A1)", "'  @SUM(A1)".trim_start_matches("' ").to_owned().as_str()),
+            ("-12.5", "-12.5"),
+            ("-12.5+cmd|' /C calc'!A0", "'-12.5+cmd|' /C calc'!A0"),
+            ("＝1+1", "'＝1+1"),
+            ("\t=1", "\"'\t=1\""),
+            ("", ""),
+        ] {
+            if text.starts_with(' ') {
+                assert_eq!(cell(text), "' @SUM(A1)");
+            } else {
+                assert_eq!(cell(text), told, "{text:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! An object of the text: what it is, where it is, and how it is edited.
+
+use serde_json::{Value, json};
+
+use super::edit::{Edits, Starts, stands_alone};
+use super::sidecar::{NAME, Sidecar};
+use super::yaml::{Document, Node, Parsed, Step, What};
+use super::{Refusal, documents, emit, plan};
+
+/// An object of the text.
+pub(super) struct Manifest<'a> {
+    document: &'a Document,
+    /// From 0.
+    index: usize,
+    /// Where the object lies in its document: items of lists.
+    path: Vec<Step>,
+    value: Value,
+    kind: String,
+}
+
+/// All objects, those of lists included.
+pub(super) fn all<'a>(
+    parsed: &'a Parsed,
+    starts: &Starts,
+) -> Result<Vec<Manifest<'a>>, Vec<Refusal>> {
+    let (mut found, mut refusals) = (Vec::new(), Vec::new());
+    for (index, document) in documents(parsed) {
+        match document.value() {
+            Ok(value) => collect(document, index, Vec::new(), value, &mut found),
+            Err(refusal) => refusals.push(refusal.within(index + 1, "", 0, starts)),
+        }
+    }
+    if refusals.is_empty() { Ok(found) } else { Err(refusals) }
+}
+
+fn collect<'a>(
+    document: &'a Document,
+    index: usize,
+    path: Vec<Step>,
+    value: Value,
+    found: &mut Vec<Manifest<'a>>,
+) {
+    let kind = value["kind"].as_str().unwrap_or_default().to_owned();
+    // A list of lists has no end; nobody writes one.
+    if kind.ends_with("List") && path.is_empty() {
+        for (item, value) in value["items"].as_array().into_iter().flatten().enumerate() {
+            let path = vec![Step::Key("items"), Step::Index(item)];
+            collect(document, index, path, value.clone(), found);
+        }
+    } else {
+        found.push(Manifest { document, index, path, value, kind });
+    }
+}
+
+impl Manifest<'_> {
+    pub(super) fn value(&self) -> &Value {
+        &self.value
+    }
+
+    pub(super) fn is_service(&self) -> bool {
+        self.kind == "Service"
+    }
+
+    /// Kind and name.
+    pub(super) fn name(&self) -> String {
+        let meta = &self.value["metadata"];
+        let name = meta["name"].as_str().or(meta["generateName"].as_str()).unwrap_or("(no name)");
+        format!("{}/{name}", self.kind)
+    }
+
+    /// The pod template, where its kind has one.
+    pub(super) fn template(&self) -> Option<&Value> {
+        let template = plan::at(&self.value, plan::template_path(&self.kind)?);
+        template["spec"].is_object().then_some(template)
+    }
+
+    /// A refusal with document, line and object.
+    pub(super) fn placed(&self, refusal: Refusal, starts: &Starts) -> Refusal {
+        let node = self.document.at(&self.path).ok().flatten();
+        let line = node.map_or(0, |node| starts.line_of(node.start) + 1);
+        refusal.within(self.index + 1, &self.name(), line, starts)
+    }
+
+    /// Adds the container and its volume to the pod's spec.
+    pub(super) fn add_sidecar(
+        &self,
+        sidecar: &Sidecar,
+        edits: &mut Edits<'_>,
+        expected: &mut [Value],
+    ) -> Result<(), Refusal> {
+        let mut steps = self.path.clone();
+        steps.extend(
+            plan::template_path(&self.kind).into_iter().flatten().map(|key| Step::Key(key)),
+        );
+        steps.push(Step::Key("spec"));
+        let container = sidecar.container();
+        self.add_item(&steps, "initContainers", &container, edits)?;
+        self.add_item(&steps, "volumes", &sidecar.volume(), edits)?;
+        let spec = value_at(expected, self.index, &steps);
+        prepend(spec, "initContainers", container);
+        prepend(spec, "volumes", sidecar.volume());
+        Ok(())
+    }
+
+    /// Puts `item` first in the list `key` of the map at `steps`, which gets the list if it has none.
+    fn add_item(
+        &self,
+        steps: &[Step],
+        key: &'static str,
+        item: &Value,
+        edits: &mut Edits<'_>,
+    ) -> Result<(), Refusal> {
+        let missing = || Refusal::new("its pod's spec comes from a merge key: write it out");
+        let map = self.document.at(steps)?.ok_or_else(missing)?;
+        let column = block_column(map, edits)?;
+        let Some((name, list)) = map.entry(key) else {
+            return self.add_list(steps, map, key, column, item, edits);
+        };
+        self.document.at(&[steps, &[Step::Key(key)]].concat())?;
+        let nothing = match &list.what {
+            What::List { items, flow: false } => {
+                let dash = dash_column(items, edits)?;
+                edits.insert_after(name.start, emit::item(item, dash));
+                return Ok(());
+            }
+            What::List { items, flow: true } => items.is_empty(),
+            What::Scalar { plain, text } => *plain && is_null(text),
+            _ => false,
+        };
+        if !nothing {
+            let message = format!("its `{key}` is in flow style: write it in block style");
+            return Err(Refusal::new(message).at_byte(list.start));
+        }
+        if list.end > list.start {
+            edits.replace(list.start..list.end, String::new());
+        }
+        edits.insert_after(name.start, emit::item(item, column + 2));
+        Ok(())
+    }
+
+    /// A list of `item` alone becomes the first entry of `map`, above comments that belong to the next.
+    fn add_list(
+        &self,
+        steps: &[Step],
+        map: &Node,
+        key: &str,
+        column: usize,
+        item: &Value,
+        edits: &mut Edits<'_>,
+    ) -> Result<(), Refusal> {
+        if lookup(&self.document.value()?, steps).is_some_and(|value| value.get(key).is_some()) {
+            let message = format!("its `{key}` comes from a merge key: write it out");
+            return Err(Refusal::new(message).at_byte(map.start));
+        }
+        let (header, first) = (self.header_of(steps).unwrap_or_default(), first_key(map)?.start);
+        if edits.starts().line_of(header) >= edits.starts().line_of(first) {
+            return Err(begins_beside_its_key().at_byte(first));
+        }
+        let mut lines = vec![format!("{}{key}:", " ".repeat(column))];
+        lines.extend(emit::item(item, column + 2));
+        edits.insert_after(header, lines);
+        Ok(())
+    }
+
+    /// Where the key stands whose value is the map at `steps`.
+    fn header_of(&self, steps: &[Step]) -> Option<usize> {
+        let (Step::Key(last), above) = steps.split_last()? else { return None };
+        let above = self.document.at(above).ok()??;
+        above.entry(last).map(|(key, _)| key.start)
+    }
+
+    /// Lets a Service's port lead to the sidecar.
+    pub(super) fn move_port(
+        &self,
+        index: usize,
+        edits: &mut Edits<'_>,
+        expected: &mut [Value],
+    ) -> Result<(), Refusal> {
+        let mut steps = self.path.clone();
+        steps.extend([Step::Key("spec"), Step::Key("ports"), Step::Index(index)]);
+        let merged = || Refusal::new("its ports come from a merge key: write them out");
+        let port = self.document.at(&steps)?.ok_or_else(merged)?;
+        match port.entry("targetPort") {
+            Some((_, target)) => {
+                self.document.at(&[&steps[..], &[Step::Key("targetPort")]].concat())?;
+                edits.replace(target.start..target.end, NAME.to_owned());
+            }
+            None => {
+                let (name, number) = port.entry("port").ok_or_else(merged)?;
+                self.document.at(&[&steps[..], &[Step::Key("port")]].concat())?;
+                if port.is_flow() {
+                    edits.replace(number.end..number.end, format!(", targetPort: {NAME}"));
+                } else {
+                    let column = edits.starts().column_of(name.start);
+                    let line = format!("{}targetPort: {NAME}", " ".repeat(column));
+                    edits.insert_after(number.start, vec![line]);
+                }
+            }
+        }
+        value_at(expected, self.index, &steps)["targetPort"] = json!(NAME);
+        Ok(())
+    }
+}
+
+fn is_null(text: &str) -> bool {
+    matches!(text, "" | "~" | "null" | "Null" | "NULL")
+}
+
+fn first_key(map: &Node) -> Result<&Node, Refusal> {
+    let What::Map { entries, .. } = &map.what else { return Err(Refusal::new("it is no map")) };
+    entries
+        .first()
+        .map(|(key, _)| key)
+        .ok_or_else(|| Refusal::new("it is empty").at_byte(map.start))
+}
+
+fn begins_beside_its_key() -> Refusal {
+    Refusal::new("its pod's spec begins on the line of its key: give it lines of its own")
+}
+
+/// The column of a block map's keys, which stand on lines of their own.
+fn block_column(map: &Node, edits: &Edits<'_>) -> Result<usize, Refusal> {
+    if !matches!(map.what, What::Map { flow: false, .. }) {
+        let message = "its pod's spec is in flow style (or JSON): write it in block style";
+        return Err(Refusal::new(message).at_byte(map.start));
+    }
+    let first = first_key(map)?;
+    match stands_alone(edits.text(), first.start) {
+        true => Ok(edits.starts().column_of(first.start)),
+        false => Err(begins_beside_its_key().at_byte(first.start)),
+    }
+}
+
+/// The column of a block list's dashes.
+fn dash_column(items: &[Node], edits: &Edits<'_>) -> Result<usize, Refusal> {
+    let strange = || Refusal::new("its list begins in an unusual way: write one dash a line");
+    let first = items.first().ok_or_else(strange)?.start;
+    let line = &edits.text()[first - edits.starts().column_of(first)..first];
+    match line.find('-').filter(|dash| line[..*dash].trim().is_empty()) {
+        Some(dash) => Ok(dash),
+        None => Err(strange().at_byte(first)),
+    }
+}
+
+fn lookup<'v>(value: &'v Value, steps: &[Step]) -> Option<&'v Value> {
+    steps.iter().try_fold(value, |value, step| match step {
+        Step::Key(key) => value.get(key),
+        Step::Index(index) => value.get(index),
+    })
+}
+
+fn value_at<'v>(expected: &'v mut [Value], document: usize, steps: &[Step]) -> &'v mut Value {
+    steps.iter().fold(&mut expected[document], |value, step| match step {
+        Step::Key(key) => &mut value[*key],
+        Step::Index(index) => &mut value[*index],
+    })
+}
+
+/// Puts `item` first in the list `key` of `map`.
+pub(super) fn prepend(map: &mut Value, key: &str, item: Value) {
+    match &mut map[key] {
+        Value::Array(items) => items.insert(0, item),
+        other => *other = Value::Array(vec![item]),
+    }
+}

@@ -1,0 +1,131 @@
+//! The corpus: each manifest, injected, is as recorded, and comes back to the byte.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+fn settings() -> Settings {
+    Settings {
+        image: "flowtap:test".to_owned(),
+        set: vec![("redact.detect".into(), "email,secret".into())],
+    }
+}
+
+fn corpus(kind: &str) -> Vec<(String, String)> {
+    let folder = Path::new("tests/fixtures/manifests").join(kind);
+    let paths =
+        fs::read_dir(&folder).expect("the corpus").map(|entry| entry.expect("a file").path());
+    let mut found: Vec<PathBuf> =
+        paths.filter(|path| path.extension().is_some_and(|e| e == "yaml")).collect();
+    found.sort();
+    assert!(found.len() > 8, "{folder:?}");
+    let name = |path: &Path| path.file_stem().expect("a name").to_string_lossy().into_owned();
+    found.iter().map(|path| (name(path), fs::read_to_string(path).expect("text"))).collect()
+}
+
+#[track_caller]
+fn same_as_file(path: &str, text: &str) {
+    let path = Path::new("tests/fixtures/manifests").join(path);
+    if std::env::var_os("FLOWTAP_BLESS").is_some() {
+        return fs::write(&path, text).expect("written");
+    }
+    let recorded = fs::read_to_string(&path).unwrap_or_default();
+    assert!(recorded == text, "{} differs; FLOWTAP_BLESS=1 records:\n{text}", path.display());
+}
+
+#[track_caller]
+fn injected(name: &str, text: &str) -> Injected {
+    inject(text, &settings()).unwrap_or_else(|refusals| {
+        panic!(
+            "{name}: {}",
+            refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        )
+    })
+}
+
+/// The same manifest as other editors save it.
+fn variants(text: &str) -> Vec<String> {
+    let windows = text.replace('\n', "\r\n");
+    let unended = |text: &str| text.trim_end_matches(['\n', '\r', '.']).to_owned();
+    vec![
+        text.to_owned(),
+        unended(text),
+        windows.clone(),
+        unended(&windows),
+        format!("\u{feff}{text}"),
+        format!("{text}\n\n# the end"),
+    ]
+}
+
+#[test]
+fn the_corpus_is_injected_as_recorded() {
+    for (name, text) in corpus("good") {
+        let Injected { text, notes } = injected(&name, &text);
+        same_as_file(&format!("injected/{name}.yaml"), &text);
+        same_as_file(&format!("injected/{name}.txt"), &format!("{}\n", notes.join("\n")));
+    }
+}
+
+#[test]
+fn what_is_injected_comes_back_to_the_byte_and_a_second_time_changes_nothing() {
+    for (name, text) in corpus("good") {
+        for text in variants(&text) {
+            let once = injected(&name, &text).text;
+            assert_eq!(uninject(&once).expect("restores"), text, "{name}: {once:?}");
+            assert_eq!(uninject(&text).expect("restores"), text, "{name}: nothing to take out");
+            let twice = injected(&name, &once);
+            assert_eq!(twice.text, once, "{name}");
+            let other = Settings { image: "flowtap:next".to_owned(), set: Vec::new() };
+            let upgraded = inject(&once, &other).expect("injects").text;
+            assert_eq!(uninject(&upgraded).expect("restores"), text, "{name}");
+            assert!(!upgraded.contains("flowtap:test"), "{name}: the image is the new one");
+        }
+    }
+}
+
+#[test]
+fn line_ends_are_those_of_the_lines_beside() {
+    for (name, text) in corpus("good") {
+        let windows = injected(&name, &text.replace('\n', "\r\n")).text;
+        assert_eq!(windows.matches('\n').count(), windows.matches("\r\n").count(), "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_be_edited_safely_is_refused_with_its_place() {
+    for (name, text) in corpus("refused") {
+        let refusals = match inject(&text, &settings()) {
+            Ok(injected) => panic!("{name} is injected:\n{}", injected.text),
+            Err(refusals) => refusals,
+        };
+        assert!(refusals.iter().all(|refusal| refusal.line > 0), "{name}: {refusals:?}");
+        let told: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+        same_as_file(&format!("refused/{name}.txt"), &format!("{}\n", told.join("\n")));
+    }
+}
+
+#[test]
+fn cut_and_scrambled_manifests_are_injected_whole_or_refused() {
+    let (mut done, mut refused) = (0, 0);
+    for (name, text) in corpus("good") {
+        let lines: Vec<&str> = text.split_inclusive('\n').collect();
+        for at in 0..lines.len() {
+            let mut without = lines.clone();
+            without.remove(at);
+            for changed in [without.concat(), lines[..at].concat(), lines[at..].concat()] {
+                match inject(&changed, &settings()) {
+                    Ok(injected) => {
+                        done += 1;
+                        // What is left of marks that stood in a text counts as taken out.
+                        let before = uninject(&changed).expect("restores");
+                        let after = uninject(&injected.text).expect("restores");
+                        assert_eq!(after, before, "{name} {at}");
+                    }
+                    Err(_) => refused += 1,
+                }
+            }
+        }
+    }
+    assert!(done > 500 && refused > 50, "{done} {refused}");
+}

@@ -1,0 +1,248 @@
+//! The upstream's answer: its head read and written on, and how its body is framed.
+
+use http::Method;
+use httparse::{Header, ParserConfig, Response, Status};
+
+use super::field::{self, Field, Table};
+use super::framing::{Chunk, Framing};
+use crate::proxy::failure::{BAD_FRAMING, Failure, NO_ANSWER};
+
+/// What the upstream's bytes so far are.
+pub enum Read<'h, 'b> {
+    /// The beginning of a head.
+    Partial,
+    /// An informational answer of so many bytes; the real one follows.
+    Informational(usize),
+    /// The head of the answer.
+    Final(Answer<'h, 'b>),
+}
+
+/// The head of an answer.
+pub struct Answer<'h, 'b> {
+    /// The status.
+    pub status: u16,
+    /// The fields, in order.
+    pub fields: &'h [Header<'b>],
+    /// Bytes of the head.
+    pub head_bytes: usize,
+    /// How the body is framed.
+    pub framing: Framing,
+    /// The upstream's connection can be used again after it.
+    pub reusable: bool,
+    reason: &'b str,
+    /// `Content-Length` must not be passed on: chunks outrank it, or there is no body at all.
+    lengthless: bool,
+    /// A `Connection` line names more than what becomes of the connection.
+    nominating: bool,
+}
+
+/// Reads a head from the beginning of `bytes`, the answer to a request with `method`.
+pub fn read<'h, 'b>(
+    bytes: &'b [u8],
+    table: &'h mut Table<'b>,
+    method: &Method,
+) -> Result<Read<'h, 'b>, Failure> {
+    let mut response = Response::new(&mut []);
+    let parser = ParserConfig::default();
+    let head_bytes = match parser.parse_response_with_uninit_headers(&mut response, bytes, table) {
+        Ok(Status::Complete(head_bytes)) => head_bytes,
+        Ok(Status::Partial) => return Ok(Read::Partial),
+        Err(_) => return Err(NO_ANSWER),
+    };
+    match response.code {
+        // No request of this way asks for another protocol.
+        Some(101) => Err(BAD_FRAMING),
+        Some(100..200) => Ok(Read::Informational(head_bytes)),
+        _ => framed(response, head_bytes, method).map(Read::Final),
+    }
+}
+
+fn framed<'h, 'b>(
+    response: Response<'h, 'b>,
+    head_bytes: usize,
+    method: &Method,
+) -> Result<Answer<'h, 'b>, Failure> {
+    let status = response.code.ok_or(NO_ANSWER)?;
+    let is_http11 = response.version == Some(1);
+    let fields: &'h [Header<'b>] = response.headers;
+    let (mut length, mut codings, mut kept, mut closed) = (None, 0, false, false);
+    let mut nominating = false;
+    for field in fields {
+        match Field::of(field.name) {
+            Field::Length => length = Some(same_length(length, field.value)?),
+            Field::Coding if field.value.eq_ignore_ascii_case(b"chunked") => codings += 1,
+            Field::Coding => return Err(BAD_FRAMING),
+            Field::Connection => {
+                for token in field::tokens(field.value) {
+                    let (close, keep) = (is(token, "close"), is(token, "keep-alive"));
+                    closed |= close;
+                    kept |= keep;
+                    nominating |= !close && !keep;
+                }
+            }
+            _ => {}
+        }
+    }
+    match codings {
+        0 => {}
+        // HTTP/1.0 knows no chunks.
+        1 if is_http11 => {}
+        1 => return Err(NO_ANSWER),
+        _ => return Err(BAD_FRAMING),
+    }
+    let framing = match (status, codings, length) {
+        (204 | 304, _, _) | (_, 0, Some(0)) => Framing::Done,
+        _ if *method == Method::HEAD => Framing::Done,
+        (_, 1.., _) => Framing::Chunked(Chunk::Size),
+        (_, _, Some(length)) => Framing::Length(length),
+        (_, _, None) => Framing::ToEnd,
+    };
+    let ambiguous = codings > 0 && length.is_some();
+    Ok(Answer {
+        status,
+        fields,
+        head_bytes,
+        framing,
+        reusable: !closed && (is_http11 || kept) && !ambiguous && framing != Framing::ToEnd,
+        reason: response.reason.unwrap_or_default(),
+        lengthless: status == 204 || codings > 0,
+        nominating,
+    })
+}
+
+/// Lengths that are repeated, in one line or in several, have to agree.
+fn same_length(before: Option<u64>, value: &[u8]) -> Result<u64, Failure> {
+    let mut found = before;
+    for item in value.split(|b| *b == b',') {
+        let length = field::length(item.trim_ascii()).ok_or(NO_ANSWER)?;
+        if found.is_some_and(|found| found != length) {
+            return Err(NO_ANSWER);
+        }
+        found = Some(length);
+    }
+    found.ok_or(NO_ANSWER)
+}
+
+fn is(token: &[u8], name: &str) -> bool {
+    token.eq_ignore_ascii_case(name.as_bytes())
+}
+
+impl Answer<'_, '_> {
+    /// Writes the head that goes to the client, which is told where the connection will `close`.
+    pub fn write(&self, out: &mut Vec<u8>, close: bool) {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(&digits(self.status));
+        out.push(b' ');
+        out.extend_from_slice(self.reason.as_bytes());
+        out.extend_from_slice(b"\r\n");
+        let mut length_written = false;
+        for header in self.fields {
+            match Field::of(header.name) {
+                Field::Connection | Field::Hop => {}
+                Field::Length
+                    if self.lengthless || std::mem::replace(&mut length_written, true) => {}
+                Field::Length | Field::Coding => {
+                    field::write(out, header.name.as_bytes(), header.value)
+                }
+                _ if self.nominating && self.nominates(header.name) => {}
+                _ => field::write(out, header.name.as_bytes(), header.value),
+            }
+        }
+        if self.framing == Framing::ToEnd {
+            field::write(out, b"transfer-encoding", b"chunked");
+        }
+        if close {
+            field::write(out, b"connection", b"close");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// True where a `Connection` line says that the field ends at this hop.
+    fn nominates(&self, name: &str) -> bool {
+        let mut lines =
+            self.fields.iter().filter(|field| Field::of(field.name) == Field::Connection);
+        lines.any(|line| field::tokens(line.value).any(|token| is(token, name)))
+    }
+}
+
+fn digits(status: u16) -> [u8; 3] {
+    [100, 10, 1].map(|place| b'0' + u8::try_from(status / place % 10).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How an answer is framed, whether its connection can be used again, and what the client gets.
+    fn answered(method: &Method, head: &str) -> Result<(Framing, bool, String), &'static str> {
+        let mut table = field::table();
+        match read(head.as_bytes(), &mut table, method).map_err(|failure| failure.reason)? {
+            Read::Final(answer) => {
+                let mut out = Vec::new();
+                answer.write(&mut out, false);
+                Ok((answer.framing, answer.reusable, String::from_utf8_lossy(&out).into_owned()))
+            }
+            Read::Partial => Err("partial"),
+            Read::Informational(_) => Err("informational"),
+        }
+    }
+
+    fn get(head: &str) -> Result<(Framing, bool, String), &'static str> {
+        answered(&Method::GET, head)
+    }
+
+    const CHUNKS: Framing = Framing::Chunked(Chunk::Size);
+
+    #[test]
+    fn names_order_and_reason_stay_and_what_ends_at_this_hop_goes() {
+        let head = "HTTP/1.1 299 All Right\r\nX-B: 1\r\nConnection: x-theirs, close\r\nX-THEIRS: 1\r\nKeep-Alive: 5\r\nx-a: 2\r\nX-B: 3\r\nContent-Length: 5\r\ncontent-length: 5\r\nUpgrade: h2c\r\n\r\nhello";
+        let written =
+            "HTTP/1.1 299 All Right\r\nX-B: 1\r\nx-a: 2\r\nX-B: 3\r\nContent-Length: 5\r\n\r\n";
+        assert_eq!(get(head), Ok((Framing::Length(5), false, written.to_owned())));
+    }
+
+    #[test]
+    fn every_framing_is_read_as_the_rfc_says() {
+        let framing = |head: &str| get(head).map(|(framing, reusable, _)| (framing, reusable));
+        let ok = |fields: &str| framing(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"));
+        assert_eq!(ok("Content-Length: 3\r\n"), Ok((Framing::Length(3), true)));
+        assert_eq!(ok("Content-Length: 3, 3\r\n"), Ok((Framing::Length(3), true)));
+        assert_eq!(ok("Content-Length: 0\r\n"), Ok((Framing::Done, true)));
+        assert_eq!(ok("Transfer-Encoding: Chunked\r\n"), Ok((CHUNKS, true)));
+        assert_eq!(ok(""), Ok((Framing::ToEnd, false)));
+        assert_eq!(ok("Content-Length: 3\r\nContent-Length: 4\r\n"), Err("upstream_closed"));
+        assert_eq!(ok("Content-Length: x\r\n"), Err("upstream_closed"));
+        assert_eq!(ok("Transfer-Encoding: gzip, chunked\r\n"), Err("upstream_framing"));
+        let twice = "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n";
+        assert_eq!(ok(twice), Err("upstream_framing"));
+        assert_eq!(
+            framing("HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n"),
+            Ok((Framing::Done, true))
+        );
+        assert_eq!(framing("HTTP/1.1 100 Continue\r\n\r\n"), Err("informational"));
+        assert_eq!(framing("HTTP/1.1 101 Switching\r\n\r\n"), Err("upstream_framing"));
+        assert_eq!(framing("HTTP/1.1 200 OK\r\nx: y"), Err("partial"));
+        assert_eq!(framing("HTTP/2.0 200 OK\r\n\r\n"), Err("upstream_closed"));
+        let old = |fields: &str| framing(&format!("HTTP/1.0 200 OK\r\n{fields}\r\n"));
+        assert_eq!(old("Content-Length: 3\r\n"), Ok((Framing::Length(3), false)));
+        assert_eq!(
+            old("Connection: keep-alive\r\nContent-Length: 3\r\n"),
+            Ok((Framing::Length(3), true))
+        );
+        assert_eq!(old("Transfer-Encoding: chunked\r\n"), Err("upstream_closed"));
+    }
+
+    #[test]
+    fn a_length_that_would_mislead_the_client_is_taken_out() {
+        let both = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let written = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(get(both), Ok((CHUNKS, false, written.to_owned())));
+        let none = "HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n";
+        assert_eq!(
+            get(none),
+            Ok((Framing::Done, true, "HTTP/1.1 204 No Content\r\n\r\n".to_owned()))
+        );
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n";
+        assert_eq!(answered(&Method::HEAD, head), Ok((Framing::Done, true, head.to_owned())));
+    }
+}

@@ -1,0 +1,240 @@
+//! A request's head: plain enough for this way, or not, and how it goes upstream.
+
+use http::Method;
+use httparse::{Header, ParserConfig, Request, Status};
+
+use super::field::{self, Field, Table};
+use crate::proxy::forward::RequestId;
+use crate::proxy::route::Route;
+
+/// What the client's bytes so far are.
+pub enum Read<'h, 'b> {
+    /// The beginning of a head.
+    Partial,
+    /// The head of a plain request.
+    Plain(Ask<'h, 'b>),
+    /// Anything else, to be answered or refused by hyper's way.
+    Other,
+}
+
+/// The head of a plain request: HTTP/1.1 in origin form, one `Host`, a length or no body, nothing asked
+/// of the connection but to be kept or closed.
+pub struct Ask<'h, 'b> {
+    /// The method.
+    pub method: Method,
+    /// Path and query.
+    pub target: &'b str,
+    /// The fields, in order.
+    pub fields: &'h [Header<'b>],
+    /// Bytes of the head.
+    pub head_bytes: usize,
+    /// Bytes of the body that follows.
+    pub body_bytes: u64,
+    /// The client wants the connection closed after the answer.
+    pub close: bool,
+    /// The name that the client gave the request.
+    pub given_id: Option<&'b [u8]>,
+    /// The caller's trace.
+    pub traceparent: Option<&'b str>,
+}
+
+/// Reads a head from the beginning of `bytes`. What is not plain is not judged here: hyper's way has the
+/// rules (`proxy/guard.rs`), and this one takes only what none of them is about.
+pub fn read<'h, 'b>(bytes: &'b [u8], table: &'h mut Table<'b>) -> Read<'h, 'b> {
+    let mut request = Request::new(&mut []);
+    let parser = ParserConfig::default();
+    let head_bytes = match parser.parse_request_with_uninit_headers(&mut request, bytes, table) {
+        Ok(Status::Complete(head_bytes)) => head_bytes,
+        Ok(Status::Partial) => return Read::Partial,
+        Err(_) => return Read::Other,
+    };
+    plain(request, head_bytes).map_or(Read::Other, Read::Plain)
+}
+
+fn plain<'h, 'b>(request: Request<'h, 'b>, head_bytes: usize) -> Option<Ask<'h, 'b>> {
+    let method = Method::from_bytes(request.method?.as_bytes()).ok()?;
+    let target = request.path.filter(|target| is_plain_target(target))?;
+    if request.version != Some(1) || matches!(method, Method::CONNECT | Method::TRACE) {
+        return None;
+    }
+    let fields: &'h [Header<'b>] = request.headers;
+    let mut ask = Ask {
+        method,
+        target,
+        fields,
+        head_bytes,
+        body_bytes: 0,
+        close: false,
+        given_id: None,
+        traceparent: None,
+    };
+    let (mut hosts, mut lengths, mut traces, mut ms_id) = (0, 0, 0, None);
+    for field in fields {
+        match Field::of(field.name) {
+            Field::Plain => {}
+            Field::Host if is_plain_host(field.value) => hosts += 1,
+            Field::Connection => ask.close |= closes(field.value)?,
+            Field::Length => {
+                lengths += 1;
+                ask.body_bytes = field::length(field.value)?;
+            }
+            Field::RequestId => ask.given_id = ask.given_id.or(Some(field.value)),
+            Field::MsRequestId => ms_id = ms_id.or(Some(field.value)),
+            Field::TraceParent => {
+                traces += 1;
+                ask.traceparent = std::str::from_utf8(field.value).ok().filter(|_| traces == 1);
+            }
+            Field::Host | Field::Coding | Field::Asking | Field::Hop => return None,
+        }
+    }
+    ask.given_id = ask.given_id.or(ms_id);
+    (hosts == 1 && lengths <= 1).then_some(ask)
+}
+
+/// True for `close`, false for `keep-alive`, `None` for anything else in a `Connection` line.
+fn closes(value: &[u8]) -> Option<bool> {
+    field::tokens(value).try_fold(false, |closes, token| {
+        let close = token.eq_ignore_ascii_case(b"close");
+        (close || token.eq_ignore_ascii_case(b"keep-alive")).then_some(closes || close)
+    })
+}
+
+/// A path of characters that RFC 3986 allows in one, with or without a query.
+fn is_plain_target(target: &str) -> bool {
+    const ALLOWED: [bool; 256] = {
+        let mut allowed = [false; 256];
+        let others = b"-._~!$&'()*+,;=:@%/?";
+        let mut at = 0;
+        while at < 256 {
+            allowed[at] = (at as u8).is_ascii_alphanumeric();
+            at += 1;
+        }
+        at = 0;
+        while at < others.len() {
+            allowed[others[at] as usize] = true;
+            at += 1;
+        }
+        allowed
+    };
+    target.starts_with('/') && target.bytes().all(|byte| ALLOWED[usize::from(byte)])
+}
+
+fn is_plain_host(host: &[u8]) -> bool {
+    let plain =
+        |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']');
+    !host.is_empty() && host.iter().all(plain)
+}
+
+impl Ask<'_, '_> {
+    /// The path, without the query.
+    pub fn path(&self) -> &str {
+        self.target.split_once('?').map_or(self.target, |(path, _)| path)
+    }
+
+    /// Writes the head that goes upstream: our `Host`, a name if it has none, and our `trace` if any.
+    pub fn write(&self, out: &mut Vec<u8>, route: &Route, id: &RequestId, trace: Option<&[u8]>) {
+        out.extend_from_slice(self.method.as_str().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(route.target(self.target).as_bytes());
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        let mut trace = trace;
+        let traced = trace.is_some();
+        for header in self.fields {
+            let name = header.name.as_bytes();
+            match Field::of(header.name) {
+                Field::Connection => {}
+                Field::Host => field::write(out, name, route.host_bytes()),
+                Field::TraceParent if traced => {
+                    trace.take().into_iter().for_each(|ours| field::write(out, name, ours));
+                }
+                _ => field::write(out, name, header.value),
+            }
+        }
+        if let RequestId::Minted(minted) = id {
+            field::write(out, b"x-ms-client-request-id", minted.as_bytes());
+        }
+        trace.into_iter().for_each(|ours| field::write(out, b"traceparent", ours));
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_plain(head: &str) -> Option<(u64, bool)> {
+        let mut table = field::table();
+        match read(head.as_bytes(), &mut table) {
+            Read::Plain(ask) => Some((ask.body_bytes, ask.close)),
+            _ => None,
+        }
+    }
+
+    fn post(fields: &str) -> Option<(u64, bool)> {
+        is_plain(&format!("POST /score?a=%20b HTTP/1.1\r\nHost: a:1\r\n{fields}\r\n"))
+    }
+
+    #[test]
+    fn only_what_no_rule_is_about_is_plain() {
+        assert_eq!(post("Content-Length: 12\r\n"), Some((12, false)));
+        assert_eq!(post("connection: Keep-Alive, CLOSE\r\n"), Some((0, true)));
+        for field in [
+            "Host: b\r\n",
+            "Content-Length: 1\r\nContent-Length: 1\r\n",
+            "Content-Length: +1\r\n",
+            "Content-Length: 1, 1\r\n",
+            "Content-Length: 9999999999999999999\r\n",
+            "Content-Length:\r\n",
+            "Transfer-Encoding: chunked\r\n",
+            "Connection: authorization\r\n",
+            "Connection: upgrade\r\nUpgrade: websocket\r\n",
+            "Expect: 100-continue\r\n",
+            "TE: trailers\r\n",
+            "Trailer: x\r\n",
+            "Keep-Alive: 5\r\n",
+            "Proxy-Authorization: x\r\n",
+            "x: y\r\n folded\r\n",
+            "x : y\r\n",
+            "x: a\0b\r\n",
+        ] {
+            assert_eq!(post(field), None, "{field:?}");
+        }
+        for head in [
+            "GET / HTTP/1.0\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: me@a\r\n\r\n",
+            "GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /<a> HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /\u{e4} HTTP/1.1\r\nHost: a\r\n\r\n",
+            "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+            "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n",
+            "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "nonsense\r\n\r\n",
+        ] {
+            assert_eq!(is_plain(head), None, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn more_fields_than_the_table_holds_are_not_read_here() {
+        let many = |count: usize| post(&"a: b\r\n".repeat(count));
+        assert!(many(field::FIELDS_MAX - 1).is_some());
+        assert_eq!(many(field::FIELDS_MAX), None);
+    }
+
+    #[test]
+    fn the_head_that_goes_upstream_is_the_clients_but_for_what_ends_here() {
+        let head = "POST /chat?x HTTP/1.1\r\nA: 1\r\nHOST: a\r\nConnection: close\r\nTraceParent:  t \r\nb:\r\nA: 2\r\n\r\n";
+        let mut table = field::table();
+        let Read::Plain(ask) = read(head.as_bytes(), &mut table) else { panic!("plain") };
+        assert_eq!((ask.path(), ask.traceparent), ("/chat", Some("t")));
+        let mut out = Vec::new();
+        let route = Route::for_test("/v1");
+        ask.write(&mut out, &route, &RequestId::Minted("id".to_owned()), Some(b"ours"));
+        assert_eq!(
+            String::from_utf8_lossy(&out),
+            "POST /v1/chat?x HTTP/1.1\r\nA: 1\r\nHOST: up\r\nTraceParent: ours\r\nb:\r\nA: 2\r\nx-ms-client-request-id: id\r\n\r\n"
+        );
+    }
+}

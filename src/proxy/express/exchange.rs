@@ -1,0 +1,356 @@
+//! One plain exchange up to its answer's head: the request goes up, and what comes back is looked at.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Method;
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::answer;
+use super::ask::{self, Ask};
+use super::buffer::Inbox;
+use super::field;
+use super::framing::Framing;
+use super::{Keep, Lane, Next};
+use crate::domain::ExchangeId;
+use crate::proxy::failure::{CLIENT_LEFT, Failure, IDLE_BODY, NO_ANSWER, RESPONSE_TIMEOUT};
+use crate::proxy::forward::RequestId;
+use crate::proxy::observe::{Beginning, Observation};
+use crate::proxy::send::unconnected;
+use crate::proxy::stream::Stream;
+use crate::trace::context;
+
+/// A plain exchange under way.
+pub struct Exchange {
+    /// What is noted of it.
+    pub observation: Observation,
+    /// The upstream's connection, until it can be used again.
+    pub upstream: Option<Stream>,
+    /// What came from the upstream.
+    pub from_upstream: Inbox,
+    /// How the answer's body is framed.
+    pub framing: Framing,
+    /// The upstream's connection can be used again.
+    pub reusable: bool,
+    /// The client's connection ends with this exchange.
+    pub close: bool,
+    /// When the last byte moved, either way.
+    pub moved: Instant,
+    /// The client may still be found gone by asking its socket.
+    pub is_watching: bool,
+    /// The answer's framing broke.
+    pub is_broken: bool,
+    /// The client has been waited for since bytes moved last.
+    pub is_slow: bool,
+    method: Method,
+    upload: Upload,
+    /// Bytes of the request's body that were not read yet.
+    body_left: u64,
+}
+
+/// Where the request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Upload {
+    /// No byte of it was sent.
+    Unsent,
+    /// Some of it was.
+    Sending,
+    /// All of it was.
+    Done,
+    /// The rest of it cannot be.
+    Failed,
+}
+
+/// What the request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// For the client to send more.
+    Client,
+    /// For the upstream to take more.
+    Upstream,
+}
+
+/// Why there is no answer.
+pub enum Fault {
+    /// The upstream's connection took no byte of the request.
+    Unsent,
+    /// The client is told.
+    Failed(Failure),
+    /// There is no client any more.
+    Gone,
+}
+
+/// The exchange and the client's connection ended together, in the middle of the answer.
+pub struct Stop;
+
+impl Exchange {
+    /// True once the request went up whole.
+    pub fn is_sent(&self) -> bool {
+        self.upload == Upload::Done
+    }
+
+    /// True where the client asked for an answer's head alone.
+    pub fn is_head_only(&self) -> bool {
+        self.method == Method::HEAD
+    }
+
+    /// The rest of the request cannot go up any more.
+    pub fn give_up(&mut self) {
+        self.upload = Upload::Failed;
+    }
+
+    /// All that came was written: waiting for more begins.
+    pub fn client_took_all(&mut self) {
+        if std::mem::take(&mut self.is_slow) {
+            self.moved = Instant::now();
+        }
+    }
+}
+
+impl Lane<'_> {
+    /// Begins the exchange whose head has come; `None` while it has not come whole.
+    pub fn begin(&mut self) -> Option<Next> {
+        let started = std::time::Instant::now();
+        let mut table = field::table();
+        let ask = match ask::read(self.from_client.rest(), &mut table) {
+            ask::Read::Partial => return None,
+            ask::Read::Other => return Some(Next::Other),
+            ask::Read::Plain(ask) => ask,
+        };
+        let tap = &self.listener.tap;
+        let time = Timestamp::now();
+        let exchange = ExchangeId::new(time);
+        let id = RequestId::of(ask.given_id, exchange);
+        let trace = context::begin(ask.traceparent.and_then(context::Incoming::parse));
+        let ours = tap.tracing.then(|| context::traceparent(&trace));
+        let ours = ours.as_ref().map(|value| value.as_bytes());
+        ask.write(self.to_upstream.own(&self.depot.buffers), &tap.route, &id, ours);
+        let fields = ask.fields.iter().map(|field| (field.name, field.value));
+        let mut observation = Observation::begin(
+            tap,
+            &self.state,
+            &ask.method,
+            ask.path(),
+            |selection| selection.of_request_fields(fields),
+            Beginning { id: exchange, time, started, request_id: Some(id.into_text()), trace },
+        );
+        observation.own_time(started);
+        let Ask { method, head_bytes, body_bytes, close, .. } = ask;
+        self.from_client.consume(head_bytes);
+        if body_bytes == 0 {
+            observation.request().complete();
+        }
+        Some(Next::Plain(Box::new(Exchange {
+            observation,
+            upstream: None,
+            from_upstream: Inbox::default(),
+            framing: Framing::Done,
+            reusable: false,
+            close,
+            moved: started.into(),
+            is_watching: true,
+            is_broken: false,
+            is_slow: false,
+            method,
+            upload: Upload::Unsent,
+            body_left: body_bytes,
+        })))
+    }
+
+    /// Carries an exchange to its end.
+    pub async fn carry(&mut self, mut exchange: Box<Exchange>) -> Result<Keep, Stop> {
+        match self.ask(&mut exchange).await {
+            Ok(()) => {}
+            Err(Fault::Gone) => return Err(Stop),
+            Err(Fault::Unsent) => return self.fail(exchange, NO_ANSWER).await,
+            Err(Fault::Failed(failure)) => return self.fail(exchange, failure).await,
+        }
+        poll_fn(|cx| self.poll_relay(&mut exchange, cx)).await?;
+        self.to_upstream.clear(&self.depot.buffers);
+        self.waiting = Some(exchange.moved);
+        let whole = exchange.is_sent();
+        Ok(if whole && !exchange.close { Keep::Yes } else { Keep::No { unread: !whole } })
+    }
+
+    /// Sends the request, on an idle connection if there is one, and waits for its answer's head. One
+    /// that takes no byte of it is followed by a fresh one.
+    async fn ask(&mut self, exchange: &mut Exchange) -> Result<(), Fault> {
+        exchange.upstream = self.depot.take(exchange.moved.into());
+        if exchange.upstream.is_some() {
+            match poll_fn(|cx| self.poll_head(exchange, cx)).await {
+                Err(Fault::Unsent) => {
+                    self.listener.tap.metrics.retried(&self.listener.tap.name);
+                }
+                answered => return answered,
+            }
+        }
+        exchange.upstream = Some(self.connect(exchange).await?);
+        poll_fn(|cx| self.poll_head(exchange, cx)).await
+    }
+
+    async fn connect(&mut self, exchange: &mut Exchange) -> Result<Stream, Fault> {
+        let tap = &self.listener.tap;
+        let mut connecting = pin!(tap.connector.connect_stream());
+        let connected = poll_fn(|cx| match connecting.as_mut().poll(cx) {
+            Poll::Ready(connected) => Poll::Ready(Ok(connected)),
+            Poll::Pending if self.is_client_gone(exchange, cx) => Poll::Ready(Err(Fault::Gone)),
+            Poll::Pending => Poll::Pending,
+        });
+        let connected = connected.await?;
+        exchange.moved = Instant::now();
+        connected.map_err(|error| Fault::Failed(unconnected(tap, &error))).inspect(|_| {
+            tap.metrics.upstream_connect(&tap.name, "ok");
+        })
+    }
+
+    /// Sends the request and reads until the answer's head has come whole.
+    fn poll_head(
+        &mut self,
+        exchange: &mut Exchange,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fault>> {
+        loop {
+            let waiting = match self.poll_upload(exchange, cx) {
+                Ok(waiting) => waiting,
+                Err(fault) => return Poll::Ready(Err(fault)),
+            };
+            let Some(upstream) = &mut exchange.upstream else { return failed(NO_ANSWER) };
+            match exchange.from_upstream.poll_fill(upstream, &self.depot.buffers, cx) {
+                Poll::Ready(Ok(count)) if count > 0 => match self.read_answer(exchange) {
+                    Ok(true) => return Poll::Ready(Ok(())),
+                    Ok(false) => {}
+                    Err(failure) => return failed(failure),
+                },
+                Poll::Ready(_) => return failed(NO_ANSWER),
+                Poll::Pending if self.is_client_gone(exchange, cx) => {
+                    return Poll::Ready(Err(Fault::Gone));
+                }
+                Poll::Pending => {
+                    let (limit, failure) = self.limit(waiting);
+                    let late = self.timer.poll_own(exchange.moved + limit, cx);
+                    return late.map(|()| Err(Fault::Failed(failure)));
+                }
+            }
+        }
+    }
+
+    fn limit(&self, waiting: Option<Waiting>) -> (Duration, Failure) {
+        let timeouts = &self.listener.tap.settings.timeouts;
+        match waiting {
+            Some(Waiting::Client) if timeouts.idle <= timeouts.response => {
+                (timeouts.idle, IDLE_BODY)
+            }
+            _ => (timeouts.response, RESPONSE_TIMEOUT),
+        }
+    }
+
+    /// Sends what can be sent of the request. `None` where nothing is left to be done for it.
+    pub fn poll_upload(
+        &mut self,
+        exchange: &mut Exchange,
+        cx: &mut Context<'_>,
+    ) -> Result<Option<Waiting>, Fault> {
+        while let (Upload::Unsent | Upload::Sending, Some(upstream)) =
+            (exchange.upload, exchange.upstream.as_mut())
+        {
+            if !self.to_upstream.is_passing() {
+                let body = self.from_client.rest();
+                let count =
+                    usize::try_from(exchange.body_left).unwrap_or(usize::MAX).min(body.len());
+                if count > 0 {
+                    exchange.observation.request().chunk(
+                        &self.listener.tap,
+                        &body[..count],
+                        exchange.moved.into(),
+                    );
+                    self.to_upstream.pass(count);
+                    exchange.body_left -= count as u64;
+                    if exchange.body_left == 0 {
+                        exchange.observation.request().complete();
+                    }
+                }
+            }
+            let buffers = &self.depot.buffers;
+            match self.to_upstream.poll_send(upstream, &mut self.from_client, buffers, cx) {
+                Poll::Pending => return Ok(Some(Waiting::Upstream)),
+                Poll::Ready(Err(_))
+                    if exchange.upload == Upload::Unsent && self.to_upstream.is_untouched() =>
+                {
+                    return Err(Fault::Unsent);
+                }
+                // What it answered before it closed may still be read.
+                Poll::Ready(Err(_)) => exchange.upload = Upload::Failed,
+                Poll::Ready(Ok(())) if exchange.body_left == 0 => {
+                    exchange.upload = Upload::Done;
+                    self.from_client.release(buffers);
+                }
+                Poll::Ready(Ok(())) => {
+                    exchange.upload = Upload::Sending;
+                    match self.from_client.poll_fill(&mut self.client, buffers, cx) {
+                        Poll::Pending => return Ok(Some(Waiting::Client)),
+                        Poll::Ready(Ok(count)) if count > 0 => exchange.moved = Instant::now(),
+                        Poll::Ready(_) => return Err(Fault::Failed(CLIENT_LEFT)),
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads the answer's head and puts the client's into its outbox; false while it has not come whole.
+    fn read_answer(&mut self, exchange: &mut Exchange) -> Result<bool, Failure> {
+        let (listener, began) = (self.listener, Instant::now());
+        loop {
+            let mut table = field::table();
+            let bytes = exchange.from_upstream.rest();
+            let answer = match answer::read(bytes, &mut table, &exchange.method)? {
+                answer::Read::Partial => return Ok(false),
+                answer::Read::Informational(head_bytes) => {
+                    exchange.from_upstream.consume(head_bytes);
+                    listener.tap.metrics.informational_dropped(&listener.tap.name);
+                    continue;
+                }
+                answer::Read::Final(answer) => answer,
+            };
+            let fields = answer.fields.iter().map(|field| (field.name, field.value));
+            exchange.observation.response_head(answer.status, began.into(), |selection| {
+                selection.of_response_fields(fields)
+            });
+            exchange.close |= listener.stopping.is_cancelled();
+            answer.write(self.to_client.own(&self.depot.buffers), exchange.close);
+            (exchange.framing, exchange.reusable) = (answer.framing, answer.reusable);
+            let head_bytes = answer.head_bytes;
+            exchange.from_upstream.consume(head_bytes);
+            exchange.observation.own_time(began.into());
+            exchange.moved = began;
+            if exchange.framing == Framing::Done {
+                self.finish_body(exchange);
+            }
+            return Ok(true);
+        }
+    }
+
+    /// True once the client has reset the connection. Its end alone says nothing: it may have closed its
+    /// half only.
+    pub fn is_client_gone(&self, exchange: &mut Exchange, cx: &mut Context<'_>) -> bool {
+        if !exchange.is_watching {
+            return false;
+        }
+        let tcp = self.client.tcp();
+        match tcp.poll_read_ready(cx) {
+            Poll::Pending => false,
+            Poll::Ready(Err(_)) => true,
+            Poll::Ready(Ok(())) => {
+                exchange.is_watching = false;
+                tcp.take_error().ok().flatten().is_some()
+            }
+        }
+    }
+}
+
+fn failed(failure: Failure) -> Poll<Result<(), Fault>> {
+    Poll::Ready(Err(Fault::Failed(failure)))
+}

@@ -1,0 +1,88 @@
+//! Header fields as they came: which of them mean something to a hop, and how they are written on.
+
+use std::mem::MaybeUninit;
+
+use httparse::Header;
+
+/// The fields of a head that can be read; hyper's own limit.
+pub const FIELDS_MAX: usize = super::super::connect::HYPER_HEADERS_MAX;
+
+/// Room for the fields of one head.
+pub type Table<'b> = [MaybeUninit<Header<'b>>; FIELDS_MAX];
+
+/// An empty table; costs nothing to make.
+pub fn table<'b>() -> Table<'b> {
+    [const { MaybeUninit::uninit() }; FIELDS_MAX]
+}
+
+/// What a field is to this hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// Nothing: it passes.
+    Plain,
+    /// `Host`.
+    Host,
+    /// `Connection`.
+    Connection,
+    /// `Content-Length`.
+    Length,
+    /// `Transfer-Encoding`.
+    Coding,
+    /// `Expect`, or `Trailer`: passes, and asks more of a request's way than plain copying.
+    Asking,
+    /// Any other field that ends at this hop (RFC 9110, section 7.6.1).
+    Hop,
+    /// `x-request-id`.
+    RequestId,
+    /// `x-ms-client-request-id`.
+    MsRequestId,
+    /// `traceparent`.
+    TraceParent,
+}
+
+impl Field {
+    /// What the field `name` is.
+    pub fn of(name: &str) -> Self {
+        let is =
+            |known: &str, field| if name.eq_ignore_ascii_case(known) { field } else { Self::Plain };
+        match name.len() {
+            2 => is("te", Self::Hop),
+            4 => is("host", Self::Host),
+            6 => is("expect", Self::Asking),
+            7 if name.eq_ignore_ascii_case("trailer") => Self::Asking,
+            7 => is("upgrade", Self::Hop),
+            10 if name.eq_ignore_ascii_case("connection") => Self::Connection,
+            10 => is("keep-alive", Self::Hop),
+            11 => is("traceparent", Self::TraceParent),
+            12 => is("x-request-id", Self::RequestId),
+            14 if name.eq_ignore_ascii_case("content-length") => Self::Length,
+            14 => is("http2-settings", Self::Hop),
+            16 => is("proxy-connection", Self::Hop),
+            17 => is("transfer-encoding", Self::Coding),
+            18 => is("proxy-authenticate", Self::Hop),
+            19 => is("proxy-authorization", Self::Hop),
+            22 => is("x-ms-client-request-id", Self::MsRequestId),
+            _ => Self::Plain,
+        }
+    }
+}
+
+/// The members of a comma-separated list.
+pub fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
+}
+
+/// Digits and nothing else, and not so many that a sum could overflow.
+pub fn length(value: &[u8]) -> Option<u64> {
+    let digits = !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
+    digits.then(|| value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+}
+
+/// Writes one field line.
+pub fn write(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name);
+    out.extend_from_slice(if value.is_empty() { b":" } else { b": " });
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}

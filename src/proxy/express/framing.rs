@@ -1,0 +1,228 @@
+//! Where an answer's body ends (RFC 9112, sections 6.3 and 7.1), read strictly.
+
+/// A chunk's size line, extensions included, and a trailer's line may be so long.
+const LINE_BYTES_MAX: usize = 16 * 1024;
+/// All trailers together may be so long.
+const TRAILER_BYTES_MAX: usize = 16 * 1024;
+
+/// How a body is framed, and how much of it is still to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// So many bytes.
+    Length(u64),
+    /// Chunks.
+    Chunked(Chunk),
+    /// All until the connection's end.
+    ToEnd,
+    /// The end was seen.
+    Done,
+}
+
+/// Where in a chunked body the next byte stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chunk {
+    /// In a size line.
+    Size,
+    /// In data, of which so many bytes are to come.
+    Data(u64),
+    /// Before the CRLF that ends the data.
+    DataEnd,
+    /// In the trailers, of which so many bytes have come; they are not passed on.
+    Trailers(usize),
+}
+
+/// The bytes break the framing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broken;
+
+/// What the next bytes are.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// So many bytes of framing, to be left out.
+    Framing(usize),
+    /// So many bytes of data.
+    Data(usize),
+    /// Too few to tell.
+    Partial,
+}
+
+impl Framing {
+    /// What `bytes`, which follow all that was taken before, begin with.
+    pub fn next(&mut self, bytes: &[u8]) -> Result<Piece, Broken> {
+        if bytes.is_empty() {
+            return Ok(Piece::Partial);
+        }
+        match self {
+            Self::Done => Ok(Piece::Partial),
+            Self::ToEnd => Ok(Piece::Data(bytes.len())),
+            Self::Length(left) => {
+                let data = take(left, bytes.len());
+                if *left == 0 {
+                    *self = Self::Done;
+                }
+                Ok(Piece::Data(data))
+            }
+            Self::Chunked(chunk) => match chunk.next(bytes)? {
+                None => {
+                    *self = Self::Done;
+                    Ok(Piece::Framing(2))
+                }
+                Some(piece) => Ok(piece),
+            },
+        }
+    }
+}
+
+impl Chunk {
+    /// `None` at the empty line that ends the body.
+    fn next(&mut self, bytes: &[u8]) -> Result<Option<Piece>, Broken> {
+        match self {
+            Self::Size => {
+                let Some(line) = line(bytes)? else { return Ok(Some(Piece::Partial)) };
+                *self = match size(line)? {
+                    0 => Self::Trailers(0),
+                    size => Self::Data(size),
+                };
+                Ok(Some(Piece::Framing(line.len() + 2)))
+            }
+            Self::Data(left) => {
+                let data = take(left, bytes.len());
+                if *left == 0 {
+                    *self = Self::DataEnd;
+                }
+                Ok(Some(Piece::Data(data)))
+            }
+            Self::DataEnd => match bytes {
+                [b'\r', b'\n', ..] => {
+                    *self = Self::Size;
+                    Ok(Some(Piece::Framing(2)))
+                }
+                [b'\r'] => Ok(Some(Piece::Partial)),
+                _ => Err(Broken),
+            },
+            Self::Trailers(seen) => {
+                let Some(line) = line(bytes)? else { return Ok(Some(Piece::Partial)) };
+                if line.is_empty() {
+                    return Ok(None);
+                }
+                *seen += line.len() + 2;
+                let fits = *seen <= TRAILER_BYTES_MAX;
+                fits.then_some(Some(Piece::Framing(line.len() + 2))).ok_or(Broken)
+            }
+        }
+    }
+}
+
+fn take(left: &mut u64, there: usize) -> usize {
+    let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(there);
+    *left -= taken as u64;
+    taken
+}
+
+/// The line that `bytes` begin with, without its CRLF; a bare CR or LF in it breaks the framing.
+fn line(bytes: &[u8]) -> Result<Option<&[u8]>, Broken> {
+    match memchr::memchr2(b'\r', b'\n', bytes) {
+        Some(at) if bytes[at..].starts_with(b"\r\n") => Ok(Some(&bytes[..at])),
+        Some(at) if at + 1 < bytes.len() || bytes[at] == b'\n' => Err(Broken),
+        _ if bytes.len() > LINE_BYTES_MAX => Err(Broken),
+        _ => Ok(None),
+    }
+}
+
+/// The number that a size line begins with: 1 to 16 hex digits, then nothing or an extension.
+fn size(line: &[u8]) -> Result<u64, Broken> {
+    let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
+    let (number, rest) = line.split_at(digits);
+    let extension = rest.trim_ascii_start();
+    if !(1..=16).contains(&digits) || !(extension.is_empty() || extension[0] == b';') {
+        return Err(Broken);
+    }
+    let text = std::str::from_utf8(number).map_err(|_| Broken)?;
+    u64::from_str_radix(text, 16).map_err(|_| Broken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The data of `bytes`, which come in pieces that end at `cuts`; `None` where they break the framing.
+    fn decoded(
+        mut framing: Framing,
+        bytes: &[u8],
+        cuts: &[usize],
+    ) -> Option<(Vec<u8>, bool, usize)> {
+        let (mut data, mut from) = (Vec::new(), 0);
+        for end in cuts.iter().map(|cut| (*cut).min(bytes.len())).chain([bytes.len()]) {
+            while from < end {
+                match framing.next(&bytes[from..end]).ok()? {
+                    Piece::Partial => break,
+                    Piece::Framing(length) => from += length,
+                    Piece::Data(length) => {
+                        data.extend_from_slice(&bytes[from..from + length]);
+                        from += length;
+                    }
+                }
+            }
+        }
+        Some((data, framing == Framing::Done, bytes.len() - from))
+    }
+
+    fn chunked(text: &str) -> Option<(String, bool, usize)> {
+        let (data, done, left) = decoded(Framing::Chunked(Chunk::Size), text.as_bytes(), &[])?;
+        Some((String::from_utf8(data).expect("text"), done, left))
+    }
+
+    #[test]
+    fn a_body_ends_where_its_framing_says() {
+        let length = |bytes: &[u8]| decoded(Framing::Length(3), bytes, &[]);
+        assert_eq!(length(b"ab"), Some((b"ab".to_vec(), false, 0)));
+        assert_eq!(length(b"abcd"), Some((b"abc".to_vec(), true, 1)));
+        assert_eq!(decoded(Framing::ToEnd, b"ab", &[]), Some((b"ab".to_vec(), false, 0)));
+        let whole = "3\r\nabc\r\nA ; x=\"y\"\r\n0123456789\r\n0;z\r\nT: 1\r\n\r\nrest";
+        assert_eq!(chunked(whole), Some(("abc0123456789".to_owned(), true, 4)));
+        assert_eq!(chunked("3\r\nab"), Some(("ab".to_owned(), false, 0)));
+    }
+
+    #[test]
+    fn what_breaks_the_framing_is_not_repaired() {
+        for text in [
+            "zz\r\n",
+            "\r\n",
+            "-1\r\n",
+            "0x3\r\nabc\r\n",
+            "3\nabc\r\n",
+            "3\r\nabcd\r\n",
+            "3 4\r\nabc\r\n",
+            "11111111111111111\r\n",
+            "3;a\nb\r\nabc\r\n",
+            "3\r\nabc\n0\r\n\r\n",
+            "0\r\nT: 1\n\r\n",
+        ] {
+            assert_eq!(chunked(text), None, "{text:?}");
+        }
+        assert_eq!(chunked(&format!("3;{}", "x".repeat(LINE_BYTES_MAX))), None);
+        assert_eq!(
+            chunked(&format!("0\r\n{}", "t: 1\r\n".repeat(TRAILER_BYTES_MAX / 6 + 1))),
+            None
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_gives_the_same_data(sizes in proptest::collection::vec(1usize..40, 0..8), mut cuts in proptest::collection::vec(0usize..300, 0..12)) {
+            let mut text = String::new();
+            let mut data = String::new();
+            for (at, size) in sizes.iter().enumerate() {
+                let piece = char::from(b'a' + at as u8).to_string().repeat(*size);
+                text.push_str(&format!("{size:x}\r\n{piece}\r\n"));
+                data.push_str(&piece);
+            }
+            text.push_str("0\r\nT: 1\r\n\r\n");
+            cuts.sort_unstable();
+            let (found, done, left) = decoded(Framing::Chunked(Chunk::Size), text.as_bytes(), &cuts).expect("whole");
+            prop_assert_eq!(found, data.into_bytes());
+            prop_assert!(done && left == 0);
+        }
+    }
+}

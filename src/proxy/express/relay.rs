@@ -1,0 +1,130 @@
+//! The answer on its way down: written as it comes, read no faster than the client reads, and noted.
+
+use std::io::Write as _;
+use std::task::{Context, Poll};
+
+use tokio::time::Instant;
+
+use super::Lane;
+use super::exchange::{Exchange, Stop};
+use super::framing::{Framing, Piece};
+use crate::domain::Outcome;
+
+/// Where an answer's relay stands; `Err` where it ended in the middle.
+type Relayed = Poll<Result<(), Stop>>;
+
+impl Lane<'_> {
+    /// Passes the answer on to its end. What breaks off is broken off: no end is made up.
+    pub fn poll_relay(&mut self, exchange: &mut Exchange, cx: &mut Context<'_>) -> Relayed {
+        loop {
+            // A request that still goes up neither holds its answer back nor ends it.
+            if self.poll_upload(exchange, cx).is_err() {
+                exchange.give_up();
+            }
+            self.decode(exchange);
+            let (inbox, buffers) = (&mut exchange.from_upstream, &self.depot.buffers);
+            match self.to_client.poll_send(&mut self.client, inbox, buffers, cx) {
+                Poll::Ready(Ok(())) => exchange.client_took_all(),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop)),
+                Poll::Pending => return self.poll_reader(exchange, cx),
+            }
+            if exchange.is_broken {
+                return cut(exchange, Outcome::UpstreamAbort);
+            }
+            let (Some(upstream), false) =
+                (&mut exchange.upstream, exchange.framing == Framing::Done)
+            else {
+                return Poll::Ready(Ok(()));
+            };
+            match exchange.from_upstream.poll_fill(upstream, &self.depot.buffers, cx) {
+                Poll::Ready(Ok(count)) if count > 0 => exchange.moved = Instant::now(),
+                Poll::Ready(Ok(_)) if exchange.framing == Framing::ToEnd => self.finish(exchange),
+                Poll::Ready(_) => return cut(exchange, Outcome::UpstreamAbort),
+                Poll::Pending => return self.poll_writer(exchange, cx),
+            }
+        }
+    }
+
+    /// Takes what came of the body: a body of known length passes as it is, any other is put into chunks.
+    fn decode(&mut self, exchange: &mut Exchange) {
+        while !self.to_client.is_passing() {
+            let passes = matches!(exchange.framing, Framing::Length(_));
+            let bytes = exchange.from_upstream.rest();
+            match exchange.framing.next(bytes) {
+                Ok(Piece::Partial) => return,
+                Ok(Piece::Framing(count)) => exchange.from_upstream.consume(count),
+                Ok(Piece::Data(count)) if passes => {
+                    exchange.observation.response_chunk(&bytes[..count], exchange.moved.into());
+                    self.to_client.pass(count);
+                }
+                Ok(Piece::Data(count)) => {
+                    exchange.observation.response_chunk(&bytes[..count], exchange.moved.into());
+                    chunk(self.to_client.own(&self.depot.buffers), &bytes[..count]);
+                    exchange.from_upstream.consume(count);
+                }
+                Err(_) => {
+                    exchange.is_broken = true;
+                    return;
+                }
+            }
+            if exchange.framing == Framing::Done {
+                if !passes {
+                    self.to_client.own(&self.depot.buffers).extend_from_slice(b"0\r\n\r\n");
+                }
+                return self.finish_body(exchange);
+            }
+        }
+    }
+
+    /// The connection's end is the body's.
+    fn finish(&mut self, exchange: &mut Exchange) {
+        exchange.framing = Framing::Done;
+        self.to_client.own(&self.depot.buffers).extend_from_slice(b"0\r\n\r\n");
+        self.finish_body(exchange);
+    }
+
+    /// The proper end: the upstream's connection can serve again, unless the request is still being sent
+    /// or something came behind the answer.
+    pub fn finish_body(&mut self, exchange: &mut Exchange) {
+        exchange.observation.response_complete();
+        let stray = exchange.from_upstream.rest().len() > self.to_client.passing();
+        let reusable = exchange.reusable && exchange.is_sent() && !stray;
+        if let Some(upstream) = exchange.upstream.take().filter(|_| reusable) {
+            self.depot.put(upstream, exchange.moved.into());
+        }
+    }
+
+    /// The client has not taken all yet.
+    fn poll_reader(&mut self, exchange: &mut Exchange, cx: &mut Context<'_>) -> Relayed {
+        exchange.is_slow = true;
+        let limit = self.listener.tap.settings.timeouts.idle;
+        self.timer.poll_own(exchange.moved + limit, cx).map(|()| {
+            self.state.stall();
+            Err(Stop)
+        })
+    }
+
+    /// The upstream has not sent more yet.
+    fn poll_writer(&mut self, exchange: &mut Exchange, cx: &mut Context<'_>) -> Relayed {
+        if self.is_client_gone(exchange, cx) {
+            return Poll::Ready(Err(Stop));
+        }
+        let limit = self.listener.tap.settings.timeouts.idle;
+        std::task::ready!(self.timer.poll_own(exchange.moved + limit, cx));
+        cut(exchange, Outcome::Timeout)
+    }
+}
+
+fn cut(exchange: &mut Exchange, outcome: Outcome) -> Relayed {
+    exchange.observation.ended(outcome);
+    Poll::Ready(Err(Stop))
+}
+
+/// One chunk for each piece that came, so that what is framed as an event stays so.
+fn chunk(out: &mut Vec<u8>, data: &[u8]) {
+    out.reserve(data.len() + 20);
+    // Writing into memory cannot fail.
+    drop(write!(out, "{:X}\r\n", data.len()));
+    out.extend_from_slice(data);
+    out.extend_from_slice(b"\r\n");
+}

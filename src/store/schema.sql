@@ -1,0 +1,84 @@
+-- What every row is about. Few combinations, many rows.
+CREATE TABLE labels(
+  id INTEGER PRIMARY KEY,
+  tap TEXT NOT NULL, deployment TEXT NOT NULL, model TEXT NOT NULL,
+  operation TEXT NOT NULL, outcome TEXT NOT NULL, stream INTEGER NOT NULL,
+  UNIQUE(tap, deployment, model, operation, outcome, stream));
+
+-- The bucket's objects that were looked at, and how far.
+CREATE TABLE objects(
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE,
+  bytes INTEGER NOT NULL,
+  lines INTEGER NOT NULL,
+  whole INTEGER NOT NULL);
+
+-- What could not be read: a line, or all of an object (line 0).
+CREATE TABLE quarantine(
+  id INTEGER PRIMARY KEY,
+  object TEXT NOT NULL, line INTEGER NOT NULL, reason TEXT NOT NULL, at INTEGER NOT NULL);
+
+-- `seq` is the time in microseconds, shifted left by ten bits, with ten bits of the id below it: rows
+-- stand in the order of time, and a window is a range. The rest of a sample is in the bucket, at
+-- `line` of `object`. `scores` holds four bits a criterion, so that no filter has to join.
+CREATE TABLE samples(
+  seq INTEGER PRIMARY KEY,
+  id BLOB NOT NULL UNIQUE,
+  labels INTEGER NOT NULL,
+  status INTEGER,
+  latency_ms REAL NOT NULL, first_token_ms REAL,
+  input INTEGER, output INTEGER, total INTEGER, source TEXT,
+  reason TEXT NOT NULL, probability REAL NOT NULL,
+  scores INTEGER NOT NULL DEFAULT 0, worst INTEGER,
+  object INTEGER NOT NULL, line INTEGER NOT NULL);
+CREATE INDEX samples_by_worst ON samples(worst, seq) WHERE worst IS NOT NULL;
+
+-- The beginnings of both texts, apart from the narrow rows that whole windows are scanned in.
+CREATE TABLE previews(seq INTEGER PRIMARY KEY, question TEXT, answer TEXT);
+
+CREATE VIRTUAL TABLE search USING fts5(
+  question, answer, content='', contentless_delete=1, tokenize='unicode61 remove_diacritics 2');
+
+-- One judgement a sample and criterion: one with a score beats one without, then the later one.
+CREATE TABLE scores(
+  sample BLOB NOT NULL, criterion TEXT NOT NULL,
+  id BLOB NOT NULL, at INTEGER NOT NULL, time INTEGER NOT NULL, labels INTEGER NOT NULL,
+  score INTEGER, error TEXT, reason TEXT, probability REAL NOT NULL, judge TEXT,
+  injection_suspect INTEGER NOT NULL,
+  PRIMARY KEY(sample, criterion)) WITHOUT ROWID;
+CREATE INDEX scores_by_time ON scores(at);
+
+-- How many scores of one value and one probability, by minute, quarter of an hour, hour and day;
+-- `score` 0 stands for none. Probabilities are few, and counts are exact: every estimate follows.
+CREATE TABLE score_sums(
+  span INTEGER NOT NULL, time INTEGER NOT NULL, labels INTEGER NOT NULL,
+  criterion TEXT NOT NULL, score INTEGER NOT NULL, probability REAL NOT NULL,
+  n INTEGER NOT NULL,
+  PRIMARY KEY(span, time, labels, criterion, score, probability)) WITHOUT ROWID;
+
+-- Totals of all requests by minute, quarter of an hour, hour and day.
+CREATE TABLE rollups(
+  span INTEGER NOT NULL, time INTEGER NOT NULL, labels INTEGER NOT NULL, totals BLOB NOT NULL,
+  PRIMARY KEY(span, time, labels)) WITHOUT ROWID;
+
+-- Where the spans of a sample are.
+CREATE TABLE parts(
+  sample BLOB NOT NULL, object INTEGER NOT NULL, line INTEGER NOT NULL, at INTEGER NOT NULL,
+  PRIMARY KEY(sample, object, line)) WITHOUT ROWID;
+CREATE INDEX parts_by_time ON parts(at);
+
+CREATE TABLE ledger(
+  object TEXT PRIMARY KEY, hour INTEGER NOT NULL, settled INTEGER NOT NULL, row TEXT NOT NULL);
+CREATE INDEX ledger_by_hour ON ledger(hour);
+
+CREATE TABLE runs(
+  id TEXT PRIMARY KEY, monitor TEXT NOT NULL, at INTEGER NOT NULL, state TEXT NOT NULL,
+  document TEXT NOT NULL);
+CREATE INDEX runs_by_time ON runs(at);
+CREATE INDEX runs_by_monitor ON runs(monitor, at);
+
+-- What the runs' books say: the latest run that speaks of a violation is right.
+CREATE TABLE alerts(
+  id TEXT PRIMARY KEY, monitor TEXT NOT NULL, state TEXT NOT NULL,
+  opened INTEGER NOT NULL, updated INTEGER NOT NULL, document TEXT NOT NULL);
+CREATE INDEX alerts_by_time ON alerts(updated);

@@ -1,0 +1,135 @@
+//! Windows of time, and how sums over them are put together from the fewest rows.
+
+use jiff::Timestamp;
+
+/// The lengths that sums are kept in, in seconds: day, hour, quarter of an hour, minute. Each divides
+/// the one before it.
+pub const LEVELS_SECONDS: [i64; 4] = [86_400, 3_600, 900, 60];
+
+/// Microseconds of a second.
+pub(super) const MICROS: i64 = 1_000_000;
+
+/// From `from` (inclusive) to `to` (exclusive).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The first moment.
+    pub from: Timestamp,
+    /// The first moment after it.
+    pub to: Timestamp,
+}
+
+/// Rows of one level whose `time` is in `from..to`, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slice {
+    pub(super) span: i64,
+    pub(super) from: i64,
+    pub(super) to: i64,
+}
+
+impl Window {
+    /// The window of these seconds since the epoch.
+    pub fn of_seconds(from: i64, to: i64) -> Self {
+        let at = |second| Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH);
+        Self { from: at(from), to: at(to) }
+    }
+
+    /// The rows that hold the sums over all minutes that begin in this window, none longer than
+    /// `span_max` seconds.
+    pub(super) fn slices(&self, span_max: i64) -> Vec<Slice> {
+        let first = LEVELS_SECONDS.iter().position(|span| *span <= span_max);
+        let mut slices = Vec::new();
+        let first = first.unwrap_or(LEVELS_SECONDS.len() - 1);
+        cover(ceil_second(self.from), ceil_second(self.to), first, &mut slices);
+        slices
+    }
+
+    /// The samples' `seq` that lie in this window.
+    pub(super) fn seqs(&self) -> (i64, i64) {
+        (seq_of(self.from), seq_of(self.to))
+    }
+}
+
+/// The smallest `seq` of a moment.
+pub(super) fn seq_of(at: Timestamp) -> i64 {
+    at.as_microsecond().clamp(0, i64::MAX >> 10) << 10
+}
+
+/// The moment of a `seq`.
+pub(super) fn time_of(seq: i64) -> Timestamp {
+    Timestamp::from_microsecond(seq >> 10).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// Whole rows of the longest span that fits, and shorter ones at both ends.
+fn cover(from: i64, to: i64, level: usize, slices: &mut Vec<Slice>) {
+    let span = LEVELS_SECONDS[level];
+    let last = level + 1 == LEVELS_SECONDS.len();
+    let start = from.div_euclid(span) * span + if from.rem_euclid(span) == 0 { 0 } else { span };
+    // A minute counts where it begins in the window.
+    let end = match last {
+        true => to.div_euclid(span) * span + if to.rem_euclid(span) == 0 { 0 } else { span },
+        false => to.div_euclid(span) * span,
+    };
+    if start >= end {
+        if !last {
+            cover(from, to, level + 1, slices);
+        }
+        return;
+    }
+    if !last && from < start {
+        cover(from, start, level + 1, slices);
+    }
+    slices.push(Slice { span, from: start, to: end });
+    if !last && end < to {
+        cover(end, to, level + 1, slices);
+    }
+}
+
+fn ceil_second(at: Timestamp) -> i64 {
+    let micros = at.as_microsecond();
+    micros.div_euclid(MICROS) + i64::from(micros.rem_euclid(MICROS) != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_minute_that_begins_in_the_window_is_counted_once(
+            from in -200_000_i64..200_000,
+            length in 0_i64..400_000,
+            level in 0_usize..4,
+        ) {
+            let (to, span_max) = (from + length, LEVELS_SECONDS[level]);
+            let slices = Window::of_seconds(from, to).slices(span_max);
+            let mut counted = std::collections::BTreeMap::<i64, u32>::new();
+            for slice in &slices {
+                prop_assert!(slice.span <= span_max && slice.from % slice.span == 0);
+                for minute in (slice.from..slice.to).step_by(60) {
+                    *counted.entry(minute).or_default() += 1;
+                }
+            }
+            let wanted: Vec<i64> =
+                (from..to).filter(|second| second.rem_euclid(60) == 0).collect();
+            prop_assert!(counted.values().all(|n| *n == 1), "{slices:?}");
+            prop_assert_eq!(counted.into_keys().collect::<Vec<_>>(), wanted);
+        }
+    }
+
+    #[test]
+    fn ninety_days_are_a_few_slices() {
+        let window = Window::of_seconds(1_000_000_123, 1_000_000_123 + 90 * 86_400);
+        assert_eq!(window.slices(86_400).len(), 6);
+        assert_eq!(window.slices(60).len(), 1);
+    }
+
+    #[test]
+    fn a_seq_keeps_its_microsecond() {
+        let at: Timestamp = "2026-11-23T22:47:50.123456Z".parse().expect("a time");
+        assert_eq!(time_of(seq_of(at) | 1023), at);
+        let late: Timestamp = "9999-01-01T00:00:00Z".parse().expect("a time");
+        assert!(seq_of(late) > seq_of(at), "far times stay in order and do not overflow");
+    }
+}

@@ -1,0 +1,216 @@
+//! Two ways lead through the proxy: the express one for plain HTTP/1.1, and hyper's for all else. What
+//! goes up and what comes down may not tell which one was taken.
+#![allow(clippy::expect_used, clippy::panic)]
+
+use std::sync::{Arc, Mutex};
+
+use crate::support::tap::{Flowtap, Setup};
+use crate::support::wire::{Upstream, json_post};
+
+/// Any limit on header fields but hyper's own sends a tap's connections on hyper's way.
+const HYPERS_WAY: &str = "limits: {headers_max: 99}";
+
+/// What the upstream answers next; it closes the connection after it.
+type Script = Arc<Mutex<Vec<u8>>>;
+
+struct Ways {
+    script: Script,
+    ways: [(Upstream, Flowtap); 2],
+}
+
+impl Ways {
+    fn start() -> Self {
+        let script = Script::default();
+        let way = |tap: &str| {
+            let script = Arc::clone(&script);
+            let upstream = Upstream::start(move |peer| {
+                if peer.read_request().is_some() {
+                    let answer = script.lock().expect("not poisoned").clone();
+                    peer.send(answer);
+                }
+            });
+            let flowtap = Setup::before(upstream.port).tap(tap).start();
+            (upstream, flowtap)
+        };
+        let ways = [way(""), way(HYPERS_WAY)];
+        Self { script, ways }
+    }
+
+    /// What the upstream got and what the client got, on the express way and on hyper's.
+    fn compare(&self, request: &str, answer: &[u8]) -> [(String, String); 2] {
+        *self.script.lock().expect("not poisoned") = answer.to_vec();
+        // The upstream closes after each answer, and no request may meet a connection that ends.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        [0, 1].map(|way| {
+            let (upstream, flowtap) = &self.ways[way];
+            let before = upstream.received_text().len();
+            let mut client = flowtap.client();
+            client.send(request);
+            client.half_close();
+            let down = String::from_utf8_lossy(&client.read_to_end()).into_owned();
+            let port = upstream.port.to_string();
+            let up = upstream.received_text()[before..].replace(&port, "PORT");
+            (without_minted_id(&up), of_our_own(down))
+        })
+    }
+}
+
+/// Of our own answers, the status and what they say: their fields are written by two hands.
+fn of_our_own(answer: String) -> String {
+    match answer.split_once("\r\n\r\n") {
+        Some((head, body)) if body.starts_with("{\"error\":{\"type\":\"flowtap\"") => {
+            format!("{} {body}", head.lines().next().unwrap_or_default())
+        }
+        _ => answer,
+    }
+}
+
+fn without_minted_id(text: &str) -> String {
+    let minted = |line: &&str| !line.starts_with("x-ms-client-request-id: 0");
+    text.split_inclusive("\r\n").filter(minted).collect()
+}
+
+const ANSWERS: &[&str] = &[
+    "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+    "HTTP/1.1 299 All Right\r\nX-A: 1\r\nConnection: x-theirs\r\nx-b:2\r\nX-Theirs: 3\r\nKeep-Alive: 1\r\nContent-Length: 2\r\n\r\nok",
+    "HTTP/1.1 200 \r\nContent-Length: 2\r\n\r\nok",
+    "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel",
+    "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello and more",
+    "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+    "HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello",
+    "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nhello",
+    "HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello",
+    "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n1\r\n!\r\n0\r\nT: 1\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTrailer: T\r\nTransfer-Encoding: Chunked\r\n\r\n5\r\nhello\r\n0\r\nT: 1\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nX: y\r\n\r\nto the end",
+    "HTTP/1.0 200 OK\r\nX: y\r\n\r\nto the end",
+    "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nhello",
+    "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "HTTP/1.1 204 No Content\r\n\r\n",
+    "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n",
+    "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n",
+    "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nX : a\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 200 OK\nX: a\nContent-Length: 2\n\nok",
+    "HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\nno",
+    "HTTP/2.0 200 OK\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Le",
+    "nonsense",
+    "",
+];
+
+#[test]
+fn answers_come_down_the_same_on_both_ways() {
+    let ways = Ways::start();
+    let mut differ = Vec::new();
+    for method in ["GET", "POST"] {
+        let body = if method == "POST" { "Content-Length: 3\r\n\r\nabc" } else { "\r\n" };
+        let request = format!("{method} /x?y=1 HTTP/1.1\r\nHost: a\r\nx-request-id: r\r\n{body}");
+        for answer in ANSWERS {
+            let [express, hypers] = ways.compare(&request, answer.as_bytes());
+            if express != hypers {
+                differ.push(format!("{method}, answered by {answer:?}: {express:#?} {hypers:#?}"));
+            }
+        }
+    }
+    assert!(differ.is_empty(), "{}", differ.join("\n"));
+}
+
+#[test]
+fn no_body_comes_down_where_only_the_head_was_asked_for() {
+    let ways = Ways::start();
+    for answer in ANSWERS {
+        let [(_, express), _] =
+            ways.compare("HEAD /x HTTP/1.1\r\nHost: a\r\n\r\n", answer.as_bytes());
+        let (head, body) = express.split_once("\r\n\r\n").expect("a head");
+        assert!(head.starts_with("HTTP/1.1 ") && body.is_empty(), "{answer:?}: {express:?}");
+    }
+}
+
+#[test]
+fn requests_go_up_the_same_on_both_ways() {
+    let ways = Ways::start();
+    let requests = [
+        json_post("/score", "{\"question\":1}"),
+        "GET /a/../b//c%2f?q=%20x&key=1 HTTP/1.1\r\nHost: client:1\r\nX-B: 1\r\nx-a:  2 \r\nEmpty:\r\n\r\n".to_owned(),
+        "GET / HTTP/1.1\nHost: a\nX: y\n\n".to_owned(),
+        "\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nX: \u{e4}\r\n\r\n".to_owned(),
+        "GET / HTTP/1.1\r\nX: 1\r\nhost: a\r\nConnection: close\r\n\r\n".to_owned(),
+        "GET / HTTP/1.1\r\nHost: a\r\nX-Ms-Client-Request-Id: 1\r\ntraceparent: t\r\n\r\n".to_owned(),
+        "DELETE /x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        "PURGE /x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer s\r\nCookie: a=1\r\n\r\n".to_owned(),
+        "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab".to_owned(),
+        "GET /1 HTTP/1.1\r\nHost: a\r\nConnection: x\r\nX: 1\r\nTE: trailers\r\n\r\n".to_owned(),
+        "GET /\"<>\\^`{|} HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+        "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+        "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n".to_owned(),
+        "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na".to_owned(),
+        "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\na".to_owned(),
+        "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\na".to_owned(),
+    ];
+    for request in requests {
+        let [express, hypers] = ways.compare(&request, ANSWERS[0].as_bytes());
+        assert_eq!(express, hypers, "{request:?}");
+    }
+}
+
+#[test]
+fn a_connection_changes_its_way_between_two_requests_and_loses_nothing() {
+    let upstream = Upstream::answering(ANSWERS[0]);
+    let flowtap = Setup::before(upstream.port).start();
+    let mut client = flowtap.client();
+    let chunked =
+        "POST /2 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    client.send(format!("{}{chunked}{}", json_post("/1", "one"), json_post("/3", "three")));
+    for _ in 0..3 {
+        assert_eq!(client.read_response().text(), "hello");
+    }
+    let received = upstream.received_text();
+    for sent in ["POST /1 ", "one", "POST /2 ", "abc", "POST /3 ", "three"] {
+        assert!(received.contains(sent), "{sent} in {received}");
+    }
+    flowtap.await_metric("flowtap_requests_total", &["outcome=\"ok\""], 3.0);
+}
+
+#[test]
+fn a_request_whose_pieces_come_late_goes_up_as_they_come() {
+    let upstream = Upstream::answering(ANSWERS[0]);
+    let flowtap = Setup::before(upstream.port).start();
+    let mut client = flowtap.client();
+    for piece in
+        ["POST /x HT", "TP/1.1\r\nHost: a\r\nContent-", "Length: 6\r\n\r\n", "ab", "cd", "ef"]
+    {
+        client.send(piece);
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        if piece == "cd" {
+            assert!(upstream.received_text().ends_with("abcd"), "nothing waits for the rest");
+        }
+    }
+    assert_eq!(client.read_response().text(), "hello");
+    assert!(upstream.received_text().ends_with("abcdef"));
+}
+
+#[test]
+fn an_answer_that_comes_before_the_whole_request_is_passed_on() {
+    let upstream = Upstream::start(|peer| {
+        peer.read_head();
+        peer.send("HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno");
+        peer.read_to_end();
+    });
+    for tap in ["", HYPERS_WAY] {
+        let flowtap = Setup::before(upstream.port).tap(tap).start();
+        let mut client = flowtap.client();
+        client.send("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nbegun");
+        let answer = client.read_response();
+        assert_eq!((answer.status(), answer.text().as_str()), (413, "no"), "{tap:?}");
+    }
+}
