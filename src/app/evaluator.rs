@@ -14,12 +14,14 @@ use crate::evaluate;
 use crate::metrics::Metrics;
 use crate::queue::{self, Announcer};
 use crate::sample::judge_marker;
+use crate::trace::Tracer;
 
 /// What an evaluator is started among.
 pub(super) struct Surroundings<'a> {
     pub(super) bucket: &'a Arc<dyn Bucket>,
     /// Woken when scores are stored.
     pub(super) stored: Arc<Notify>,
+    pub(super) tracer: Option<&'a Tracer>,
     pub(super) metrics: &'a Metrics,
     pub(super) drain: &'a Drain,
     /// Where the carrying of news runs.
@@ -52,6 +54,7 @@ pub(super) fn start(
             bucket: Arc::clone(around.bucket),
             inbox: told.then_some(inbox),
             stored: Arc::clone(&around.stored),
+            tracer: around.tracer.cloned(),
             metrics: around.metrics.clone(),
         };
         let evaluator = {

@@ -8,12 +8,13 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::index::Index;
-use super::{StartError, evaluator};
+use super::{StartError, evaluator, start_tracer};
 use crate::bucket;
 use crate::config::{Config, Role};
 use crate::console::{Console, Ready};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
+use crate::trace::Tracer;
 
 /// A hub that serves.
 pub struct Hub {
@@ -23,6 +24,7 @@ pub struct Hub {
     evaluating: CancellationToken,
     ready: Ready,
     index: Index,
+    tracer: Option<Tracer>,
     drain_timeout: Duration,
 }
 
@@ -48,9 +50,12 @@ impl Hub {
         let stored = Arc::<Notify>::default();
         let index = Index::start(config, &bucket, stored.clone(), &metrics, &drain, reindex)?;
         let evaluating = CancellationToken::new();
+        let tracer = config.trace.as_ref();
+        let tracer = tracer.map(|trace| start_tracer(trace, config, &metrics)).transpose()?;
         let surroundings = evaluator::Surroundings {
             bucket: &bucket,
             stored,
+            tracer: tracer.as_ref(),
             metrics: &metrics,
             drain: &drain,
             keeping: &runtime,
@@ -72,6 +77,7 @@ impl Hub {
             evaluating,
             ready,
             index,
+            tracer,
             drain_timeout: config.drain_timeout,
         })
     }
@@ -84,6 +90,10 @@ impl Hub {
         self.administering.cancel();
         let mut late = self.drain.join("evaluate", deadline);
         self.runtime.shutdown_timeout(Duration::from_millis(100));
+        let left = deadline.saturating_duration_since(Instant::now());
+        if self.tracer.is_some_and(|tracer| !tracer.shutdown(left)) {
+            late.push("spans".to_owned());
+        }
         late.extend(self.index.stop(&self.drain, deadline));
         match late.is_empty() {
             true => tracing::info!("drained"),

@@ -159,6 +159,7 @@ impl App {
         let surroundings = evaluator::Surroundings {
             bucket: &bucket,
             stored: archive.uploaded(),
+            tracer: tracer.as_ref(),
             metrics: &metrics,
             drain: &drain,
             keeping: &runtime,

@@ -39,7 +39,13 @@ pub(super) static QUEUE: &[Key] = &[
         "The JetStream stream, made if it is not there. It holds names of objects, no content.",
         "FLOWTAP",
     ),
-    Key::new("token", Secret, Unset("none is sent"), "The token.", "${NATS_TOKEN}"),
+    Key::new(
+        "token",
+        Secret,
+        Unset("none is sent"),
+        "The token that is sent to the server.",
+        "${NATS_TOKEN}",
+    ),
     Key::new(
         "token_file",
         SecretFile,

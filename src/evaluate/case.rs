@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::domain::ExchangeId;
+use crate::domain::{ExchangeId, SpanId, TraceId};
 
 /// Bytes of one line; a longer one is no sample of ours.
 const LINE_BYTES_MAX: u64 = 64 << 20;
@@ -29,6 +29,11 @@ pub(super) struct Case {
     context: Option<Value>,
     #[serde(default)]
     ground_truth: Option<Value>,
+    /// The exchange's trace and span, where somebody besides us knows them.
+    #[serde(default)]
+    pub(super) trace_id: Option<TraceId>,
+    #[serde(default)]
+    pub(super) span_id: Option<SpanId>,
     sample: Kept,
 }
 
@@ -68,7 +73,20 @@ impl Case {
             texts.map(|text| Some(Value::String(text.to_owned())));
         let (tap, deployment) = (Arc::from("flowtap"), Arc::from("flowtap"));
         let sample = Kept { probability: 1.0 };
-        Self { id, time: now, tap, deployment, question, answer, context, ground_truth, sample }
+        let (trace_id, span_id) = (None, None);
+        Self {
+            id,
+            time: now,
+            tap,
+            deployment,
+            question,
+            answer,
+            context,
+            ground_truth,
+            trace_id,
+            span_id,
+            sample,
+        }
     }
 
     /// With which probability it was kept.

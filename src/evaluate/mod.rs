@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::queue::Inbox;
 use crate::redact::Redactor;
 use crate::sample::Sampler;
+use crate::trace::Tracer;
 
 mod board;
 mod budget;
@@ -60,6 +61,8 @@ pub struct Outlets {
     pub inbox: Option<Inbox>,
     /// Woken when scores are stored, for whoever reads them.
     pub stored: Arc<Notify>,
+    /// Spans of scores, if they are exported.
+    pub tracer: Option<Tracer>,
     /// Counters.
     pub metrics: Metrics,
 }
@@ -71,6 +74,7 @@ pub struct Evaluator {
     sampler: Sampler,
     board: Board,
     stored: Arc<Notify>,
+    tracer: Option<Tracer>,
     metrics: Metrics,
     parts_max: usize,
 }
@@ -83,7 +87,7 @@ pub fn from_bucket(
     outlets: Outlets,
 ) -> Result<Option<Evaluator>, JudgeFault> {
     let Some(settings) = &config.evaluate else { return Ok(None) };
-    let Outlets { bucket, inbox, stored, metrics } = outlets;
+    let Outlets { bucket, inbox, stored, tracer, metrics } = outlets;
     let rubrics = panel::rubrics(settings);
     let tokens = config.judge.as_ref().and_then(|judge| judge.tokens_per_day);
     metrics.evaluator_opened(rubrics.iter().map(panel::Rubric::label), tokens);
@@ -111,7 +115,7 @@ pub fn from_bucket(
     let grader = Grader { bench, measures, instance, rate, metrics: metrics.clone() };
     let board = Board::new(settings, inbox, metrics.clone());
     let sampler = part::drawer(rate, config.sample.key.as_ref());
-    Ok(Some(Evaluator { bucket, grader, sampler, board, stored, metrics, parts_max }))
+    Ok(Some(Evaluator { bucket, grader, sampler, board, stored, tracer, metrics, parts_max }))
 }
 
 impl Evaluator {

@@ -141,6 +141,7 @@ impl Evaluator {
         }
         self.stored.notify_one();
         scores.iter().for_each(|score| self.metrics.judged(score));
+        drawn.iter().for_each(|case| self.trace(case, &scores));
         self.metrics.evaluated(drawn.len() as u64);
         self.metrics.not_drawn(passed as u64);
         if unreadable > 0 {
@@ -148,6 +149,17 @@ impl Evaluator {
             let object = held.unit.object();
             tracing::warn!(object, unreadable, "lines that are no samples were set aside");
         }
+    }
+
+    /// Puts what was judged of a case beside the span of its exchange.
+    fn trace(&self, case: &Case, scores: &[Score]) {
+        let (Some(tracer), Some(trace), Some(span)) = (&self.tracer, case.trace_id, case.span_id)
+        else {
+            return;
+        };
+        let judged =
+            scores.iter().filter(|score| score.exchange == case.id && score.judge.is_some());
+        judged.for_each(|score| tracer.score(score, trace, span));
     }
 
     fn draws(&self, case: &Case) -> bool {

@@ -61,7 +61,13 @@ fn run(configs: &[Config], folder: &Path, wanted: usize, limit: Duration) -> Vec
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
                 runtime.unwrap().block_on(async {
                     let bucket: Arc<dyn Bucket> = bucket::open(&config.bucket).await.unwrap();
-                    let outlets = Outlets { bucket, inbox: None, stored: Arc::default(), metrics };
+                    let outlets = Outlets {
+                        bucket,
+                        inbox: None,
+                        stored: Arc::default(),
+                        tracer: None,
+                        metrics,
+                    };
                     let marker = http::HeaderValue::from_static("m");
                     let evaluator = evaluate::from_bucket(config, marker, outlets).unwrap();
                     evaluator.expect("one is configured").run(stop).await;
