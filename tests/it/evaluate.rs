@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -140,7 +142,7 @@ fn faulty_answer(asked: &Asked, large: &str) -> Option<Vec<u8>> {
         _ if asked.is_test() => answered(&asked.verdict(asked.test_score())),
         "good" => answered(&asked.verdict(2)),
         "hang" => {
-            std::thread::sleep(Duration::from_secs(3));
+            std::thread::sleep(Duration::from_secs(15));
             None
         }
         "reset" => None,
@@ -164,7 +166,7 @@ fn a_broken_judge_gives_reasons_and_never_a_number() {
     let upstream = answering();
     let large = "x".repeat(50 << 20);
     let judge = ScriptedJudge::start(move |asked| faulty_answer(asked, &large));
-    let quick = "timeout: 1s, retry_for: 1s, concurrency: 16";
+    let quick = "timeout: 5s, retry_for: 1s, concurrency: 16";
     let flowtap = setup(&upstream, &judge, quick).top(JUDGED_ONLY).start();
     ask(&flowtap, FAULTS.iter().map(|(question, _)| (*question).to_owned()));
     let found = await_scores(&flowtap, FAULTS.len() * 4, Duration::from_secs(60));
@@ -225,7 +227,12 @@ fn what_is_missing_is_told_and_nobody_is_asked() {
 #[test]
 fn a_kill_in_the_middle_of_a_thousand_scores_each_sample_once() {
     let upstream = answering();
-    let judge = ScriptedJudge::saying(|asked| {
+    let open = Arc::new(AtomicBool::new(false));
+    let gate = Arc::clone(&open);
+    let judge = ScriptedJudge::saying(move |asked| {
+        while !gate.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         std::thread::sleep(Duration::from_millis(10));
         asked.verdict(3)
     });
@@ -238,6 +245,14 @@ fn a_kill_in_the_middle_of_a_thousand_scores_each_sample_once() {
             scope.spawn(move || ask(flowtap, (0..250).map(|n| format!("question {part}-{n}?"))));
         }
     });
+    // What the crash of a proxy costs is another test's: all samples are in the bucket first.
+    let samples = flowtap.folder().join("bucket/exchanges");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while rows(&samples).len() < 1000 {
+        assert!(Instant::now() < deadline, "{}", flowtap.printed());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    open.store(true, Ordering::SeqCst);
     // Killed thrice while scores are being stored.
     for stored in [200, 700, 1400] {
         await_scores(&flowtap, stored, Duration::from_secs(60));
@@ -315,12 +330,10 @@ fn what_the_judge_cannot_do_is_learnt_once() {
 #[test]
 fn a_bad_answer_is_repaired_once_by_asking_again() {
     let upstream = answering();
-    let first = std::sync::atomic::AtomicBool::new(true);
-    let judge = ScriptedJudge::saying(move |asked| {
-        match first.swap(false, std::sync::atomic::Ordering::SeqCst) {
-            true => "hm, a 5 I think".to_owned(),
-            false => asked.verdict(3),
-        }
+    let first = AtomicBool::new(true);
+    let judge = ScriptedJudge::saying(move |asked| match first.swap(false, Ordering::SeqCst) {
+        true => "hm, a 5 I think".to_owned(),
+        false => asked.verdict(3),
     });
     let flowtap = setup(&upstream, &judge, "concurrency: 1")
         .top("evaluate: {criteria: [fluency], measures: [], poll: 100ms}")

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::io::Write;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,8 +17,10 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::times;
+use crate::support::api::await_answer;
 use crate::support::judge::ScriptedJudge;
-use crate::support::tap::rows;
+use crate::support::process::Process;
+use crate::support::tap::{Setup, address, rows};
 
 fn config(folder: &Path, instance: &str, judge: &str, more: &str) -> Config {
     let file = folder.join(format!("{instance}.yaml"));
@@ -178,4 +181,50 @@ fn what_is_no_sample_and_what_is_too_old_is_told() {
     let page = metrics[0].encode();
     assert!(page.contains("flowtap_evaluate_objects{state=\"too_old\"} 1"), "{page}");
     assert!(page.contains("flowtap_evaluate_objects{state=\"waiting\"} 0"), "{page}");
+}
+
+/// `flowtap hub` over the bucket in `folder`, with a judge.
+fn hub_with_judge(folder: &Path, judge: &str) -> (Process, u16) {
+    let (file, shown) = (folder.join("hub.yaml"), folder.display());
+    let config = format!(
+        "instance: hub\nbucket: file://{shown}/bucket\nadmin: {{listen: 127.0.0.1:0}}\n\
+         store: {{dir: {shown}/index, look: 200ms}}\njudge: {{url: \"{judge}\", model: m}}\n\
+         evaluate: {{criteria: [fluency], measures: [], poll: 200ms}}\n"
+    );
+    std::fs::write(&file, config).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flowtap"));
+    command.args(["hub", "--config"]).arg(&file);
+    let process = Process::start("hub", &mut command);
+    let admin = address(&process, "\"door\":\"admin\"");
+    (process, admin)
+}
+
+#[test]
+fn a_hub_scores_what_sidecars_brought_and_shows_it_even_after_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let upstream = super::answering();
+    let sidecar = Setup::before(upstream.port)
+        .top(&format!("bucket: file://{}/bucket", folder.path().display()))
+        .top("sample: {rate: 1}")
+        .start();
+    super::ask(&sidecar, (0..300).map(|n| format!("question {n}?")));
+    sidecar.stop();
+    let judge = judge();
+    let (mut hub, _) = hub_with_judge(folder.path(), &judge.url());
+    let wait = |wanted: usize, hub: &Process| {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while scores(folder.path()).len() < wanted {
+            assert!(Instant::now() < deadline, "{}", hub.printed());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    wait(60, &hub);
+    Command::new("kill").args(["-9", &hub.id().to_string()]).status().unwrap();
+    hub.await_end(Duration::from_secs(10));
+    let (hub, admin) = hub_with_judge(folder.path(), &judge.url());
+    wait(300, &hub);
+    std::thread::sleep(Duration::from_millis(500));
+    let times = times(&scores(folder.path()));
+    assert_eq!((times.len(), times.values().max()), (300, Some(&1)), "each exactly once");
+    await_answer(admin, "/quality", |answer| answer.to_string().contains("\"fluency\""));
 }
