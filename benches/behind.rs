@@ -9,6 +9,14 @@
 //! Instructions an exchange: run one case under callgrind with two numbers of exchanges, and divide
 //! the difference; what starting costs cancels out.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a program for a terminal, whose faults end it"
+)]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -28,10 +28,12 @@ pub mod sample;
 pub mod spool;
 pub mod store;
 
+pub mod alert;
 pub mod archive;
 pub mod evaluate;
 pub mod export;
 pub mod ingest;
+pub mod monitor;
 pub mod pipeline;
 
 pub mod console;

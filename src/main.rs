@@ -10,6 +10,9 @@ use flowtap::export::Settings;
 use flowtap::{app, inject, trace};
 use jiff::Timestamp;
 
+#[path = "main/watching.rs"]
+mod watching;
+
 /// An exchange is allocated on a traffic thread and freed on another, which this allocator does without
 /// a lock between them (docs/PERFORMANCE.md tells what it gave).
 #[global_allocator]
@@ -146,6 +149,16 @@ enum Command {
         #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
         set: Vec<(String, String)>,
     },
+    /// Monitors: run one now, or import those of Azure ML
+    Monitor {
+        #[command(subcommand)]
+        command: watching::MonitorCommand,
+    },
+    /// Alerts: try whether messages arrive
+    Alert {
+        #[command(subcommand)]
+        command: watching::AlertCommand,
+    },
     /// Print a completion script
     Completions {
         /// The shell
@@ -270,6 +283,8 @@ fn main() -> ExitCode {
         Command::Inject { uninject, image, set } => {
             inject_text(uninject, &inject::Settings { image, set })
         }
+        Command::Monitor { command } => watching::monitor(command),
+        Command::Alert { command } => watching::alert(command),
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,

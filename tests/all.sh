@@ -26,6 +26,10 @@ fi
 begin "format"
 cargo fmt --check
 
+begin "the console page"
+web/build.sh
+if [[ -d web/node_modules ]]; then npm --prefix web --silent test; fi
+
 begin "the rules of the house (the first build takes 5 to 10 minutes)"
 tests --test tidy
 

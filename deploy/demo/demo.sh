@@ -62,6 +62,7 @@ fi
 "$python" deploy/demo/ask.py free DEMO_PORT DEMO_ADMIN_PORT DEMO_FLOW_PORT
 
 step 1 "building flowtap (the first time takes 5 to 10 minutes) ..."
+web/build.sh
 if [[ -t 2 ]]; then # someone watches: show the compiler's progress
     cargo build --locked
 else

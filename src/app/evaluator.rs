@@ -16,56 +16,51 @@ use crate::queue::{self, Announcer};
 use crate::sample::judge_marker;
 use crate::trace::Tracer;
 
-/// What an evaluator is started among.
-pub(super) struct Surroundings<'a> {
-    pub(super) bucket: &'a Arc<dyn Bucket>,
-    /// Woken when scores are stored.
-    pub(super) stored: Arc<Notify>,
+/// What an evaluator counts with, tells with, and is waited for by.
+pub(super) struct Tools<'a> {
     pub(super) tracer: Option<&'a Tracer>,
     pub(super) metrics: &'a Metrics,
     pub(super) drain: &'a Drain,
-    /// Where the carrying of news runs.
-    pub(super) keeping: &'a Runtime,
-    pub(super) stop: &'a CancellationToken,
 }
 
 /// Starts the evaluator on a thread of its own, where one is configured and `role` has one (a sidecar
-/// has none). Gives back whom the archive tells of new objects: an evaluator within the process, or a
-/// queue to those elsewhere.
+/// has none); `stored` is woken when it has stored scores. Gives back whom the archive tells of new
+/// objects (an evaluator within the process, or a queue to those elsewhere, carried by `keeping`), and
+/// what stops the evaluator.
 pub(super) fn start(
     config: &Config,
     role: Role,
-    around: &Surroundings<'_>,
-) -> Result<Option<Announcer>, StartError> {
-    let (announcer, told) = queue::within(around.metrics.clone());
+    bucket: &Arc<dyn Bucket>,
+    stored: &Arc<Notify>,
+    keeping: &Runtime,
+    tools: &Tools<'_>,
+) -> Result<(Option<Announcer>, CancellationToken), StartError> {
+    let metrics = tools.metrics.clone();
+    let (announcer, told) = queue::within(metrics.clone());
     let here = config.evaluate.is_some() && role != Role::Proxy;
+    let wanted = here || config.queue.is_some();
+    let stop = CancellationToken::new();
     let (inbox, work) = match &config.queue {
-        None => (told, None),
+        None => ((role != Role::Hub).then_some(told), None),
         Some(settings) => {
-            around.keeping.spawn(queue::publish(settings.clone(), told));
-            let (inbox, work) = queue::consume(settings.clone(), around.metrics.clone());
-            (inbox, Some(work))
+            keeping.spawn(queue::publish(settings.clone(), told));
+            let (inbox, work) = queue::consume(settings.clone(), metrics.clone());
+            (Some(inbox), Some(work))
         }
     };
     if here {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let told = role != Role::Hub || config.queue.is_some();
-        let outlets = evaluate::Outlets {
-            bucket: Arc::clone(around.bucket),
-            inbox: told.then_some(inbox),
-            stored: Arc::clone(&around.stored),
-            tracer: around.tracer.cloned(),
-            metrics: around.metrics.clone(),
-        };
+        let (bucket, stored) = (Arc::clone(bucket), Arc::clone(stored));
+        let tracer = tools.tracer.cloned();
+        let outlets = evaluate::Outlets { bucket, inbox, stored, tracer, metrics };
         let evaluator = {
             let _entered = runtime.enter();
             evaluate::from_bucket(config, judge_marker(config.sample.key.as_ref()), outlets)?
         };
         work.into_iter().for_each(|work| drop(runtime.spawn(work)));
-        let stop = around.stop.clone();
-        let evaluator = evaluator.into_iter();
-        let work = move || evaluator.for_each(|one| runtime.block_on(one.run(stop.clone())));
-        around.drain.thread("evaluate", work)?;
+        let until = stop.clone();
+        let work = move || evaluator.map_or((), |one| runtime.block_on(one.run(until)));
+        tools.drain.thread("evaluate", work)?;
     }
-    Ok((here || config.queue.is_some()).then_some(announcer))
+    Ok((wanted.then_some(announcer), stop))
 }

@@ -1,14 +1,16 @@
-//! `flowtap hub`: the evaluator, the page and the API over a bucket that many sidecars fill. No tap, no spool.
+//! `flowtap hub`: the evaluator, the page, the API and monitors over a bucket that many sidecars fill.
+//! No tap, no spool.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::index::Index;
-use super::{StartError, evaluator, start_tracer};
+use super::monitors::Monitors;
+use super::{StartError, evaluator, keeping_runtime, start_tracer};
 use crate::bucket;
 use crate::config::{Config, Role};
 use crate::console::{Console, Ready};
@@ -25,6 +27,7 @@ pub struct Hub {
     ready: Ready,
     index: Index,
     tracer: Option<Tracer>,
+    monitors: Monitors,
     drain_timeout: Duration,
 }
 
@@ -41,27 +44,16 @@ impl Hub {
                 "a hub listens on no tap: `taps` is left alone"
             );
         }
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("keeping")
-            .enable_all()
-            .build()?;
+        let runtime = keeping_runtime()?;
         let bucket = runtime.block_on(bucket::open(&config.bucket))?;
         let stored = Arc::<Notify>::default();
         let index = Index::start(config, &bucket, stored.clone(), &metrics, &drain, reindex)?;
-        let evaluating = CancellationToken::new();
         let tracer = config.trace.as_ref();
         let tracer = tracer.map(|trace| start_tracer(trace, config, &metrics)).transpose()?;
-        let surroundings = evaluator::Surroundings {
-            bucket: &bucket,
-            stored,
-            tracer: tracer.as_ref(),
-            metrics: &metrics,
-            drain: &drain,
-            keeping: &runtime,
-            stop: &evaluating,
-        };
-        evaluator::start(config, Role::Hub, &surroundings)?;
+        let tools = evaluator::Tools { tracer: tracer.as_ref(), metrics: &metrics, drain: &drain };
+        let (_, evaluating) =
+            evaluator::start(config, Role::Hub, &bucket, &stored, &runtime, &tools)?;
+        let monitors = Monitors::start(config, &bucket, &metrics, &drain)?;
         tracing::info!(bucket = bucket.describe(), "reading");
         console.show(index.view(bucket));
         if let Some(address) = console.address() {
@@ -78,6 +70,7 @@ impl Hub {
             ready,
             index,
             tracer,
+            monitors,
             drain_timeout: config.drain_timeout,
         })
     }
@@ -94,6 +87,7 @@ impl Hub {
         if self.tracer.is_some_and(|tracer| !tracer.shutdown(left)) {
             late.push("spans".to_owned());
         }
+        late.extend(self.monitors.stop(&self.drain, deadline));
         late.extend(self.index.stop(&self.drain, deadline));
         match late.is_empty() {
             true => tracing::info!("drained"),

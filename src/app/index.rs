@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::StartError;
 use crate::bucket::Bucket;
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::console::View;
 use crate::drain::Drain;
 use crate::ingest::{Ingest, Progress};
@@ -45,14 +45,18 @@ impl Index {
         Ok(Self { store, progress, stopping })
     }
 
-    /// The same beside traffic, which goes on without it where it cannot be had.
-    pub(super) fn start_or_do_without(
+    /// The same beside the traffic of `flowtap run`, which goes on without it where it cannot be had.
+    pub(super) fn beside_traffic(
+        role: Role,
         config: &Config,
         bucket: &Arc<dyn Bucket>,
         uploaded: Arc<Notify>,
         metrics: &Metrics,
         drain: &Drain,
     ) -> Option<Self> {
+        if role != Role::Run {
+            return None;
+        }
         match Self::start(config, bucket, uploaded, metrics, drain, false) {
             Ok(index) => Some(index),
             Err(error) => {

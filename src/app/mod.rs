@@ -12,6 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::alert::AlertError;
 use crate::archive::{self, Archive};
 use crate::config::{Config, Role};
 use crate::console::{Console, ConsoleError, Ready};
@@ -29,10 +30,13 @@ use crate::{bucket, config, export};
 mod evaluator;
 mod hub;
 mod index;
+mod monitors;
 
 pub use hub::Hub;
+pub use monitors::{MonitorError, run_monitors, test_alerts};
 
 use index::Index;
+use monitors::Monitors;
 
 /// Why flowtap cannot start; the message names the address or the key.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +62,9 @@ pub enum StartError {
     /// The judge.
     #[error("judge: {0}")]
     Judge(#[from] JudgeFault),
+    /// A target of alerts.
+    #[error(transparent)]
+    Alert(#[from] AlertError),
     /// A thread or a runtime.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -111,6 +118,7 @@ pub struct App {
     spool: Spool,
     tracer: Option<Tracer>,
     index: Option<Index>,
+    monitors: Monitors,
     ready: Ready,
     drain_timeout: Duration,
 }
@@ -138,44 +146,23 @@ impl App {
         let proxy = Proxy::bind(config, &outlets)?;
         drop(outlets);
 
-        // The runtime of all that waits for something other than traffic.
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("keeping")
-            .enable_all()
-            .build()?;
+        let runtime = keeping_runtime()?;
         let bucket = runtime.block_on(bucket::open(&config.bucket))?;
+        let monitors = match role {
+            Role::Proxy => Monitors::default(),
+            Role::Run | Role::Hub => Monitors::start(config, &bucket, &metrics, &drain)?,
+        };
         let (archiving, until) = watch::channel(None);
         let administering = CancellationToken::new();
-        let instance = Arc::clone(&config.instance);
-        let archive = Archive::new(
-            spool.clone(),
-            Arc::clone(&bucket),
-            spool.ledger(),
-            metrics.clone(),
-            instance,
-        );
-        let evaluating = CancellationToken::new();
-        let surroundings = evaluator::Surroundings {
-            bucket: &bucket,
-            stored: archive.uploaded(),
-            tracer: tracer.as_ref(),
-            metrics: &metrics,
-            drain: &drain,
-            keeping: &runtime,
-            stop: &evaluating,
-        };
-        let archive = match evaluator::start(config, role, &surroundings)? {
-            Some(announcer) => archive.announcing(announcer),
-            None => archive,
-        };
-        let index = (role == Role::Run).then(|| {
-            Index::start_or_do_without(config, &bucket, archive.uploaded(), &metrics, &drain)
-        });
-        let index = index.flatten();
-        if let Some(index) = &index {
-            console.show(index.view(bucket));
-        }
+        let (instance, place) = (Arc::clone(&config.instance), Arc::clone(&bucket));
+        let archive = Archive::new(spool.clone(), place, spool.ledger(), metrics.clone(), instance);
+        let uploaded = archive.uploaded();
+        let tools = evaluator::Tools { tracer: tracer.as_ref(), metrics: &metrics, drain: &drain };
+        let (announcer, evaluating) =
+            evaluator::start(config, role, &bucket, &uploaded, &runtime, &tools)?;
+        let archive = archive.announcing(announcer);
+        let index = Index::beside_traffic(role, config, &bucket, uploaded, &metrics, &drain);
+        index.iter().for_each(|index| console.show(index.view(Arc::clone(&bucket))));
         let archiver = Builder::new_current_thread().enable_all().build()?;
         drain.thread("archive", move || archiver.block_on(archive.run(until)))?;
         log_doors(&proxy, &console);
@@ -202,6 +189,7 @@ impl App {
             spool,
             tracer,
             index,
+            monitors,
             ready,
             drain_timeout,
         })
@@ -226,6 +214,7 @@ impl App {
         self.archiving.send_replace(Some(deadline.into()));
         late.extend(self.drain.join("archive", deadline));
         late.extend(self.drain.join("evaluate", deadline));
+        late.extend(self.monitors.stop(&self.drain, deadline));
         if self.tracer.is_some_and(|tracer| !tracer.shutdown(left())) {
             late.push("spans".to_owned());
         }
@@ -243,6 +232,11 @@ impl App {
             );
         }
     }
+}
+
+/// The runtime of all that waits for something other than traffic.
+fn keeping_runtime() -> std::io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(1).thread_name("keeping").enable_all().build()
 }
 
 /// Checks the ledger of the bucket `settings` against what lies there.

@@ -116,8 +116,8 @@ impl Archive {
     }
 
     /// Tells evaluators of each object of samples that the bucket has confirmed.
-    pub fn announcing(self, announcer: Announcer) -> Self {
-        Self { announcer: Some(announcer), ..self }
+    pub fn announcing(self, announcer: Option<Announcer>) -> Self {
+        Self { announcer, ..self }
     }
 
     /// Wakes whoever waits there when something new is in the bucket.

@@ -10,7 +10,9 @@ use super::node::{Node, Origin};
 use super::table::ROOT;
 use super::walk::walk;
 use super::{Bucket, BucketStore, Config, Faults, Role, Spool, Store, Tap};
-use super::{bucket, env, feedback, file, judge, keep, queue, serve, store, taps};
+use super::{
+    alerts, bucket, env, feedback, file, judge, keep, monitors, queue, serve, store, taps,
+};
 
 /// What the command line adds to the file.
 #[derive(Clone, Debug, Default)]
@@ -84,6 +86,10 @@ fn build(
     }
     let taps: Vec<Option<Tap>> = tap_maps.iter().map(|tap| taps::build(tap, report)).collect();
     names(tap_maps, report);
+    names(map.maps("monitors"), report);
+    let monitors = map.maps("monitors").iter().map(|monitor| monitors::build(monitor, report));
+    let monitors: Vec<_> = monitors.collect();
+    let alerts = alerts::build(map.map("alerts")?, report);
     listeners(tap_maps, &taps, map.map("admin"), report);
     let sample = keep::build_sample(map.map("sample")?, report);
     let capture = keep::build_capture(map.map("capture")?, report);
@@ -123,6 +129,8 @@ fn build(
         evaluate,
         queue,
         store: store?,
+        monitors: monitors.into_iter().collect::<Option<Vec<_>>>()?,
+        alerts: alerts?,
         admin: admin?,
         trace: map.map("trace").and_then(serve::build_trace),
         traffic: serve::build_traffic(map.map("traffic")?, cores),
@@ -150,20 +158,21 @@ fn instance(given: Option<&str>, env: &[(String, String)]) -> Arc<str> {
     Arc::from(if name.is_empty() { "localhost" } else { name })
 }
 
-/// Reports taps of the same name.
-fn names(taps: &[Map], report: &mut Report) {
-    for (index, tap) in taps.iter().enumerate() {
-        let Some(name) = tap.text("name").filter(|_| tap.sound(&["name"])) else { continue };
-        let Some(first) = taps.iter().take(index).find(|t| t.text("name") == Some(name)) else {
+/// Reports entries of one list that bear the same name.
+pub(super) fn names(entries: &[Map], report: &mut Report) {
+    for (index, entry) in entries.iter().enumerate() {
+        let Some(name) = entry.text("name").filter(|_| entry.sound(&["name"])) else { continue };
+        let before = entries.iter().take(index);
+        let Some(first) = before.clone().find(|entry| entry.text("name") == Some(name)) else {
             continue;
         };
         let place = report.place_in_words(first.origin("name"));
         let message = format!(
             "`{}` is the same as `{}` ({place})",
-            tap.path_of("name"),
+            entry.path_of("name"),
             first.path_of("name")
         );
-        report.fault(tap.origin("name"), Complaint::new(message).allowed("a name of its own"));
+        report.fault(entry.origin("name"), Complaint::new(message).allowed("a name of its own"));
     }
 }
 

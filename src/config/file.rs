@@ -61,6 +61,29 @@ pub(super) fn parse(text: &str, report: &mut Report) -> Option<Node> {
     }
 }
 
+/// Reads any YAML, one that is no configuration of ours: every single value is a text, as typed. The
+/// error is a fault with its place, for people.
+pub fn document(bytes: Vec<u8>, name: &str) -> Result<serde_json::Value, super::Faults> {
+    let mut report = Report::new(Some(name.to_owned()));
+    let node = text(bytes, &mut report).and_then(|text| {
+        report.source(&text);
+        parse(&text, &mut report)
+    });
+    node.map(plain).ok_or_else(|| report.into_faults())
+}
+
+/// A tree without its places. Of a key that stands twice the last one counts.
+fn plain(node: Node) -> serde_json::Value {
+    match node.value {
+        Value::Null | Value::Broken => serde_json::Value::Null,
+        Value::Scalar(scalar) => serde_json::Value::String(scalar.text),
+        Value::List(items) => items.into_iter().map(plain).collect(),
+        Value::Map(entries) => {
+            entries.into_iter().map(|entry| (entry.key, plain(entry.node))).collect()
+        }
+    }
+}
+
 /// Parses `text`, an environment variable's value as well as a file's.
 pub(super) fn parse_quietly(text: &str) -> Result<Node, (Origin, String)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);

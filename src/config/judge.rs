@@ -17,7 +17,7 @@ use super::show::Shown;
 use super::table::Default::{Is, Required, Unset};
 use super::table::Key;
 use super::walk;
-use crate::domain::Criterion;
+use crate::domain::{Criterion, is_metadata};
 
 const DAY_MS: u64 = 86_400_000;
 /// Bytes of a prompt of the user's own.
@@ -264,7 +264,7 @@ pub(super) fn build_judge(map: &Map, report: &mut Report) -> Option<Judge> {
     let url = map.text("url")?;
     let allow_link_local = map.bool("allow_link_local");
     let host = place::upstream(url).ok()?.host;
-    if !allow_link_local && place::is_metadata(&host) {
+    if !allow_link_local && is_metadata(&host) {
         let message = format!(
             "`{}` is `{url}`: metadata and link-local addresses hand out credentials",
             map.path_of("url")

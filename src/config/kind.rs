@@ -4,8 +4,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::place;
+use super::schedule;
 use super::secret::Secret;
+use super::show::STARS;
 use super::table::Key;
+use super::units::{bytes, digits, time};
+
+pub(super) use super::units::{show_bytes, show_time};
 
 /// What a key takes.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +67,26 @@ pub(super) enum Kind {
     SecretFile,
     /// Header names, each with a secret value.
     SecretMap,
+    /// Five cron fields.
+    Cron,
+    /// The name of a time zone.
+    TimeZone,
+    /// A civil date and time.
+    DateTime,
+    /// An ISO 8601 duration.
+    Span,
+    /// A number in a range.
+    Number(f64, f64),
+    /// A list of whole numbers.
+    Wholes(u64, u64),
+    /// A list of e-mail addresses.
+    Emails,
+    /// An e-mail address.
+    Email,
+    /// The URL of a mail server.
+    SmtpUrl,
+    /// A URL that is a secret.
+    SecretUrl,
 }
 
 /// A value that its kind allows.
@@ -78,6 +103,7 @@ pub(super) enum Checked {
     Texts(Vec<String>),
     Secret(Secret),
     Secrets(Vec<(String, Secret)>),
+    Span(jiff::Span),
 }
 
 /// Why a value is not allowed, besides what its kind says in general.
@@ -111,15 +137,21 @@ impl Kind {
             Self::Bool => "truth value",
             Self::Choice(_) => "word",
             Self::Choices(_) | Self::HeaderNames | Self::Hosts => "list of words",
+            Self::Cron => "cron fields",
+            Self::TimeZone | Self::DateTime | Self::Email => "text",
+            Self::Span => "ISO 8601 duration",
+            Self::Wholes(..) => "list of whole numbers",
+            Self::Emails => "list of addresses",
+            Self::SecretUrl => "secret URL",
             Self::Whole(..) => "whole number",
-            Self::Rate => "number",
+            Self::Rate | Self::Number(..) => "number",
             Self::Time(..) => "time",
             Self::Bytes(..) => "bytes",
             Self::Name | Self::DottedName => "name",
             Self::Text | Self::Filter => "text",
             Self::Path | Self::Pem(_) => "path",
             Self::Listen => "address",
-            Self::Url | Self::Endpoint | Self::BucketUrl => "URL",
+            Self::Url | Self::Endpoint | Self::BucketUrl | Self::SmtpUrl => "URL",
             Self::Column => "field",
             Self::Secret => "secret",
             Self::SecretFile => "path of a secret",
@@ -134,6 +166,10 @@ impl Kind {
             Self::Choice(words) => words.join(", "),
             Self::Choices(words) => format!("a list of {}, each once", words.join(", ")),
             Self::Whole(min, max) => format!("a whole number from {min} to {max}"),
+            Self::Wholes(min, max) => {
+                format!("a list of whole numbers from {min} to {max}, each once")
+            }
+            Self::Number(min, max) => format!("a number from {min} to {max}"),
             Self::Time(..) => {
                 format!("{}, a number with us, ms, s, m, h or d, as in `1h30m`", self.range())
             }
@@ -185,18 +221,27 @@ impl Kind {
             Self::Secret => "1 to 65536 characters",
             Self::SecretFile => "the path of a file that holds the secret and nothing else",
             Self::SecretMap => "a map of header names, each with its value",
+            Self::Cron => "five fields, as in `15 10 * * *`: minute, hour, day, month, day of week",
+            Self::TimeZone => "the name of a time zone, such as `UTC` or `Europe/Berlin`",
+            Self::DateTime => "a date and a time, as in `2026-11-23T10:15:00`",
+            Self::Span => "an ISO 8601 duration that is not negative, such as `P7D` or `PT1H`",
+            Self::Emails => "a list of e-mail addresses",
+            Self::Email => "an e-mail address",
+            Self::SmtpUrl => "`smtps://host:port` or `smtp://host:port`, without user and path",
+            Self::SecretUrl => "an http or https URL without user and fragment",
             _ => "",
         }
     }
 
     /// Whether what stands here must not be shown.
     pub(super) fn is_secret(self) -> bool {
-        matches!(self, Self::Secret | Self::SecretMap)
+        matches!(self, Self::Secret | Self::SecretMap | Self::SecretUrl)
     }
 
     /// Whether it takes a list of words.
     pub(super) fn is_list(self) -> bool {
-        matches!(self, Self::Choices(_) | Self::HeaderNames | Self::Hosts)
+        use Kind::{Choices, Emails, HeaderNames, Hosts, Wholes};
+        matches!(self, Choices(_) | HeaderNames | Hosts | Wholes(..) | Emails)
     }
 
     /// Checks one value; lists are checked word by word.
@@ -210,6 +255,9 @@ impl Kind {
             Self::Listen => Checked::Listen(place::listen(text)?),
             Self::Secret => Checked::Secret(secret(text)?),
             Self::SecretMap => Checked::Secret(header_value(text)?),
+            Self::SecretUrl => Checked::Secret(secret_url(text)?),
+            Self::Number(min, max) => Checked::Number(number(text, min, max)?),
+            Self::Span => Checked::Span(span(text)?),
             other => {
                 other.check_text(text)?;
                 Checked::Text(text.to_owned())
@@ -230,6 +278,12 @@ impl Kind {
             Self::HeaderNames => header_name(text),
             Self::Hosts => when(place::is_host(text)),
             Self::Filter => filter(text),
+            Self::Wholes(min, max) => whole(text, min, max).map(drop),
+            Self::Cron => schedule::cron(text).map(drop),
+            Self::TimeZone => when(is_one_line(text, 64) && jiff::tz::TimeZone::get(text).is_ok()),
+            Self::DateTime => when(text.parse::<jiff::civil::DateTime>().is_ok()),
+            Self::Emails | Self::Email => when(is_email(text)),
+            Self::SmtpUrl => place::smtp(text).map(drop),
             Self::Path | Self::SecretFile | Self::Pem(_) => {
                 when(!text.is_empty() && text.len() <= 4096 && !text.contains(char::is_control))
             }
@@ -256,11 +310,6 @@ fn boolean(text: &str) -> Result<bool, Refusal> {
     }
 }
 
-fn digits(text: &str) -> Option<u64> {
-    let fine = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    fine.then(|| text.parse().ok()).flatten()
-}
-
 fn whole(text: &str, min: u64, max: u64) -> Result<u64, Refusal> {
     digits(text).filter(|n| (min..=max).contains(n)).ok_or_else(Refusal::default)
 }
@@ -276,90 +325,34 @@ fn rate(text: &str) -> Result<f64, Refusal> {
     number.map(f64::abs).ok_or_else(Refusal::default)
 }
 
-/// The units of time, the longer first, in microseconds.
-const TIME_UNITS: &[(&str, u64)] = &[
-    ("d", 86_400_000_000),
-    ("h", 3_600_000_000),
-    ("m", 60_000_000),
-    ("s", 1_000_000),
-    ("ms", 1_000),
-    ("us", 1),
-];
+fn number(text: &str, min: f64, max: f64) -> Result<f64, Refusal> {
+    let typed = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let number = text.parse::<f64>().ok().filter(|n| typed && (min..=max).contains(n));
+    number.ok_or_else(Refusal::default)
+}
 
-fn time(text: &str, min_ms: u64, max_ms: u64) -> Result<Duration, Refusal> {
-    if digits(text).is_some_and(|number| number > 0) {
-        return Err(Refusal {
-            why: Some("it has no unit".to_owned()),
-            nearest: Some(format!("{text}s")),
-        });
+/// The parser also reads `7 days`, which is no ISO 8601.
+fn span(text: &str) -> Result<jiff::Span, Refusal> {
+    let span = text.parse::<jiff::Span>().ok().filter(|span| !span.is_negative());
+    span.filter(|_| text.starts_with('P')).ok_or_else(Refusal::default)
+}
+
+/// One `@`, and what a mail server can be told in one line.
+fn is_email(text: &str) -> bool {
+    let plain = |c: char| !c.is_whitespace() && !c.is_control() && !"<>(),;:\\\"".contains(c);
+    text.len() <= 254
+        && text.chars().all(plain)
+        && text.split_once('@').is_some_and(|(local, host)| {
+            !local.is_empty() && !host.contains('@') && place::is_host(host)
+        })
+}
+
+/// What stands for a secret is let through, as it is for any other.
+fn secret_url(text: &str) -> Result<Secret, Refusal> {
+    if text != STARS {
+        place::hook(text).map_err(|refusal| Refusal { nearest: None, ..refusal })?;
     }
-    let mut rest = if text == "0" { "0s" } else { text };
-    let (mut total, mut last_unit) = (0_u64, u64::MAX);
-    while !rest.is_empty() {
-        let number_end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        let (number, tail) = rest.split_at(number_end);
-        let unit_end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit_end);
-        let factor = TIME_UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
-        let (Some(number), Some(factor)) = (digits(number), factor) else {
-            return Err(Refusal::default());
-        };
-        if factor >= last_unit {
-            return Err(Refusal::because("its units are not in order"));
-        }
-        let sum = number.checked_mul(factor).and_then(|us| us.checked_add(total));
-        (total, last_unit, rest) = (sum.ok_or_else(Refusal::default)?, factor, tail);
-    }
-    let time = Duration::from_micros(total);
-    let fine = !text.is_empty()
-        && (Duration::from_millis(min_ms)..=Duration::from_millis(max_ms)).contains(&time);
-    if fine { Ok(time) } else { Err(Refusal::default()) }
-}
-
-/// The units of size in bytes.
-const SIZE_UNITS: &[(&str, u64)] = &[
-    ("TiB", 1 << 40),
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-    ("TB", 1_000_000_000_000),
-    ("GB", 1_000_000_000),
-    ("MB", 1_000_000),
-    ("KB", 1_000),
-    ("B", 1),
-    ("", 1),
-];
-
-fn bytes(text: &str, min: u64, max: u64) -> Result<u64, Refusal> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let Some(number) = digits(number) else { return Err(Refusal::default()) };
-    let Some((_, factor)) = SIZE_UNITS.iter().find(|(name, _)| *name == unit.trim()) else {
-        return Err(size_meant(number, unit.trim()));
-    };
-    let size = number.checked_mul(*factor).filter(|size| (min..=max).contains(size));
-    size.ok_or_else(Refusal::default)
-}
-
-fn size_meant(number: u64, unit: &str) -> Refusal {
-    let first = unit.to_ascii_uppercase();
-    match first.get(..1).filter(|first| "KMGT".contains(first) && unit.len() <= 3) {
-        Some(first) => Refusal::meant(format!("{number}{first}iB")),
-        None => Refusal::default(),
-    }
-}
-
-/// `time` with the largest unit that leaves no rest.
-pub(super) fn show_time(time: Duration) -> String {
-    let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let unit = TIME_UNITS.iter().find(|(_, factor)| us >= *factor && us.is_multiple_of(*factor));
-    unit.map_or_else(|| "0s".to_owned(), |(name, factor)| format!("{}{name}", us / factor))
-}
-
-/// `size` with the largest binary unit that leaves no rest.
-pub(super) fn show_bytes(size: u64) -> String {
-    let unit = SIZE_UNITS.iter().take(4).find(|(_, f)| size >= *f && size.is_multiple_of(*f));
-    unit.map_or_else(|| size.to_string(), |(name, factor)| format!("{}{name}", size / factor))
+    secret(text)
 }
 
 fn choice(text: &str, words: &[&str]) -> Result<(), Refusal> {
@@ -433,32 +426,6 @@ fn filter(text: &str) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reads_times_and_shows_them_again() {
-        let read = |text| time(text, 0, 86_400_000).ok().map(show_time);
-        for (text, shown) in
-            [("1h30m", "90m"), ("0", "0s"), ("0s", "0s"), ("1500us", "1500us"), ("60s", "1m")]
-        {
-            assert_eq!(read(text).as_deref(), Some(shown), "{text}");
-        }
-        for wrong in ["", "5", "s", "1.5s", "1s1s", "1s1m", "-1s", "1 s", "2d", "99999999999999h"] {
-            assert_eq!(read(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn reads_sizes_and_shows_them_again() {
-        let read = |text| bytes(text, 0, u64::MAX).ok().map(show_bytes);
-        for (text, shown) in
-            [("1MiB", "1MiB"), ("1MB", "1000000"), ("1 KiB", "1KiB"), ("2048", "2KiB"), ("0B", "0")]
-        {
-            assert_eq!(read(text).as_deref(), Some(shown), "{text}");
-        }
-        for wrong in ["", "MiB", "1Mi", "1.5MiB", "-1", "1e3", "99999999999TiB", "+1", "1 x"] {
-            assert_eq!(read(wrong), None, "{wrong}");
-        }
-    }
 
     #[test]
     fn reads_rates() {

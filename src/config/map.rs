@@ -108,6 +108,14 @@ impl Map {
         }
     }
 
+    /// A calendar length of time; none after a fault.
+    pub(super) fn span(&self, name: &str) -> jiff::Span {
+        match self.value(name) {
+            Checked::Span(span) => *span,
+            _ => jiff::Span::new(),
+        }
+    }
+
     pub(super) fn listen(&self, name: &str) -> Option<SocketAddr> {
         match self.value(name) {
             Checked::Listen(address) => Some(*address),

@@ -72,9 +72,13 @@ pub(super) fn is_secret_name(name: &str) -> bool {
     SECRET_WORDS.iter().any(|word| name.contains(word))
         && !name.ends_with("_file")
         && !name.ends_with("_id")
+        && !COUNTS.iter().any(|word| name.contains(word))
 }
 
 const STARS: &str = "***";
+
+/// Tokens that are counted, not kept.
+const COUNTS: &[&str] = &["token_statistics", "_tokens_", "tokens_per_"];
 
 const SECRET_WORDS: &[&str] = &[
     "key",
@@ -86,6 +90,8 @@ const SECRET_WORDS: &[&str] = &[
     "authorization",
     "cookie",
     "service_account",
+    // Addresses of webhooks are secrets in themselves.
+    "webhook",
 ];
 
 /// `text` with what stands before an `@` replaced: after a scheme up to the last `@` of the line,

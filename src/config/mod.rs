@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod alerts;
 mod bucket;
 mod check;
 mod env;
@@ -21,26 +22,33 @@ mod keep;
 mod kind;
 mod map;
 mod mask;
+mod monitors;
 mod node;
 mod place;
 mod queue;
 mod reference;
+mod schedule;
 mod secret;
 mod serve;
 mod show;
 mod store;
 mod table;
 mod taps;
+mod units;
 mod walk;
 
+pub use alerts::{Alerts, Email, Webhook, WebhookFormat};
 pub use check::{Overrides, load};
 pub use fault::{Fault, Faults, Place};
 pub use feedback::{Feedback, RatingScale};
+pub use file::document;
 pub use judge::{CustomCriterion, Evaluate, Judge, JudgeApi, WhenExhausted};
+pub use monitors::{Monitor, OperationLimits, QualityLimits, TokenLimits};
 pub use queue::Queue;
 pub use reference::{key_paths, reference};
+pub use schedule::{Calendar, Frequency, Recurrence, Schedule, sunday_first};
 pub use secret::Secret;
-pub use serve::MetricsLimits;
+pub use serve::{MetricsLimits, OtlpProtocol, Trace, Traffic};
 pub use show::effective;
 pub use store::{Retention, Role, Store};
 
@@ -71,6 +79,10 @@ pub struct Config {
     pub queue: Option<Queue>,
     /// The index of the bucket; `proxy` has none.
     pub store: Store,
+    /// What is computed over a window, and when.
+    pub monitors: Vec<Monitor>,
+    /// Who is told of violations.
+    pub alerts: Alerts,
     /// The admin listener.
     pub admin: Admin,
     /// OpenTelemetry traces; `None` is off.
@@ -463,33 +475,4 @@ pub struct Admin {
     pub token: Option<Secret>,
     /// `Host` values answered besides addresses and `localhost`: against DNS rebinding.
     pub hosts: Vec<String>,
-}
-
-/// OpenTelemetry traces.
-#[derive(Clone, Debug)]
-pub struct Trace {
-    /// The collector, e.g. `http://127.0.0.1:4317`.
-    pub otlp_endpoint: String,
-    /// The protocol; by default gRPC, and HTTP where the port is 4318 or the URL has a path.
-    pub protocol: OtlpProtocol,
-    /// Headers for the collector (authorization).
-    pub headers: Vec<(String, Secret)>,
-    /// `service.name`. Default `flowtap`.
-    pub service_name: String,
-}
-
-/// OTLP over what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OtlpProtocol {
-    /// gRPC.
-    Grpc,
-    /// HTTP with protobuf.
-    Http,
-}
-
-/// The proxy's own resources.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Traffic {
-    /// Threads that carry traffic. Default: one a core.
-    pub threads: usize,
 }

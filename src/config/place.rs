@@ -1,11 +1,12 @@
 //! Addresses and URLs: where to listen, where to forward to, where to keep.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use url::{Host, Url};
 
 use super::kind::Refusal;
+use crate::domain::is_metadata;
 
 /// A URL of an upstream, in its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +81,40 @@ pub(super) fn endpoint(text: &str) -> Result<(), Refusal> {
     }
 }
 
+/// An address that messages go to: no user, but a query is fine.
+pub(super) fn hook(text: &str) -> Result<(), Refusal> {
+    let plain = text.split('?').next().unwrap_or_default();
+    host(&web(plain)?).map(drop)
+}
+
+/// A mail server's URL, in its parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SmtpUrl {
+    pub(super) tls: bool,
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+/// `smtps://host` (TLS from the first byte) or `smtp://host`.
+pub(super) fn smtp(text: &str) -> Result<SmtpUrl, Refusal> {
+    let tls = match text.split_once("://") {
+        Some(("smtps", _)) => true,
+        Some(("smtp", _)) => false,
+        Some(_) => return Err(Refusal::default()),
+        None => return Err(Refusal::meant(format!("smtps://{text}"))),
+    };
+    // The parser of URLs knows neither scheme's hosts; those of `http` have the same form.
+    let rest = text.split_once("://").map_or("", |(_, rest)| rest);
+    let port = rest.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+    let url = web(&format!("http://{rest}"))?;
+    if url.path() != "/" {
+        return Err(Refusal::because("it has a path"));
+    }
+    let default = if tls { 465 } else { 587 };
+    let port = if port.is_some() { url.port().unwrap_or(80) } else { default };
+    Ok(SmtpUrl { tls, host: host(&url)?, port })
+}
+
 /// A bucket's URL.
 pub(super) fn bucket(text: &str) -> Result<BucketUrl, Refusal> {
     if text.contains(|c: char| c.is_control()) {
@@ -121,30 +156,6 @@ pub(super) fn bucket(text: &str) -> Result<BucketUrl, Refusal> {
 /// Whether `text` is a host name or an address, without port.
 pub(super) fn is_host(text: &str) -> bool {
     text.len() <= 253 && !text.contains(char::is_whitespace) && Host::parse(text).is_ok()
-}
-
-/// Whether a request to `host` could hand out a machine's credentials: link-local addresses and
-/// the clouds' metadata services (AWS, Azure, Google, Alibaba, Oracle).
-pub(super) fn is_metadata(host: &str) -> bool {
-    match host.parse::<IpAddr>() {
-        Ok(IpAddr::V4(address)) => is_metadata_v4(address),
-        Ok(IpAddr::V6(address)) => {
-            address.is_unicast_link_local()
-                || address == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
-                || address.to_ipv4().is_some_and(is_metadata_v4)
-        }
-        Err(_) => {
-            let name = host.trim_end_matches('.').to_ascii_lowercase();
-            ["metadata", "metadata.google.internal", "metadata.goog", "instance-data"]
-                .contains(&name.as_str())
-        }
-    }
-}
-
-fn is_metadata_v4(address: Ipv4Addr) -> bool {
-    address.is_link_local()
-        || address == Ipv4Addr::new(168, 63, 129, 16)
-        || address == Ipv4Addr::new(100, 100, 100, 200)
 }
 
 /// An http or https URL without user, query and fragment.

@@ -9,7 +9,36 @@ use super::place;
 use super::show::Shown;
 use super::table::Default::{Is, Required, Unset};
 use super::table::Key;
-use super::{Admin, OtlpProtocol, Trace, Traffic};
+use super::{Admin, Secret as SecretValue};
+
+/// OpenTelemetry traces.
+#[derive(Clone, Debug)]
+pub struct Trace {
+    /// The collector, e.g. `http://127.0.0.1:4317`.
+    pub otlp_endpoint: String,
+    /// The protocol; by default gRPC, and HTTP where the port is 4318 or the URL has a path.
+    pub protocol: OtlpProtocol,
+    /// Headers for the collector (authorization).
+    pub headers: Vec<(String, SecretValue)>,
+    /// `service.name`. Default `flowtap`.
+    pub service_name: String,
+}
+
+/// OTLP over what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtlpProtocol {
+    /// gRPC.
+    Grpc,
+    /// HTTP with protobuf.
+    Http,
+}
+
+/// The proxy's own resources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    /// Threads that carry traffic. Default: one a core.
+    pub threads: usize,
+}
 
 /// Limits on what metrics may grow to.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use super::node::{Node, Value};
 use super::secret::Secret;
 use super::table::{Default, Key, ROOT};
-use super::{Config, bucket, feedback, file, judge, keep, queue, serve, store, taps};
+use super::{
+    Config, alerts, bucket, feedback, file, judge, keep, monitors, queue, serve, store, taps,
+};
 
 /// The effective configuration as YAML: every setting in force, defaults filled in, secrets as
 /// `***`. What is not set stands as a comment. Loading it gives the same configuration, but for
@@ -69,6 +71,8 @@ fn root(config: &Config) -> Vec<(&'static str, Shown)> {
         ),
         ("queue", config.queue.as_ref().map_or(Shown::Unset, |q| Shown::Map(queue::show(q)))),
         ("store", Shown::Map(store::show_store(&config.store))),
+        ("monitors", shown_monitors(config)),
+        ("alerts", Shown::Map(alerts::show(&config.alerts))),
         ("admin", Shown::Map(serve::show_admin(&config.admin))),
         ("trace", config.trace.as_ref().map_or(Shown::Unset, |t| Shown::Map(serve::show_trace(t)))),
         ("traffic", Shown::Map(serve::show_traffic(&config.traffic))),
@@ -77,6 +81,13 @@ fn root(config: &Config) -> Vec<(&'static str, Shown)> {
         ("drain_timeout", Shown::text(super::kind::show_time(config.drain_timeout))),
         ("log", Shown::text(&config.log)),
     ]
+}
+
+fn shown_monitors(config: &Config) -> Shown {
+    match config.monitors.is_empty() {
+        true => Shown::Unset,
+        false => Shown::Maps(config.monitors.iter().map(monitors::show).collect()),
+    }
 }
 
 /// Writes a map in the order of the table.

@@ -1,7 +1,7 @@
 //! The table of keys: the one source for checking, for docs/CONFIG.md and for what is shown.
 
 use super::kind::Kind;
-use super::{bucket, feedback, judge, keep, queue, serve, store, taps};
+use super::{alerts, bucket, feedback, judge, keep, monitors, queue, serve, store, taps};
 
 /// One key of a map.
 #[derive(Clone, Copy, Debug)]
@@ -55,9 +55,6 @@ impl Key {
         if above.is_empty() { name } else { format!("{above}.{name}") }
     }
 }
-
-/// Keys of a later version: known, so that nobody is told they were misspelt.
-pub(super) const LATER: &[&str] = &["monitors", "alerts"];
 
 /// The keys of the file.
 pub(super) static ROOT: &[Key] = &[
@@ -144,6 +141,20 @@ pub(super) static ROOT: &[Key] = &[
         Default::Is("{}"),
         "The index of the bucket that the page, the API and monitors read; `flowtap proxy` has none.",
         "{dir: /var/lib/flowtap/store}",
+    ),
+    Key::new(
+        "monitors",
+        Kind::Maps(monitors::KEYS),
+        Default::Unset("nothing is monitored"),
+        "What is computed over a window, and when (docs/MONITORS.md).",
+        "[{name: daily, schedule: \"15 10 * * *\", signals: {operations: {error_rate_max: 0.01}}}]",
+    ),
+    Key::new(
+        "alerts",
+        Kind::Map(alerts::KEYS),
+        Default::Is("{}"),
+        "Who is told of violations.",
+        "{webhook: [{url: \"https://alerts.example.com/hook\"}]}",
     ),
     Key::new(
         "admin",

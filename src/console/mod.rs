@@ -1,23 +1,24 @@
 //! The admin listener: metrics, health, and the console page, on a runtime and connections of their own.
 //!
 //! It can neither slow traffic nor be reached through a tap. `/metrics`, `/livez` and `/readyz` answer
-//! anyone who can connect; the page and `/api` ask for the token where one is set, and for a `Host`
-//! that is an address, `localhost` or on the allow-list, against DNS rebinding. What could change
-//! anything is taken from our own page or from programs, never from another site.
+//! anyone who can connect; `/api` asks for the token, or a session, where a token is set. The page
+//! itself holds no data, so it asks for none: like `/api` it wants a `Host` that is ours. What could
+//! change anything is taken from our own page or from programs, never from another site.
 
 mod api;
-mod page;
+mod assets;
+mod entry;
 
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN};
-use axum::http::{HeaderName, Method, StatusCode, Uri};
-use axum::middleware::{self, Next};
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use axum::http::{HeaderName, StatusCode, Uri};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
@@ -145,18 +146,33 @@ impl Console {
     }
 }
 
+/// The page's views: their addresses are the page's own business.
+const VIEWS: &[&str] = &[
+    "/",
+    "/tokens",
+    "/quality",
+    "/operations",
+    "/samples",
+    "/samples/{id}",
+    "/monitors",
+    "/alerts",
+    "/health",
+];
+
 fn routes(desk: Desk) -> Router {
-    let guarded = Router::new()
-        .route("/", get(overview))
-        .merge(api::routes())
-        .route_layer(middleware::from_fn_with_state(desk.clone(), admit));
+    let guarded =
+        api::routes().route_layer(middleware::from_fn_with_state(desk.clone(), entry::admitted));
+    let page = VIEWS.iter().fold(Router::new(), |page, view| page.route(view, get(assets::page)));
+    let page = page.route("/assets/{name}", get(assets::asset)).merge(entry::routes());
+    let known =
+        guarded.merge(page).route_layer(middleware::from_fn_with_state(desk.clone(), entry::known));
     let open = Router::new()
         .route("/metrics", get(metrics))
-        .route("/style.css", get(style))
+        .route("/style.css", get(assets::style))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz));
     let harden = middleware::map_response(harden);
-    guarded.merge(open).fallback(not_found).layer(harden).with_state(desk)
+    known.merge(open).fallback(not_found).layer(harden).with_state(desk)
 }
 
 async fn metrics(State(desk): State<Desk>) -> Response {
@@ -171,16 +187,6 @@ async fn readyz(State(desk): State<Desk>) -> Response {
     }
 }
 
-async fn overview(State(desk): State<Desk>) -> Response {
-    let html = HeaderValue::from_static("text/html; charset=utf-8");
-    ([(CONTENT_TYPE, html)], page::overview(&desk.metrics)).into_response()
-}
-
-async fn style() -> Response {
-    ([(CONTENT_TYPE, HeaderValue::from_static("text/css; charset=utf-8"))], page::STYLE)
-        .into_response()
-}
-
 async fn not_found(uri: Uri) -> Problem {
     match uri.path().starts_with("/api") {
         true => api::nowhere(uri).await,
@@ -188,133 +194,25 @@ async fn not_found(uri: Uri) -> Problem {
     }
 }
 
-async fn admit(State(desk): State<Desk>, request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    if !is_host_allowed(&desk.settings, headers) {
-        return refused(StatusCode::MISDIRECTED_REQUEST, "this Host is not on admin.hosts");
-    }
-    if !is_token_right(&desk.settings, headers) {
-        return refused(StatusCode::UNAUTHORIZED, "a bearer token is needed");
-    }
-    if !is_from_here(request.method(), headers) {
-        return refused(StatusCode::FORBIDDEN, "another site may not change anything here");
-    }
-    next.run(request).await
-}
-
-fn is_host_allowed(settings: &Admin, headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else { return false };
-    let name = host.strip_prefix('[').and_then(|rest| rest.split(']').next());
-    let name = name.unwrap_or_else(|| host.split(':').next().unwrap_or_default());
-    let listed = settings.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(name));
-    listed || name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
-}
-
-/// Whether a request that may change something comes from our own page, or from no page at all.
-fn is_from_here(method: &Method, headers: &HeaderMap) -> bool {
-    if method.is_safe() {
-        return true;
-    }
-    let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-    let site = text(HeaderName::from_static("sec-fetch-site"));
-    let own = text(HOST).unwrap_or_default();
-    let origin = text(ORIGIN).is_none_or(|origin| {
-        let place = origin.strip_prefix("http://").or(origin.strip_prefix("https://"));
-        place.is_some_and(|place| place.eq_ignore_ascii_case(own))
-    });
-    origin && site.is_none_or(|site| matches!(site, "same-origin" | "none"))
-}
-
-fn is_token_right(settings: &Admin, headers: &HeaderMap) -> bool {
-    let Some(token) = &settings.token else { return true };
-    let given =
-        headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    given.is_some_and(|given| equals_in_constant_time(given, token.expose().as_bytes()))
-}
-
-/// Takes as long for a wrong token as for the right one of the same length.
-fn equals_in_constant_time(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
-}
-
-fn refused(status: StatusCode, why: &str) -> Response {
-    Problem::new(status, why).into_response()
-}
-
-/// What every answer carries: no scripts from elsewhere, no frames, no guessing of types.
+/// What every answer carries: scripts, styles and data from here alone, no frames, no guessing of
+/// types, no text that a script could turn into markup. Forms need the referrer's origin.
 async fn harden(mut response: Response) -> Response {
     const HEADERS: &[(&str, &str)] = &[
         (
             "content-security-policy",
-            "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+             connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; \
+             require-trusted-types-for 'script'; trusted-types 'none'",
         ),
         ("x-content-type-options", "nosniff"),
-        ("referrer-policy", "no-referrer"),
-        ("cache-control", "no-store"),
+        ("referrer-policy", "same-origin"),
+        ("cross-origin-opener-policy", "same-origin"),
+        ("cross-origin-resource-policy", "same-origin"),
     ];
+    let headers = response.headers_mut();
     for (name, value) in HEADERS {
-        response
-            .headers_mut()
-            .insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Secret;
-
-    fn headers(name: HeaderName, value: &str) -> HeaderMap {
-        HeaderMap::from_iter([(name, value.parse().expect("a header"))])
-    }
-
-    fn admin() -> Admin {
-        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        Admin { listen, token: Some(Secret::new("t0ken")), hosts: vec!["flowtap.svc".into()] }
-    }
-
-    #[test]
-    fn only_addresses_localhost_and_listed_hosts_reach_the_page() {
-        for (host, allowed) in [
-            ("127.0.0.1:9464", true),
-            ("[::1]:9464", true),
-            ("localhost", true),
-            ("flowtap.svc:80", true),
-            ("evil.test", false),
-            ("127.0.0.1.evil.test", false),
-            ("", false),
-        ] {
-            assert_eq!(is_host_allowed(&admin(), &headers(HOST, host)), allowed, "{host}");
-        }
-    }
-
-    #[test]
-    fn only_our_own_page_and_programs_may_change_anything() {
-        let request = |pairs: &[(&'static str, &str)]| -> HeaderMap {
-            let pair = |(name, value): &(&'static str, &str)| {
-                (HeaderName::from_static(name), value.parse().expect("a header"))
-            };
-            pairs.iter().map(pair).collect()
-        };
-        for (headers, allowed) in [
-            (request(&[("host", "a:1")]), true),
-            (request(&[("host", "a:1"), ("origin", "http://a:1")]), true),
-            (request(&[("host", "a:1"), ("origin", "http://a:2")]), false),
-            (request(&[("host", "a:1"), ("origin", "null")]), false),
-            (request(&[("host", "a:1"), ("sec-fetch-site", "cross-site")]), false),
-            (request(&[("host", "a:1"), ("sec-fetch-site", "same-origin")]), true),
-        ] {
-            assert_eq!(is_from_here(&Method::POST, &headers), allowed, "{headers:?}");
-            assert!(is_from_here(&Method::GET, &headers));
-        }
-    }
-
-    #[test]
-    fn the_token_is_asked_for_where_one_is_set() {
-        assert!(is_token_right(&admin(), &headers(AUTHORIZATION, "Bearer t0ken")));
-        assert!(!is_token_right(&admin(), &headers(AUTHORIZATION, "Bearer t0kem")));
-        assert!(!is_token_right(&admin(), &HeaderMap::new()));
-        assert!(is_token_right(&Admin { token: None, ..admin() }, &HeaderMap::new()));
-    }
 }

@@ -2,6 +2,7 @@
 //!
 //! One word, one meaning: the vocabulary of docs/ARCHITECTURE.md is spelled here and used everywhere.
 
+mod address;
 mod budget;
 mod exchange;
 mod ids;
@@ -10,9 +11,11 @@ mod reading;
 mod sample;
 mod score;
 pub mod semconv;
+mod signal;
 mod span;
 mod usage;
 
+pub use address::{is_metadata, is_metadata_address};
 pub use budget::{MemoryBudget, Reservation};
 pub use exchange::{CapturedBody, Exchange, Mark, Timing, TraceContext};
 pub use ids::{ExchangeId, SpanId, TraceId};
@@ -20,5 +23,9 @@ pub use outcome::{DropReason, DropStage, JoinFate, Outcome, status_class};
 pub use reading::{ChatTurn, Countable, Dialect, ModelNames, Operation, Reading};
 pub use sample::{Call, Dataset, Message, Record, Row, Sample, SampleReason, Sampling, Summary};
 pub use score::{Criterion, Judged, Score, ScoreError};
+pub use signal::{
+    Alert, Bound, Group, Measure, Method, MonitorRun, Notice, NoticeKind, Scope, Signal,
+    SignalKind, State, Trigger, Violations,
+};
 pub use span::{Span, SpanKind, SpanSource, TracePart};
 pub use usage::{Usage, UsageSource};

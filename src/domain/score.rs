@@ -196,6 +196,13 @@ pub struct Score {
 impl Score {
     /// The schema that [`Score`] is written in.
     pub const SCHEMA: &'static str = "flowtap.score.v1";
+
+    /// True for a judgement from 1 to 5 by a criterion of ours or by a user, and for an attempt at one;
+    /// not for what is computed, for criteria of the user's own, and for those that do not apply.
+    pub fn is_judgement(&self) -> bool {
+        let applies = self.error.is_none_or(|error| !error.is_not_applicable());
+        applies && self.value.is_none() && self.name.is_none()
+    }
 }
 
 /// Which judge, asked how, at what cost.

@@ -242,6 +242,25 @@ families! {
         "late: shorter windows, or fewer readers at once; failed: the log says why.";
 }
 
+// Monitors and alerts.
+families! {
+    MONITOR_STATE[3] = "flowtap_monitor_state", COUNT, ["monitor", "signal", "metric"],
+        "The verdict of the last run on a threshold: 0 ok, 1 violated, 2 not enough data.",
+        "1: the run's result under monitors/ tells how far and how sure. 2 for long: sample more.";
+    VIOLATIONS[3] = "flowtap_violations_total", COUNT, ["monitor", "signal", "metric"],
+        "Runs that found the threshold violated.",
+        "Grows with every run while a violation lasts.";
+    MONITOR_RUNS[2] = "flowtap_monitor_runs_total", COUNT, ["monitor", "result"],
+        "Runs by result: a state, taken where another hub made it, else why it failed.",
+        "A reason that grows: the bucket cannot be read; no growth at all: read the schedule.";
+    MONITOR_UNREADABLE[1] = "flowtap_monitor_unreadable_total", COUNT, ["monitor"],
+        "Objects of the bucket that a run left out because it could not read them.",
+        "The log names each; look at what wrote it.";
+    ALERTS[2] = "flowtap_alerts_total", COUNT, ["target", "result"],
+        "Messages by target and result: delivered, failed (deadline passed), refused, dropped.",
+        "Anything but delivered: nobody was told. The log says why.";
+}
+
 // The process.
 families! {
     BUILD_INFO[1] = "flowtap_build_info", COUNT, ["version"],

@@ -16,6 +16,7 @@ mod families;
 mod index;
 mod keeping;
 mod labels;
+mod monitors;
 mod process;
 mod registry;
 mod traffic;
@@ -24,6 +25,7 @@ use evaluate::Evaluation;
 use exchange::Exchanges;
 use index::Index;
 use keeping::Keeping;
+use monitors::Monitors;
 use process::Process;
 use registry::Registrar;
 use traffic::Traffic;
@@ -44,6 +46,7 @@ struct Inner {
     keeping: Keeping,
     evaluation: Evaluation,
     index: Index,
+    monitors: Monitors,
     process: Process,
     build_info: registry::Gauges<1>,
 }
@@ -174,6 +177,7 @@ impl Inner {
             keeping: Keeping::register(reg)?,
             evaluation: Evaluation::register(reg)?,
             index: Index::register(reg)?,
+            monitors: Monitors::register(reg)?,
             process: Process::register(reg)?,
             build_info: reg.gauges(&families::BUILD_INFO)?,
             registrar,

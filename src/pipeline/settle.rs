@@ -214,9 +214,16 @@ impl Pipeline {
         self.outlets.metrics.sampled(&exchange.tap, sampling.reason);
         let sample = Sample { schema: Sample::SCHEMA, record, sample: sampling };
         // Every part of a sample is a JSON type; a failure would be a bug of the redactor's.
-        let json = serde_json::to_vec(&sample).map_err(|_| DropReason::Corrupt)?;
+        let mut json = Vec::with_capacity(row_bytes(exchange));
+        serde_json::to_writer(&mut json, &sample).map_err(|_| DropReason::Corrupt)?;
         Ok(Row { dataset: Dataset::Exchanges, deployment, time, json })
     }
+}
+
+/// What a row will take, roughly: both bodies, columns that repeat their texts, and the rest.
+fn row_bytes(exchange: &Exchange) -> usize {
+    let captured = [&exchange.request, &exchange.response].map(|b| b.head.len() + b.tail.len());
+    2 * captured.iter().sum::<usize>() + 1024
 }
 
 /// What the bytes say of an answer that came whole: an error told in mid-stream, after the 200 was sent,

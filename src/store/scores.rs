@@ -77,7 +77,8 @@ impl Session<'_> {
         score: &Score,
         book: &mut ScoreBook,
     ) -> Result<bool, StoreError> {
-        if !is_indexed(score) {
+        // The rest is read from the bucket.
+        if !score.is_judgement() {
             return Ok(false);
         }
         let known = self.judgement(score.exchange, score.criterion)?;
@@ -201,13 +202,6 @@ impl Session<'_> {
         update.execute(params![packed, worst, sample.to_bytes()])?;
         Ok(())
     }
-}
-
-/// What the index holds: judgements from 1 to 5 by a criterion of ours, and attempts at them. Computed
-/// values, criteria of the user's own and those that did not apply are read from the bucket.
-fn is_indexed(score: &Score) -> bool {
-    let applies = score.error.is_none_or(|error| !error.is_not_applicable());
-    applies && score.value.is_none() && score.name.is_none()
 }
 
 impl Judgement {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::config::Retention;
 use crate::domain::{Criterion, Dataset, ExchangeId, Outcome};
+use crate::drain::Drain;
 
 fn at(text: &str) -> Timestamp {
     text.parse().expect("a time")
@@ -24,10 +25,17 @@ struct Bench {
     _folder: tempfile::TempDir,
 }
 
+/// A writer in a thread of its own.
+fn at_work(writer: Writer) -> Drain {
+    let drain = Drain::default();
+    drain.thread("store", move || writer.run()).expect("a thread");
+    drain
+}
+
 fn bench() -> Bench {
     let folder = tempfile::tempdir().expect("a folder");
     let (store, writer) = Store::open(&settings(folder.path()), false).expect("opens");
-    std::thread::spawn(move || writer.run());
+    drop(at_work(writer));
     Bench { store, _folder: folder }
 }
 
@@ -385,7 +393,7 @@ async fn notes_are_kept_when_the_index_is_made_anew() {
     let folder = tempfile::tempdir().expect("a folder");
     let open = |anew| {
         let (store, writer) = Store::open(&settings(folder.path()), anew).expect("opens");
-        let thread = std::thread::spawn(move || writer.run());
+        let thread = at_work(writer);
         (Bench { store, _folder: tempfile::tempdir().unwrap() }, thread)
     };
     let (bench, thread) = open(false);
@@ -394,12 +402,14 @@ async fn notes_are_kept_when_the_index_is_made_anew() {
     let locked = Store::open(&settings(folder.path()), false);
     assert!(matches!(locked, Err(StoreError::Locked { .. })));
     drop(bench);
-    thread.join().expect("it ended by itself");
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    assert!(thread.join("store", deadline).is_empty(), "it ended by itself");
     let (bench, thread) = open(true);
     assert_eq!(bench.numbers(&query()), [0_u8; 0]);
     assert_eq!(bench.store.note("cursor").expect("read").as_deref(), Some("42"));
     drop(bench);
-    thread.join().expect("it ended by itself");
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    assert!(thread.join("store", deadline).is_empty(), "it ended by itself");
 }
 
 #[tokio::test]
@@ -414,7 +424,7 @@ async fn a_damaged_file_is_set_aside_and_a_file_of_the_future_too() {
             std::fs::write(&path, damage).expect("written");
         }
         let (store, writer) = Store::open(&settings(folder.path()), false).expect("opens");
-        std::thread::spawn(move || writer.run());
+        drop(at_work(writer));
         store.put_note("a", "b").await.expect("it works");
         assert!(folder.path().join("flowtap.db.aside").exists());
     }

@@ -2,23 +2,29 @@
 
 mod support;
 
+mod alert;
 mod api;
 mod archive;
 mod bucket;
 mod cli;
 mod config;
+mod console;
+mod dashboards;
 mod drain;
 mod evaluate;
 mod export;
 mod faults;
 mod feedback;
 mod fixtures;
+mod helm;
 mod http2;
 mod hub;
+mod image;
 mod include_usage;
 mod inject;
 mod join;
 mod main_job;
+mod monitor;
 mod peers;
 mod proxy;
 mod secrets;

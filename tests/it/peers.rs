@@ -118,7 +118,12 @@ fn compare(arguments: &[&str]) {
 
 /// The Python of a peer's own environment, in the repository's root.
 pub fn peer_python(peer: &str) -> Command {
-    let mut command = Command::new(installed(&format!("{peer}/bin/python")));
+    peer_program(&format!("{peer}/bin/python"))
+}
+
+/// A program of a peer's.
+pub fn peer_program(path: &str) -> Command {
+    let mut command = Command::new(installed(path));
     command.current_dir(root());
     command
 }
@@ -174,7 +179,7 @@ pub fn installed(path: &str) -> PathBuf {
     full
 }
 
-fn root() -> &'static Path {
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 

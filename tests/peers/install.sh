@@ -4,7 +4,22 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-for peer in promtool promptflow sdk llm storage telemetry kube queue; do
+PEERS=(
+    promtool
+    browser
+    promptflow
+    azureml
+    sdk
+    llm
+    storage
+    telemetry
+    queue
+    alerts
+    kube
+    schemathesis
+)
+
+for peer in "${PEERS[@]}"; do
     if [[ -f $peer.sh ]]; then
         bash "$peer.sh"
     fi

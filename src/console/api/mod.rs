@@ -96,7 +96,10 @@ static ROUTES: &[&Route] = &[
 
 /// All of `/api/v1`, for the desk's guard to stand before.
 pub(super) fn routes() -> Router<Desk> {
-    let described = get(|| async { json(&openapi::description()) }).fallback(not_allowed);
+    let described = get(|State(desk): State<Desk>| async move {
+        json(&openapi::description(desk.settings.token.is_some()))
+    });
+    let described = described.fallback(not_allowed);
     let router = Router::new().route("/api/v1/openapi.json", described);
     ROUTES
         .iter()
@@ -168,8 +171,8 @@ async fn in_turn<T: Send + 'static>(
     let result = working.await.unwrap_or(Err(broken));
     desk.metrics.store_read(match &result {
         Ok(_) => "ok",
-        Err(problem) if problem.status == 503 => "late",
-        Err(problem) if problem.status < 500 => "ok",
+        Err(problem) if problem.status() == 503 => "late",
+        Err(problem) if problem.status() < 500 => "ok",
         Err(_) => "failed",
     });
     result

@@ -7,8 +7,8 @@ use super::{Answer, ROUTES, Route};
 /// The schemas of the answers.
 const SCHEMAS: &str = include_str!("schemas.json");
 
-/// All of it: OpenAPI 3.1.
-pub(super) fn description() -> Value {
+/// All of it: OpenAPI 3.1. `guarded` is whether a token is asked for.
+pub(super) fn description(guarded: bool) -> Value {
     let mut paths: Map<String, Value> =
         ROUTES.iter().map(|route| (format!("/api/v1{}", route.path), path(route))).collect();
     paths.insert("/api/v1/openapi.json".to_owned(), own_path());
@@ -22,7 +22,7 @@ pub(super) fn description() -> Value {
                             the names; what is not known is null. The edges of windows are exact for \
                             samples, and minutes for all sums.",
         },
-        "security": [{"token": []}],
+        "security": if guarded { json!([{"token": []}]) } else { json!([]) },
         "paths": paths,
         "components": {
             "securitySchemes": {"token": {
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn every_schema_is_there_and_is_used() {
-        let description = description();
+        let description = description(true);
         let schemas = description["components"]["schemas"].as_object().expect("schemas");
         let mut used = BTreeSet::new();
         references(&description, &mut used);

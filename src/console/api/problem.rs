@@ -10,12 +10,16 @@ use crate::store::StoreError;
 /// Characters of what was found that are told again.
 const FOUND_CHARS_MAX: usize = 120;
 
-/// An answer that is none: `application/problem+json`.
+/// An answer that is none: `application/problem+json`. Boxed, for it is rare.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Problem {
+#[serde(transparent)]
+pub(crate) struct Problem(Box<Told>);
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Told {
     r#type: &'static str,
     title: &'static str,
-    pub(super) status: u16,
+    status: u16,
     detail: String,
     /// The parameter at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,7 +35,7 @@ pub(crate) struct Problem {
 impl Problem {
     /// A problem without a parameter.
     pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Told {
             r#type: "about:blank",
             title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
@@ -39,7 +43,12 @@ impl Problem {
             parameter: None,
             found: None,
             allowed: None,
-        }
+        }))
+    }
+
+    /// The status.
+    pub(super) fn status(&self) -> u16 {
+        self.0.status
     }
 
     /// A parameter that holds what it cannot hold.
@@ -47,9 +56,9 @@ impl Problem {
         let name: String = name.chars().take(FOUND_CHARS_MAX).collect();
         let mut problem =
             Self::new(StatusCode::BAD_REQUEST, format!("`{name}` is not what it may be"));
-        problem.parameter = Some(name);
-        problem.found = Some(found.chars().take(FOUND_CHARS_MAX).collect());
-        problem.allowed = Some(allowed.into());
+        problem.0.parameter = Some(name);
+        problem.0.found = Some(found.chars().take(FOUND_CHARS_MAX).collect());
+        problem.0.allowed = Some(allowed.into());
         problem
     }
 
@@ -73,7 +82,7 @@ impl From<StoreError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::BAD_REQUEST);
+        let status = StatusCode::from_u16(self.status()).unwrap_or(StatusCode::BAD_REQUEST);
         let json = HeaderValue::from_static("application/problem+json");
         let body = serde_json::to_string(&self).unwrap_or_default();
         let mut response = (status, [(CONTENT_TYPE, json)], body).into_response();

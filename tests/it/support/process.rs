@@ -59,6 +59,11 @@ impl Process {
         status
     }
 
+    /// True where it ends by itself with `code` within `limit`.
+    pub fn ended_with(&mut self, code: i32, limit: Duration) -> bool {
+        self.poll_end(limit).is_some_and(|status| status.code() == Some(code))
+    }
+
     /// Asks the process to end (SIGTERM) without waiting for it.
     pub fn terminate(&self) {
         self.signal("TERM");

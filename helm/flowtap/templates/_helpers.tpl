@@ -1,0 +1,112 @@
+{{- define "flowtap.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "flowtap.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- else if contains (include "flowtap.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "flowtap.name" .) | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "flowtap.selector" -}}
+app.kubernetes.io/name: {{ include "flowtap.name" .root }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "flowtap.labels" -}}
+{{ include "flowtap.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "flowtap.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "flowtap.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "flowtap.image" -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "flowtap.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "flowtap.containerSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+readOnlyRootFilesystem: true
+allowPrivilegeEscalation: false
+capabilities: {drop: [ALL]}
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "flowtap.scrape" -}}
+{{- if .Values.monitoring.annotations }}
+prometheus.io/scrape: "true"
+prometheus.io/port: "9464"
+prometheus.io/path: /metrics
+{{- end }}
+{{- end -}}
+
+{{- define "flowtap.hubConfig" -}}
+{{- $admin := dict "listen" "0.0.0.0:9464" "hosts" (concat (list (include "flowtap.fullname" .) (printf "%s.%s" (include "flowtap.fullname" .) .Release.Namespace) (printf "%s.%s.svc" (include "flowtap.fullname" .) .Release.Namespace)) .Values.hub.admin.hosts) -}}
+{{- if .Values.hub.admin.tokenSecret.name -}}
+{{- $_ := set $admin "token_file" (printf "/run/secrets/%s/%s" .Values.hub.admin.tokenSecret.name .Values.hub.admin.tokenSecret.key) -}}
+{{- else if not .Values.hub.admin.anonymous -}}
+{{- fail "hub.admin.tokenSecret.name names no Secret: samples would be open to all who reach the hub (hub.admin.anonymous: true allows that)" -}}
+{{- end -}}
+{{- $config := dict "data_dir" "/var/lib/flowtap" "admin" $admin -}}
+{{- if .Values.bucket -}}
+{{- $_ := set $config "bucket" .Values.bucket -}}
+{{- else if not .Values.hub.config.bucket -}}
+{{- fail "bucket is empty: the hub has nothing to read" -}}
+{{- end -}}
+{{- toYaml (mergeOverwrite $config (deepCopy .Values.hub.config)) -}}
+{{- end -}}
+
+{{- define "flowtap.gatewayConfig" -}}
+{{- if not .Values.gateway.config.taps -}}
+{{- fail "gateway.config.taps is empty: the gateway has nothing to stand before" -}}
+{{- end -}}
+{{- $config := dict "data_dir" "/var/lib/flowtap" "admin" (dict "listen" "0.0.0.0:9464") -}}
+{{- $_ := set $config "drain_timeout" (printf "%ds" (max 0 (sub (int .Values.gateway.terminationGracePeriodSeconds) 5))) -}}
+{{- if .Values.bucket -}}
+{{- $_ := set $config "bucket" .Values.bucket -}}
+{{- else if not .Values.gateway.config.bucket -}}
+{{- fail "bucket is empty: what the gateway samples would end with its pods" -}}
+{{- end -}}
+{{- toYaml (mergeOverwrite $config (deepCopy .Values.gateway.config)) -}}
+{{- end -}}
+
+{{/* Secrets of the hub or the gateway, each below /run/secrets/NAME. */}}
+{{- define "flowtap.secretMounts" -}}
+{{- range . }}
+- {name: secret-{{ . }}, mountPath: /run/secrets/{{ . }}, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "flowtap.secretVolumes" -}}
+{{- range . }}
+- name: secret-{{ . }}
+  secret: {secretName: {{ . }}, defaultMode: 0440}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,154 @@
+//! The fixtures that the real azure-ai-ml dumped, and a file of the form that `az` takes.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::fs;
+use std::path::Path;
+
+use super::*;
+use crate::config::{self, Config, Monitor, Overrides, Schedule};
+use crate::domain::Criterion;
+use crate::monitor::schedule;
+
+fn imported(name: &str) -> Imported {
+    let path = Path::new("tests/fixtures/azureml/monitor").join(name);
+    let document = config::document(fs::read(&path).unwrap(), name).unwrap();
+    import(document).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// What was made, loaded as a user would: with a tap before it and the mail server named.
+fn loaded(imported: &Imported) -> Config {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text = format!("taps: [{{upstream: 'http://127.0.0.1:9'}}]\n{}", imported.yaml);
+    fs::write(file.path(), &text).unwrap();
+    let env = [("SMTP_URL".to_owned(), "smtps://mail.example.com".to_owned())];
+    config::load(Some(file.path()), &Overrides::default(), &env)
+        .unwrap_or_else(|faults| panic!("{faults}\n{text}"))
+}
+
+fn one(name: &str) -> (Monitor, Config, Imported) {
+    let imported = imported(name);
+    let mut config = loaded(&imported);
+    assert_eq!(config.monitors.len(), 1, "{}", imported.yaml);
+    (config.monitors.remove(0), config, imported)
+}
+
+fn said(imported: &Imported, what: &str) -> bool {
+    imported.notes.iter().any(|note| note.contains(what))
+}
+
+#[test]
+fn the_article_s_monitor_of_both_signals() {
+    let (monitor, config, imported) = one("gen_ai_monitor_both_signals.yml");
+    assert_eq!(&*monitor.name, "gen_ai_monitor_both_signals");
+    let Schedule::Cron { text, .. } = &monitor.schedule else { panic!("{:?}", monitor.schedule) };
+    assert_eq!((text.as_str(), monitor.time_zone.as_str()), ("15 10 * * *", "UTC"));
+    assert_eq!(
+        (monitor.window.to_string(), monitor.offset.to_string()),
+        ("P7D".into(), "PT0S".into())
+    );
+    assert_eq!(monitor.scope.deployment.as_deref(), Some("contoso-chatbot-1"));
+    let quality = monitor.quality.unwrap();
+    let rates: Vec<_> = Criterion::ALL.iter().take(4).map(|of| (*of, 0.7)).collect();
+    assert_eq!((quality.pass_score, quality.alert), (3, false));
+    assert_eq!(quality.pass_rate, rates);
+    assert_eq!(quality.average, [(Criterion::Coherence, 4.0), (Criterion::Fluency, 4.0)]);
+    assert_eq!(monitor.tokens.unwrap().total_tokens_max, None);
+    assert_eq!(config.sample.rate, 1.0);
+    assert_eq!(monitor.emails, ["test@example.com", "def@example.com"]);
+    assert_eq!(config.alerts.email.unwrap().to, monitor.emails);
+    for lost in [
+        "question: question, answer: answer, context: context",
+        "connections/aoai-conn",
+        "model: gpt-4",
+        "enable_action_analyzer: false",
+        "instance_type standard_e4s_v3, runtime_version 3.4",
+        "questionanswering",
+        "azureml:contoso-chatbot-contoso-chatbot-1-app_traces:1",
+        "the endpoint `contoso-chatbot`",
+        "alert_enabled",
+        "SMTP_URL",
+    ] {
+        assert!(said(&imported, lost), "{lost} is not in {:#?}", imported.notes);
+    }
+    assert!(!said(&imported, "gsq_thresholds"), "it was taken");
+}
+
+#[test]
+fn the_article_s_monitors_of_one_signal() {
+    let (tokens, ..) = one("gen_ai_monitor_tokens.yml");
+    assert!(tokens.quality.is_none() && tokens.tokens.is_some());
+    assert_eq!(tokens.window.to_string(), "P7D", "Azure's default for cron");
+    let (quality, ..) = one("gen_ai_monitor_generation_quality.yml");
+    assert!(quality.quality.is_some() && quality.tokens.is_none());
+}
+
+#[test]
+fn a_recurrence_with_limits_of_all_kinds_becomes_a_monitor_for_each_window() {
+    let imported = imported("weekly_with_limits.yml");
+    let config = loaded(&imported);
+    let [quality, tokens] = config.monitors.as_slice() else { panic!("{}", imported.yaml) };
+    assert_eq!(
+        (quality.window.to_string(), quality.offset.to_string()),
+        ("P14D".into(), "P1D".into())
+    );
+    assert_eq!((tokens.window.to_string(), &*tokens.name), ("P7D".into(), "weekly_with_limits-2"));
+    let limits = quality.quality.as_ref().unwrap();
+    assert_eq!((limits.pass_score, limits.alert), (4, true));
+    assert_eq!(limits.pass_rate, [(Criterion::Similarity, 0.6)]);
+    let limits = tokens.tokens.as_ref().unwrap();
+    assert_eq!(limits.total_tokens_max, Some(5_000_000));
+    assert_eq!(limits.total_tokens_per_group_max, Some(100_000));
+    assert_eq!((tokens.time_zone.as_str(), config.sample.rate), ("Europe/Berlin", 0.25));
+    // Thursday, 26 November 2026, 18:30 in Berlin.
+    let after = "2026-11-26T06:00:00Z".parse().unwrap();
+    assert_eq!(schedule::next(quality, after).unwrap().to_string(), "2026-11-26T17:30:00Z");
+    assert!(said(&imported, "`sampling_rate: 0.1` of token statistics"));
+}
+
+#[test]
+fn the_form_of_the_command_line_is_taken_and_what_has_no_counterpart_is_said() {
+    let imported = imported("az_cli.yml");
+    let config = loaded(&imported);
+    let [quality, tokens] = config.monitors.as_slice() else { panic!("{}", imported.yaml) };
+    assert_eq!(&*quality.name, "chat-quality-eu");
+    assert_eq!(quality.quality.as_ref().unwrap().pass_rate.len(), 2);
+    assert_eq!(tokens.window.to_string(), "P1D", "Azure's default for a daily recurrence");
+    assert_eq!(tokens.tokens.as_ref().unwrap().total_tokens_max, None, "0 is no limit");
+    let after = "2026-11-23T00:00:00Z".parse().unwrap();
+    assert_eq!(schedule::next(quality, after).unwrap().to_string(), "2026-11-23T11:15:00Z");
+    for what in [
+        "the name `chat quality.eu` became",
+        "`display_name: Chat quality` has no counterpart",
+        "description",
+        "`tags.team: chat`",
+        "the signal `drift` of type `data_drift`",
+        "drift.reference_data.data_context: training",
+        "azmonitoring",
+        "the acceptable scores (3, 4) differ",
+        "the pass rate of fluency, 80, was taken as percent",
+        "ground_truth: expected",
+    ] {
+        assert!(said(&imported, what), "{what} is not in {:#?}", imported.notes);
+    }
+}
+
+#[test]
+fn other_documents_are_refused() {
+    let of = |yaml: &str| import(config::document(yaml.as_bytes().to_vec(), "x").unwrap());
+    assert_eq!(of("name: x"), Err(ImportError::NoMonitor));
+    assert_eq!(of("- a"), Err(ImportError::NoMonitor));
+    assert_eq!(of("create_monitor: {}"), Err(ImportError::NoTrigger));
+    let trigger = "trigger: {type: cron, expression: '* * * * *'}\n";
+    assert_eq!(of(&format!("{trigger}create_monitor: {{}}")), Err(ImportError::NoSignal));
+    assert!(config::document(b"a: [".to_vec(), "x").is_err());
+}
+
+#[test]
+fn hostile_names_stay_values() {
+    let yaml = "name: \"a\\n- b: ${HOME}\"\ntrigger: {type: cron, expression: '* * * * *'}\n\
+                create_monitor: {monitoring_target: {endpoint_deployment_id: 'azureml:e:d'}, \
+                monitoring_signals: {t: {type: generation_token_statistics, \"x\\ny\": \"1\\nmonitors: 5\"}}}";
+    let imported = import(config::document(yaml.as_bytes().to_vec(), "x").unwrap()).unwrap();
+    let config = loaded(&imported);
+    assert_eq!(&*config.monitors[0].name, "a---b----HOME-");
+}

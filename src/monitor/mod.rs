@@ -1,0 +1,32 @@
+//! Monitors: scores and counts of a window become figures, and figures a decision.
+//!
+//! The core is pure: `tally` counts what a window held, `signals` makes figures of the counts
+//! (`estimate`) and compares them with thresholds (`evidence`). Around it `schedule` tells when a run is
+//! due, `reader` counts what lies in the bucket, `book` keeps what is open. docs/MONITORS.md tells
+//! people what the figures mean.
+
+pub mod azureml;
+mod book;
+mod estimate;
+mod evidence;
+mod reader;
+mod run;
+pub mod schedule;
+mod signals;
+mod table;
+mod tally;
+mod watch;
+mod window;
+
+pub use book::{Telling, enter};
+pub use estimate::{Class, Estimate};
+pub use reader::{Counted, count};
+pub use run::{Outcome, RunError, Runner};
+pub use signals::signals;
+pub use table::{Table, figure};
+pub use tally::Tally;
+pub use watch::Watch;
+pub use window::{ALARM_AT, Window};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! Counts what the bucket holds of a window: the way of `flowtap monitor run`, and of a process that
+//! has no index.
+
+use std::collections::HashMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::tally::Tally;
+use super::window::Window;
+use crate::bucket::{Bucket, BucketError, BucketErrorKind, LineError, Lines};
+use crate::config::Monitor;
+use crate::domain::{Criterion, Dataset, ExchangeId, Score};
+use crate::ledger::Hour;
+use crate::rollup::UsageRow;
+
+/// What was counted, and what could not be.
+#[derive(Debug)]
+pub struct Counted {
+    /// What the window held.
+    pub tally: Tally,
+    /// Objects that are damaged or not ours, or lines of them.
+    pub unreadable: u64,
+}
+
+/// Counts all that `monitor` needs of `window`. An object that cannot be read is named in the log,
+/// counted, and left out.
+///
+/// # Errors
+/// The bucket's, where a listing or a whole object cannot be had.
+pub async fn count(
+    bucket: &dyn Bucket,
+    monitor: &Monitor,
+    window: &Window,
+) -> Result<Counted, BucketError> {
+    let tally = Tally::new(window.clone(), monitor.scope.clone());
+    let mut counted = Counted { tally, unreadable: 0 };
+    if monitor.tokens.is_some() || monitor.operations.is_some() {
+        for name in names(bucket, Dataset::Usage, monitor, window).await? {
+            let usage = |tally: &mut Tally, line: &[u8]| {
+                UsageRow::parse(line).map(|row| tally.usage(&row)).is_some()
+            };
+            counted.read(bucket, &name, usage).await?;
+        }
+    }
+    if monitor.quality.is_some() {
+        let mut scores = Scores::default();
+        for name in names(bucket, Dataset::Scores, monitor, window).await? {
+            counted.read(bucket, &name, |_, line| scores.add(line, monitor)).await?;
+        }
+        scores.tell(&mut counted.tally);
+    }
+    Ok(counted)
+}
+
+impl Counted {
+    /// Hands every line of an object to `take`, which says whether it was one of ours.
+    async fn read(
+        &mut self,
+        bucket: &dyn Bucket,
+        name: &str,
+        mut take: impl FnMut(&mut Tally, &[u8]) -> bool,
+    ) -> Result<(), BucketError> {
+        let body = match bucket.get(name).await {
+            Ok(body) => body,
+            // Its time to be kept was over since it was listed.
+            Err(error) if error.kind == BucketErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let (mut lines, mut foreign) = (Lines::of(&body), 0_u64);
+        let whole = loop {
+            match lines.next() {
+                Ok(Some(b"")) => {}
+                Ok(Some(line)) => foreign += u64::from(!take(&mut self.tally, line)),
+                Ok(None) => break true,
+                Err(LineError::TooLong) => foreign += 1,
+                Err(LineError::Damaged) => break false,
+            }
+        };
+        if !whole || foreign > 0 {
+            self.unreadable += 1;
+            tracing::warn!(
+                name,
+                foreign,
+                damaged = !whole,
+                "a monitor left out what it cannot read"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The objects whose hour the window touches.
+async fn names(
+    bucket: &dyn Bucket,
+    dataset: Dataset,
+    monitor: &Monitor,
+    window: &Window,
+) -> Result<Vec<String>, BucketError> {
+    let folder = dataset.label();
+    let prefixes = match &monitor.scope.deployment {
+        // One deployment's days can be asked for one by one.
+        Some(deployment) => days(window)
+            .map(|day| format!("{folder}/deployment={deployment}/date={day}/"))
+            .collect(),
+        None => vec![format!("{folder}/")],
+    };
+    let (first, last) = (Hour::of(window.from), Hour::of(window.to));
+    let mut names = Vec::new();
+    for prefix in prefixes {
+        let listed = bucket.list(&prefix).await?.into_iter().map(|listed| listed.name);
+        names.extend(
+            listed.filter(|name| {
+                Hour::in_name(name).is_some_and(|hour| (first..=last).contains(&hour))
+            }),
+        );
+    }
+    Ok(names)
+}
+
+/// The dates, in UTC, that the window touches.
+fn days(window: &Window) -> impl Iterator<Item = String> {
+    const DAY: SignedDuration = SignedDuration::from_hours(24);
+    let first = Timestamp::from_second(window.from.as_second().div_euclid(86_400) * 86_400).ok();
+    let to = window.to;
+    let starts = std::iter::successors(first, |day| day.checked_add(DAY).ok());
+    starts.take_while(move |day| *day <= to).map(|day| day.strftime("%Y-%m-%d").to_string())
+}
+
+/// The scores of the window, the last of each sample and criterion: a sample may be judged twice, and
+/// a line may lie in the bucket twice.
+#[derive(Default)]
+struct Scores(HashMap<(ExchangeId, Criterion), Given>);
+
+struct Given {
+    time: Timestamp,
+    exchange_time: Timestamp,
+    score: Option<u8>,
+    probability: f64,
+}
+
+impl Scores {
+    fn add(&mut self, line: &[u8], monitor: &Monitor) -> bool {
+        let read = serde_json::from_slice::<Score>(line).ok();
+        let valid = |score: &Score| {
+            score.schema == Score::SCHEMA && score.probability > 0.0 && score.probability <= 1.0
+        };
+        let Some(score) = read.filter(valid) else { return false };
+        let scope = &monitor.scope;
+        let meant = scope.tap.as_ref().is_none_or(|tap| *tap == score.tap)
+            && scope.deployment.as_ref().is_none_or(|of| *of == score.deployment);
+        if !meant || !score.is_judgement() {
+            return true;
+        }
+        let given = Given {
+            time: score.time,
+            exchange_time: score.exchange_time,
+            // A judge that failed its own test has said nothing that could raise an alert.
+            score: score.score.filter(|given| (1..=5).contains(given) && !score.judge_drift),
+            probability: score.probability,
+        };
+        let known = self.0.get(&(score.exchange, score.criterion));
+        // A valid score is not undone by a later failure to judge again.
+        let newer = known.is_none_or(|known| {
+            (given.score.is_some(), given.time) > (known.score.is_some(), known.time)
+        });
+        if newer {
+            self.0.insert((score.exchange, score.criterion), given);
+        }
+        true
+    }
+
+    fn tell(self, tally: &mut Tally) {
+        for ((_, criterion), given) in self.0 {
+            match given.score {
+                Some(score) => {
+                    tally.score(criterion, given.exchange_time, score, given.probability, 1);
+                }
+                None if tally.window().holds(given.exchange_time) => tally.unscored += 1,
+                None => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! What a window held, counted: all that the signals need of it. Counts add up, so a store may group
+//! rows before it hands them over.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::estimate::Class;
+use super::window::Window;
+use crate::domain::{Criterion, Group, Outcome, Scope, UsageSource};
+use crate::rollup::{Histogram, UsageRow};
+
+/// Scores of one criterion, by step, whether the evidence counts them, score and probability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct ScoreKey {
+    criterion: Criterion,
+    step: usize,
+    anchored: bool,
+    score: u8,
+    /// Bits of the probability: positive numbers sort as their bits do.
+    probability: u64,
+}
+
+/// Requests of one step, or of all that the evidence counts.
+#[derive(Clone, Debug, Default)]
+pub struct Requests {
+    /// All of them.
+    pub count: u64,
+    /// By outcome.
+    pub outcomes: BTreeMap<Outcome, u64>,
+    /// Milliseconds to the last byte.
+    pub latency_ms: Histogram,
+}
+
+/// What a window held.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    window: Window,
+    scope: Scope,
+    scores: BTreeMap<ScoreKey, u64>,
+    steps: Vec<Requests>,
+    anchored: Requests,
+    groups: BTreeMap<(String, String, String), Group>,
+    /// Requests of whose tokens nothing is known.
+    pub usage_unknown: u64,
+    /// Samples that a judge could not score.
+    pub unscored: u64,
+}
+
+impl Tally {
+    /// Nothing yet, of `window`; what lies outside it or of `scope` is left out.
+    pub fn new(window: Window, scope: Scope) -> Self {
+        let steps = vec![Requests::default(); window.steps()];
+        Self {
+            window,
+            scope,
+            scores: BTreeMap::new(),
+            steps,
+            anchored: Requests::default(),
+            groups: BTreeMap::new(),
+            usage_unknown: 0,
+            unscored: 0,
+        }
+    }
+
+    /// The window.
+    pub fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// Adds `count` equal scores of samples that began at `time` and were judged with `probability`.
+    /// What is no score or no probability is left out.
+    pub fn score(
+        &mut self,
+        criterion: Criterion,
+        time: Timestamp,
+        score: u8,
+        probability: f64,
+        count: u64,
+    ) {
+        let valid = (1..=5).contains(&score) && probability > 0.0 && probability <= 1.0;
+        if !valid || !self.window.holds(time) {
+            return;
+        }
+        let key = ScoreKey {
+            criterion,
+            step: self.window.step(time),
+            anchored: time >= self.window.anchor,
+            score,
+            probability: probability.to_bits(),
+        };
+        let counted = self.scores.entry(key).or_default();
+        *counted = counted.saturating_add(count);
+    }
+
+    /// Adds one row of `usage/`.
+    pub fn usage(&mut self, row: &UsageRow) {
+        let within = |wanted: &Option<Arc<str>>, is: &str| {
+            wanted.as_ref().is_none_or(|wanted| **wanted == *is)
+        };
+        let scope = &self.scope;
+        let meant = within(&scope.tap, &row.tap)
+            && within(&scope.deployment, &row.deployment)
+            && within(&scope.model, &row.model);
+        if !meant || !self.window.holds(row.time) {
+            return;
+        }
+        if let Some(step) = self.steps.get_mut(self.window.step(row.time)) {
+            step.add(row);
+        }
+        if row.time >= self.window.anchor {
+            self.anchored.add(row);
+        }
+        self.usage_unknown = self.usage_unknown.saturating_add(row.totals.usage_unknown);
+        self.add_group(row);
+    }
+
+    /// Tokens of a flow that are the sum of its calls are those calls' own: where the calls are in
+    /// scope, too, they are not counted twice.
+    fn add_group(&mut self, row: &UsageRow) {
+        let whole = self.scope.tap.is_none() && self.scope.deployment.is_none();
+        let names = (row.tap.clone(), row.deployment.clone(), row.model.clone());
+        let group = self.groups.entry(names).or_insert_with(|| Group {
+            tap: Arc::from(&*row.tap),
+            deployment: Arc::from(&*row.deployment),
+            model: Arc::from(&*row.model),
+            requests: 0,
+            prompt_tokens: 0,
+            completion_tokens: 0,
+            total_tokens: 0,
+        });
+        group.requests = group.requests.saturating_add(row.totals.count);
+        for (source, tokens) in &row.totals.tokens {
+            if whole && *source == UsageSource::Joined {
+                continue;
+            }
+            group.prompt_tokens = group.prompt_tokens.saturating_add(tokens.input);
+            group.completion_tokens = group.completion_tokens.saturating_add(tokens.output);
+            group.total_tokens = group.total_tokens.saturating_add(tokens.total);
+        }
+    }
+
+    /// The classes of a criterion's scores, each score as `value` makes it.
+    pub fn classes(
+        &self,
+        criterion: Criterion,
+        part: Part,
+        value: impl Fn(u8) -> f64,
+    ) -> Vec<Class> {
+        let of = |key: &ScoreKey| match part {
+            Part::Whole => key.criterion == criterion,
+            Part::Step(step) => key.criterion == criterion && key.step == step,
+            Part::Anchored => key.criterion == criterion && key.anchored,
+        };
+        let class = |(key, count): (&ScoreKey, &u64)| Class {
+            value: value(key.score),
+            weight: 1.0 / f64::from_bits(key.probability),
+            count: *count,
+        };
+        self.scores.iter().filter(|(key, _)| of(key)).map(class).collect()
+    }
+
+    /// The criteria of which there are scores.
+    pub fn criteria(&self) -> Vec<Criterion> {
+        let mut criteria: Vec<_> = self.scores.keys().map(|key| key.criterion).collect();
+        criteria.dedup();
+        criteria
+    }
+
+    /// Requests of a part of the window.
+    pub fn requests(&self, part: Part) -> Requests {
+        match part {
+            Part::Whole => {
+                let mut all = Requests::default();
+                self.steps.iter().for_each(|step| all.merge(step));
+                all
+            }
+            Part::Step(step) => self.steps.get(step).cloned().unwrap_or_default(),
+            Part::Anchored => self.anchored.clone(),
+        }
+    }
+
+    /// Token totals by tap, deployment and model.
+    pub fn groups(&self) -> Vec<Group> {
+        self.groups.values().cloned().collect()
+    }
+}
+
+/// A part of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// One step.
+    Step(usize),
+    /// What the evidence counts.
+    Anchored,
+}
+
+impl Requests {
+    fn add(&mut self, row: &UsageRow) {
+        self.count = self.count.saturating_add(row.totals.count);
+        let counted = self.outcomes.entry(row.outcome).or_default();
+        *counted = counted.saturating_add(row.totals.count);
+        self.latency_ms.merge(&row.totals.latency_ms);
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.count = self.count.saturating_add(other.count);
+        for (outcome, count) in &other.outcomes {
+            let counted = self.outcomes.entry(*outcome).or_default();
+            *counted = counted.saturating_add(*count);
+        }
+        self.latency_ms.merge(&other.latency_ms);
+    }
+
+    /// Requests with another outcome than `ok`.
+    pub fn errors(&self) -> u64 {
+        let errors = self.outcomes.iter().filter(|(outcome, _)| **outcome != Outcome::Ok);
+        errors.fold(0, |sum: u64, (_, count)| sum.saturating_add(*count))
+    }
+}

@@ -1,0 +1,321 @@
+//! Simulations: windows whose truth is known, by a fixed seed.
+#![allow(clippy::unwrap_used)]
+
+use jiff::{Timestamp, ToSpan};
+
+use super::estimate::{self, Class};
+use super::evidence::Evidence;
+use super::signals::against;
+use super::*;
+use crate::config::{Config, Monitor, Overrides};
+use crate::domain::{Criterion, Measure, State};
+
+/// A monitor with these keys besides its name and a signal.
+pub fn monitor_of(keys: &str) -> Monitor {
+    let signals = match keys.contains("signals") {
+        true => "",
+        false => ", signals: {operations: {}}",
+    };
+    config_of(&format!("monitors: [{{name: m, {keys}{signals}}}]")).monitors.remove(0)
+}
+
+/// A configuration with one tap and this.
+pub fn config_of(yaml: &str) -> Config {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text = format!("taps: [{{upstream: 'http://127.0.0.1:9'}}]\n{yaml}\n");
+    std::fs::write(file.path(), text).unwrap();
+    match crate::config::load(Some(file.path()), &Overrides::default(), &[]) {
+        Ok(config) => config,
+        Err(faults) => panic!("{faults}"),
+    }
+}
+
+/// SplitMix64 (Steele, Lea & Flood 2014): small, and the same everywhere.
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn share(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    fn score(&mut self, shares: &[f64; 5]) -> u8 {
+        let mut left = self.share();
+        for (score, share) in (1_u8..).zip(shares) {
+            left -= share;
+            if left < 0.0 {
+                return score;
+            }
+        }
+        5
+    }
+}
+
+/// An application: fast answers, and slow ones, which are worse and are all kept.
+struct Application {
+    slow: f64,
+    fast_scores: [f64; 5],
+    slow_scores: [f64; 5],
+    rate: f64,
+}
+
+const TYPICAL: Application = Application {
+    slow: 0.05,
+    fast_scores: [0.02, 0.03, 0.10, 0.25, 0.60],
+    slow_scores: [0.20, 0.20, 0.25, 0.20, 0.15],
+    rate: 0.1,
+};
+
+impl Application {
+    /// The truth: the mean of `value` over all requests.
+    fn mean(&self, value: impl Fn(u8) -> f64) -> f64 {
+        let mean = |shares: &[f64; 5]| {
+            (1_u8..).zip(shares).map(|(score, share)| share * value(score)).sum::<f64>()
+        };
+        self.slow * mean(&self.slow_scores) + (1.0 - self.slow) * mean(&self.fast_scores)
+    }
+
+    /// One request: its score and probability, if it was kept.
+    fn request(&self, chance: &mut Chance) -> Option<(u8, f64)> {
+        let slow = chance.share() < self.slow;
+        let (shares, probability) =
+            if slow { (&self.slow_scores, 1.0) } else { (&self.fast_scores, self.rate) };
+        let score = chance.score(shares);
+        (chance.share() < probability).then_some((score, probability))
+    }
+}
+
+fn passes(score: u8) -> f64 {
+    f64::from(u8::from(score >= 3))
+}
+
+fn classes(counts: &[[u64; 2]; 5], rate: f64, value: impl Fn(u8) -> f64) -> Vec<Class> {
+    let mut classes = Vec::new();
+    for (score, by_weight) in (1_u8..).zip(counts) {
+        for (count, weight) in by_weight.iter().zip([1.0, 1.0 / rate]) {
+            classes.push(Class { value: value(score), weight, count: *count });
+        }
+    }
+    classes
+}
+
+/// How often of 2,000 windows of `requests` each the intervals of average and share hold the truth.
+fn coverage(application: &Application, requests: usize, seed: u64) -> (f64, f64) {
+    let mut chance = Chance(seed);
+    let (average, share) = (application.mean(f64::from), application.mean(passes));
+    let (mut averages, mut shares) = (0, 0);
+    for _ in 0..2_000 {
+        let mut counts = [[0_u64; 2]; 5];
+        for _ in 0..requests {
+            if let Some((score, p)) = application.request(&mut chance) {
+                counts[usize::from(score) - 1][usize::from(p < 1.0)] += 1;
+            }
+        }
+        let of = |value: fn(u8) -> f64| classes(&counts, application.rate, value);
+        let told = estimate::average(&of(f64::from), 1.0, 5.0).unwrap();
+        averages += u32::from(told.low <= average && average <= told.high);
+        let told = estimate::share(&of(passes)).unwrap();
+        shares += u32::from(told.low <= share && share <= told.high);
+    }
+    (f64::from(averages) / 20.0, f64::from(shares) / 20.0)
+}
+
+#[test]
+fn intervals_hold_the_truth_in_95_of_100_windows() {
+    let near = |told: f64| (93.5..=96.5).contains(&told);
+    for (requests, seed) in [(1_000, 1), (2_000, 2)] {
+        let (average, share) = coverage(&TYPICAL, requests, seed);
+        println!("{requests} requests: average {average}%, share {share}%");
+        assert!(near(average) && near(share), "{requests}: {average}% and {share}%");
+    }
+    // A worse application, most of whose answers are slow.
+    let slow = Application {
+        slow: 0.3,
+        fast_scores: [0.10, 0.15, 0.25, 0.30, 0.20],
+        slow_scores: [0.60, 0.20, 0.10, 0.05, 0.05],
+        rate: 0.1,
+    };
+    let (average, share) = coverage(&slow, 1_000, 3);
+    println!("worse: average {average}%, share {share}%");
+    assert!(near(average) && near(share), "worse: {average}% and {share}%");
+}
+
+/// Scores of two weeks, 150 requests a day; the first week fills the window.
+fn two_weeks(application: &Application, chance: &mut Chance) -> Vec<(i64, u8, f64)> {
+    const REQUESTS: usize = 2_100;
+    let seconds = 14 * 86_400;
+    let kept = (0..REQUESTS).filter_map(|_| {
+        let second = (chance.share() * f64::from(seconds)) as i64;
+        application.request(chance).map(|(score, p)| (second, score, p))
+    });
+    let mut kept: Vec<_> = kept.collect();
+    kept.sort_unstable_by_key(|(second, _, _)| *second);
+    kept
+}
+
+/// The largest evidence of a week in which the monitor runs every minute: for each beginning that
+/// the window's anchor takes in that week, after each sample.
+fn largest_evidence(samples: &[(i64, u8, f64)], limit: f64, worst: f64) -> f64 {
+    let mut largest = 0.0_f64;
+    for beginning in 0..=7 {
+        let from = beginning * 86_400;
+        let mut evidence = Evidence::default();
+        for (second, score, probability) in samples.iter().filter(|(at, ..)| *at >= from) {
+            evidence.add((limit - f64::from(*score)) / probability, worst, 1);
+            // Looked at in the second week only, and as long as the anchor stays.
+            if *second >= 7 * 86_400 && *second < from + 7 * 86_400 {
+                largest = largest.max(evidence.value());
+            }
+        }
+    }
+    largest
+}
+
+#[test]
+fn at_the_threshold_fewer_than_one_week_in_a_hundred_raises_an_alarm() {
+    let mut chance = Chance(4);
+    let limit = TYPICAL.mean(f64::from);
+    let worst = (5.0 - limit) / TYPICAL.rate;
+    let alarms = (0..2_000).filter(|_| {
+        let samples = two_weeks(&TYPICAL, &mut chance);
+        largest_evidence(&samples, limit, worst) >= ALARM_AT
+    });
+    let alarms = alarms.count();
+    println!("{alarms} of 2,000 weeks");
+    assert!(alarms < 20, "{alarms} false alarms in 2,000 weeks");
+}
+
+/// How many samples it takes until a drop is found, in nine cases of ten.
+fn found_after(drop: f64, seed: u64) -> usize {
+    let mut chance = Chance(seed);
+    let limit = TYPICAL.mean(f64::from) + drop;
+    let worst = (5.0 - limit) / TYPICAL.rate;
+    let mut taken: Vec<usize> = (0..500)
+        .map(|_| {
+            let (mut evidence, mut samples) = (Evidence::default(), 0);
+            while evidence.value() < ALARM_AT {
+                if let Some((score, p)) = TYPICAL.request(&mut chance) {
+                    evidence.add((limit - f64::from(score)) / p, worst, 1);
+                    samples += 1;
+                }
+            }
+            samples
+        })
+        .collect();
+    taken.sort_unstable();
+    taken[taken.len() * 9 / 10]
+}
+
+#[test]
+fn a_drop_of_half_a_point_is_found_within_the_samples_that_the_docs_state() {
+    let (half, quarter) = (found_after(0.5, 5), found_after(0.25, 6));
+    println!("half a point: {half} samples; a quarter: {quarter}");
+    assert!(half <= 150, "{half}");
+    assert!(quarter <= 600, "{quarter}");
+}
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+/// A week's tally of a monitor: an even stream of `scores`, each with its probability.
+fn week(monitor: &Monitor, scores: &[(u8, f64)]) -> Tally {
+    let window = Window::of(monitor, at("2026-11-23T10:15:00Z")).unwrap();
+    let gap = 7.0 * 86_400.0 / scores.len() as f64;
+    let mut tally = Tally::new(window.clone(), monitor.scope.clone());
+    for (index, (score, probability)) in scores.iter().enumerate() {
+        let time = window.from.checked_add(((index as f64 * gap) as i64).seconds()).unwrap();
+        tally.score(Criterion::Fluency, time, *score, *probability, 1);
+    }
+    tally
+}
+
+fn fluency(monitor: &Monitor, scores: &[(u8, f64)], metric: &str) -> Measure {
+    let found = signals(monitor, &week(monitor, scores));
+    let measures = found.into_iter().flat_map(|signal| signal.measures);
+    measures.into_iter().find(|measure| &*measure.metric == metric).unwrap()
+}
+
+const QUALITY: &str = "schedule: '15 10 * * *', signals: {generation_quality: {average: {fluency: 4}, \
+                       pass_rate: {fluency: 0.7}}}";
+
+#[test]
+fn the_three_states_of_a_measure() {
+    let anytime = monitor_of(QUALITY);
+    let plain = monitor_of(&format!("{QUALITY}, method: plain"));
+    let good: Vec<_> = [(5, 0.1), (4, 0.1)].repeat(100);
+    let bad: Vec<_> = [(5, 0.1), (2, 0.1)].repeat(100);
+    let few: Vec<_> = [(3, 0.1)].repeat(3);
+    for (scores, by_anytime, by_plain) in [
+        (&good, State::Ok, State::Ok),
+        (&bad, State::Violated, State::Violated),
+        (&few, State::NotEnoughData, State::Violated),
+        (&vec![], State::NotEnoughData, State::NotEnoughData),
+    ] {
+        assert_eq!(fluency(&anytime, scores, "fluency_average").state, by_anytime, "{scores:?}");
+        assert_eq!(fluency(&plain, scores, "fluency_average").state, by_plain, "{scores:?}");
+    }
+    let told = fluency(&anytime, &bad, "fluency_pass_rate");
+    assert_eq!((told.value, told.count, told.threshold), (Some(0.5), 200, Some(0.7)));
+    let days = told.violations.unwrap();
+    assert_eq!((days.count, days.possible), (7, 7));
+}
+
+#[test]
+fn an_oversampled_error_does_not_weigh_more_than_one_request() {
+    let monitor = monitor_of(QUALITY);
+    // A hundred fives at one in ten, and a hundred ones that were all kept: 1,100 requests.
+    let scores: Vec<_> = [(5, 0.1), (1, 1.0)].repeat(100);
+    let told = fluency(&monitor, &scores, "fluency_average");
+    assert!((told.value.unwrap() - 5_100.0 / 1_100.0).abs() < 1e-9, "{told:?}");
+    assert_eq!(told.state, State::Ok, "3 without weights");
+}
+
+#[test]
+fn the_evidence_of_counts_is_that_of_single_observations() {
+    let classes = [
+        Class { value: 2.0, weight: 10.0, count: 40 },
+        Class { value: 5.0, weight: 1.0, count: 7 },
+    ];
+    let mut evidence = Evidence::default();
+    for class in classes {
+        for _ in 0..class.count {
+            evidence.add(class.weight * (4.0 - class.value), 10.0, 1);
+        }
+    }
+    assert!((against(&classes, 4.0, 5.0) / evidence.value() - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn a_window_has_steps_and_an_anchor_that_stays() {
+    let monitor = monitor_of("schedule: '* * * * *', time_zone: Europe/Berlin");
+    // The clock is put back on 25 October: that day has 25 hours, and the window 169.
+    let window = Window::of(&monitor, at("2026-10-28T10:00:00Z")).unwrap();
+    assert_eq!(window.from, at("2026-10-21T09:00:00Z"));
+    assert_eq!((window.steps(), window.anchor), (7, at("2026-10-22T00:00:00Z")));
+    assert_eq!(window.step(at("2026-10-21T09:00:00Z")), 0);
+    assert_eq!(window.step(at("2026-10-28T09:59:59Z")), 6);
+    assert!(!window.holds(at("2026-10-28T10:00:00Z")) && window.holds(window.from));
+    let mut anchors = std::collections::BTreeSet::new();
+    let mut due = at("2026-11-01T00:00:30Z");
+    for _ in 0..7 * 1440 {
+        anchors.insert(Window::of(&monitor, due).unwrap().anchor);
+        due = due.checked_add(1.minute()).unwrap();
+    }
+    assert!(anchors.len() <= 8, "{anchors:?}");
+}
+
+#[test]
+fn a_window_shorter_than_its_step_is_one_step() {
+    let monitor = monitor_of("schedule: '* * * * *', window: PT1H, offset: PT5M");
+    let window = Window::of(&monitor, at("2026-11-23T10:15:00Z")).unwrap();
+    assert_eq!((window.from, window.to), (at("2026-11-23T09:10:00Z"), at("2026-11-23T10:10:00Z")));
+    assert_eq!(window.steps(), 1);
+    assert!(window.anchor > window.from && window.anchor < window.to);
+}

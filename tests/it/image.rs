@@ -1,0 +1,118 @@
+//! The image, as far as it can be held to account without an engine: its root assembled and run with the
+//! sidecar's own settings, and the files that build it read by the tools that know them.
+#![allow(clippy::expect_used, clippy::panic)]
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::peers::{peer_program, peers_wanted};
+use crate::support::process::Process;
+use crate::support::tap::address;
+use crate::support::wire::{Peer, Upstream, json_post, json_response};
+
+/// The variables of the first container named flowtap in a manifest.
+fn variables(manifest: &str) -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(manifest).expect("a manifest");
+    let document = text.split("\n---").next().expect("a document");
+    let value: serde_json::Value = serde_saphyr::from_str(document).expect("YAML");
+    let container = &value["spec"]["template"]["spec"]["initContainers"][0];
+    assert_eq!(container["name"], "flowtap");
+    let list = container["env"].as_array().expect("variables").iter();
+    let text = |value: &serde_json::Value| value.as_str().expect("a text").to_owned();
+    list.map(|variable| (text(&variable["name"]), text(&variable["value"]))).collect()
+}
+
+#[test]
+fn the_images_root_runs_as_the_sidecar_read_only_and_without_rights() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let flow = Upstream::answering(json_response(r#"{"answer":"yes"}"#));
+    let mut command = Command::new("tests/peers/image_root.sh");
+    command.arg(env!("CARGO_BIN_EXE_flowtap")).arg(folder.path()).arg("run");
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.envs(variables("deploy/kubernetes/app-with-flowtap.yaml"));
+    command.envs([
+        ("FLOWTAP_TAPS__0__UPSTREAM", format!("http://127.0.0.1:{}", flow.port)),
+        ("FLOWTAP_TAPS__0__LISTEN", "127.0.0.1:0".to_owned()),
+        ("FLOWTAP_ADMIN__LISTEN", "127.0.0.1:0".to_owned()),
+        ("FLOWTAP_BUCKET", "file:///var/lib/flowtap/bucket".to_owned()),
+    ]);
+    let began = Instant::now();
+    let mut process = Process::start("the image's root", &mut command);
+    if process.ended_with(77, Duration::from_millis(500)) {
+        eprintln!("skipped: needs root and namespaces");
+        return;
+    }
+    let (port, admin) =
+        (address(&process, "\"tap\":\"chat\""), address(&process, "\"door\":\"admin\""));
+    process.await_http(admin, "/readyz", Duration::from_secs(10));
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "assembled and ready in {:?}",
+        began.elapsed()
+    );
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", process.id())).expect("its status");
+    for line in [
+        "Uid:\t65532\t65532\t65532\t65532",
+        "Gid:\t65532\t65532\t65532\t65532",
+        "CapEff:\t0000000000000000",
+        "CapPrm:\t0000000000000000",
+    ] {
+        assert!(status.contains(line), "{line}:\n{status}");
+    }
+    let root =
+        std::fs::read_to_string(format!("/proc/{}/mounts", process.id())).expect("its mounts");
+    let writable = root.lines().filter(|line| line.starts_with("image ") && !line.contains(" ro,"));
+    assert_eq!(writable.count(), 0, "{root}");
+    let mut client = Peer::connect(port);
+    client.send(json_post("/score", r#"{"question":"?"}"#));
+    assert_eq!(client.read_response().status(), 200);
+    drop(client);
+    let ending = Instant::now();
+    process.terminate();
+    assert!(process.await_end(Duration::from_secs(20)).success(), "{}", process.printed());
+    assert!(
+        ending.elapsed() < Duration::from_secs(3),
+        "idle, it ends at once: {:?}",
+        ending.elapsed()
+    );
+    assert!(process.printed().contains("drained"), "{}", process.printed());
+}
+
+#[test]
+fn hadolint_has_nothing_to_say_of_the_dockerfiles() {
+    if !peers_wanted() {
+        return;
+    }
+    let files = ["deploy/Dockerfile", "deploy/compose/flow.Dockerfile"];
+    let said = peer_program("kube/bin/hadolint").args(files).output().expect("hadolint");
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stdout));
+    let last = std::fs::read_to_string(files[0]).expect("a Dockerfile");
+    let last = last.rsplit("\nFROM ").next().expect("a last stage");
+    assert!(last.starts_with("gcr.io/distroless/") && last.contains("USER 65532:65532"));
+}
+
+#[test]
+fn the_example_with_flowtap_is_what_inject_makes_of_the_one_without() {
+    let app = std::fs::File::open("deploy/kubernetes/app.yaml").expect("the example");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flowtap"));
+    let output = command.arg("inject").stdin(app).output().expect("flowtap runs");
+    let recorded =
+        std::fs::read_to_string("deploy/kubernetes/app-with-flowtap.yaml").expect("text");
+    assert_eq!(String::from_utf8(output.stdout).expect("text"), recorded);
+}
+
+#[test]
+fn the_settings_of_the_compose_file_are_a_configuration() {
+    let text = std::fs::read_to_string("deploy/compose.yaml").expect("the file");
+    let compose: serde_json::Value = serde_saphyr::from_str(&text).expect("YAML");
+    let variables = compose["services"]["flowtap"]["environment"].as_object().expect("variables");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flowtap"));
+    command.arg("check").env_clear();
+    for (name, value) in variables {
+        command.env(name, value.as_str().expect("a text"));
+    }
+    let checked = command.output().expect("flowtap runs");
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    assert!(String::from_utf8_lossy(&checked.stdout).contains("http://s3:8333"));
+}

@@ -1,0 +1,104 @@
+"""Holds helm/flowtap to account with Helm itself: lint and render over every value set in
+tests/fixtures/helm, every manifest against three versions of Kubernetes, its values against its schema.
+Writes the configurations that it renders to the folder given, one file each, for flowtap to check."""
+
+import pathlib
+import shutil
+import sys
+import tempfile
+
+import yaml
+from helm_python.chart import Chart, lint
+
+import validate_manifests
+
+CHART = "helm/flowtap"
+SETS = pathlib.Path("tests/fixtures/helm")
+
+
+def load(path):
+    return yaml.safe_load(path.read_text()) or {}
+
+
+def render(chart, values, name="release"):
+    with Chart.load(chart) as loaded:
+        loaded.validate_schema(values)
+        return loaded.render(values=values, name=name, namespace="shop")
+
+
+def check_good(path, folder, counts):
+    values = load(path)
+    report = lint(CHART, values, strict=True, namespace="shop")
+    messages = [message for message in report["messages"] if message["severity"] >= 2]
+    assert not messages and not report["errors"], (path, report)
+    for template, text in render(CHART, values).items():
+        if not template.endswith(".yaml"):
+            continue
+        validate_manifests.check(f"{path}: {template}", text, counts)
+        for found in validate_manifests.objects(text):
+            configs = found.get("data", {}) if found["kind"] == "ConfigMap" else {}
+            for config in configs.values():
+                part = "hub" if template.endswith("hub.yaml") else "gateway"
+                (folder / f"{path.stem}-{part}.yaml").write_text(config)
+
+
+def check_refused(path):
+    wanted = path.with_suffix(".txt").read_text().strip()
+    try:
+        render(CHART, load(path))
+    except Exception as error:
+        assert wanted in str(error), (path, wanted, str(error))
+    else:
+        sys.exit(f"{path} renders")
+
+
+def check_described(schema, path=""):
+    """Every value has a description, and none is unknown."""
+    for name, value in schema.get("properties", {}).items():
+        assert value.get("description"), f"{path}{name} has no description"
+        check_described(value, f"{path}{name}.")
+
+
+def check_complete(schema, values, path=""):
+    """The schema knows every value of values.yaml, and values.yaml every one of the schema's."""
+    known = set(schema.get("properties", {})) - ({"global"} if not path else set())
+    if not known:
+        return
+    assert schema["additionalProperties"] is False, path
+    assert known == set(values), (path, known ^ set(values))
+    for name, value in values.items():
+        check_complete(schema["properties"][name], value, f"{path}{name}.")
+
+
+def check_sidecar(counts):
+    """Another chart includes the sidecar by its named templates."""
+    with tempfile.TemporaryDirectory() as folder:
+        app = pathlib.Path(folder) / "app"
+        shutil.copytree(SETS / "app", app)
+        shutil.copytree(CHART, app / "charts/flowtap")
+        rendered = render(str(app), {}, "shop")
+        text = rendered["app/templates/app.yaml"]
+        validate_manifests.check("app", text, counts)
+        container = next(validate_manifests.pod_specs(yaml.safe_load(text.split("\n---")[0])))["initContainers"][0]
+        variables = {variable["name"]: variable["value"] for variable in container["env"]}
+        assert variables["FLOWTAP_SAMPLE__RATE"] == "0.5" and variables["FLOWTAP_TAPS__0__DEPLOYMENT"] == "blue", variables
+        assert variables["FLOWTAP_BUCKET"] == "s3://samples/app" and container["restartPolicy"] == "Always"
+
+
+def main():
+    folder = pathlib.Path(sys.argv[1])
+    counts = {"valid": 0, "unknown_kinds": 0, "restricted": 0}
+    good, refused = sorted(SETS.glob("good/*.yaml")), sorted(SETS.glob("refused/*.yaml"))
+    for path in good:
+        check_good(path, folder, counts)
+    for path in refused:
+        check_refused(path)
+    with Chart.load(CHART) as chart:
+        check_described(chart.schema)
+        check_complete(chart.schema, chart.values)
+    check_sidecar(counts)
+    print(f"good={len(good)} refused={len(refused)} " + " ".join(f"{k}={v}" for k, v in counts.items()))
+
+
+if __name__ == "__main__":
+    main()

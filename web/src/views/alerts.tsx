@@ -1,0 +1,75 @@
+// What monitors told, what it was about, and where to look.
+import { moments, windowOf } from "../api";
+import { ago, count, time, words } from "../format";
+import { Head } from "../frame";
+import { useLoad } from "../load";
+import { figure, metricName, sentence } from "../measures";
+import { alertsIn, type Alert } from "../monitors";
+import { Badge, Card, Empty, Show } from "../parts";
+import { address, kept, type Place } from "../route";
+
+export function Alerts({ place }: { place: Place }) {
+  const loaded = useLoad(place.query.toString(), (signal) => alertsIn(moments(windowOf(place)), signal), 30_000);
+  return (
+    <>
+      <Head title="Alerts" place={place} />
+      <Show of={loaded} rows={6}>
+        {(alerts) =>
+          alerts.length === 0 ? (
+            <Card title="No alert in this window" wide>
+              <Empty title="No monitor told of anything, and nothing is open.">
+                <p>
+                  <a href={address("/monitors", kept(place.query))}>Monitors</a> say what raises an alert.
+                </p>
+              </Empty>
+            </Card>
+          ) : (
+            <div class="cards">
+              {alerts.map((alert) => (
+                <One key={alert.key} alert={alert} />
+              ))}
+            </div>
+          )
+        }
+      </Show>
+    </>
+  );
+}
+
+/** Where the requests are that an alert is about: the window and the scope of its run. */
+export function about({ run, signal, metric }: Alert): string | null {
+  if (!run) return null;
+  const query = new URLSearchParams({ from: run.from, to: run.to });
+  for (const [name, value] of Object.entries(run.scope)) if (value !== null) query.set(name, value);
+  const criterion = /^(.+)_(average|pass_rate)$/.exec(metric)?.[1];
+  if (criterion) {
+    query.set("criterion", criterion);
+    query.set("sort", "score");
+    return address("/samples", query);
+  }
+  return address(signal === "token_statistics" ? "/tokens" : "/operations", query);
+}
+
+/** What an alert says. */
+export const told = ({ measure, metric, signal }: Alert) => (measure ? sentence(measure) : `${metricName(metric)} ${words(signal)}`);
+
+function One({ alert }: { alert: Alert }) {
+  const { measure, run, resolved } = alert;
+  const link = about(alert);
+  const said = told(alert);
+  return (
+    <Card title={said.charAt(0).toUpperCase() + said.slice(1)} wide aside={resolved === null ? <Badge word="open" tone="bad" /> : <Badge word="resolved" />}>
+      {measure && run && (
+        <p>
+          {words(alert.signal)} over {time(run.from)} to {time(run.to)}
+          {measure.low !== null && `; the true value lies between ${figure(measure.metric, measure.low)} and ${figure(measure.metric, measure.high)} with 95% confidence, from ${count(measure.count)} observations`}.
+        </p>
+      )}
+      <p class="note">
+        Monitor {alert.monitor}, since {time(alert.since)} ({ago(alert.since)}), last told {time(alert.told)}
+        {resolved !== null && `, resolved ${time(resolved)}`}
+      </p>
+      {link && <a href={link}>{link.startsWith("/samples") ? "Read the worst answers of that window" : "Look at that window"}</a>}
+    </Card>
+  );
+}

@@ -1,0 +1,87 @@
+// The monitors' configuration, to be tried: checked as it is typed, by the same rules as the file.
+import { useEffect, useRef, useState } from "preact/hooks";
+import { many } from "../format";
+import { get, post, useLoad, type Fault as Failure } from "../load";
+import { Card, Show } from "../parts";
+
+interface Fault {
+  line: number | null;
+  column: number | null;
+  message: string;
+  allowed: string | null;
+  nearest: string | null;
+}
+
+interface Checked {
+  faults: Fault[];
+  monitors: { name: string; next: string | null }[];
+}
+
+const EXAMPLE = `monitors:
+  - name: daily
+    schedule: "15 10 * * *"
+    window: P7D
+    signals:
+      generation_quality: {pass_rate: {groundedness: 0.7}, average: {fluency: 4}}
+      operations: {error_rate_max: 0.01, latency_p95_max: 10s}
+`;
+
+export function Editor() {
+  const loaded = useLoad("monitors' YAML", (signal) => get<{ yaml: string }>("monitors.yaml", {}, signal));
+  return (
+    <div class="cards">
+      <Card title="As YAML" wide note="What this flowtap was started with. Try changes here: they are checked as you type, and take effect where you put them into the configuration file.">
+        <Show of={loaded}>{({ yaml }) => <Text begin={yaml || EXAMPLE} />}</Show>
+      </Card>
+    </div>
+  );
+}
+
+function Text({ begin }: { begin: string }) {
+  const [text, setText] = useState(begin);
+  const [checked, setChecked] = useState<Checked | null>(null);
+  const [failed, setFailed] = useState<Failure | null>(null);
+  const area = useRef<HTMLTextAreaElement>(null);
+  useEffect(() => {
+    const abort = new AbortController();
+    const timer = setTimeout(() => {
+      post<Checked>("monitors/check", text, abort.signal).then(
+        (checked) => (setChecked(checked), setFailed(null)),
+        (error: Failure) => abort.signal.aborted || setFailed(error),
+      );
+    }, 350);
+    return () => (abort.abort(), clearTimeout(timer));
+  }, [text]);
+  const jump = ({ line, column }: Fault) => {
+    const before = text.split("\n").slice(0, (line ?? 1) - 1);
+    const at = before.reduce((sum, one) => sum + one.length + 1, 0) + (column ?? 1) - 1;
+    area.current?.focus();
+    area.current?.setSelectionRange(at, at);
+  };
+  return (
+    <>
+      <textarea ref={area} class="yaml" spellcheck={false} rows={Math.min(28, text.split("\n").length + 2)} aria-label="Monitors as YAML" aria-describedby="verdict" value={text} onInput={(event) => setText(event.currentTarget.value)} />
+      <div id="verdict" role="status" class="verdict">
+        {failed ? <p class="bad-ink">{failed.message}</p> : checked ? <Verdict checked={checked} jump={jump} /> : <p class="note">Checking</p>}
+      </div>
+    </>
+  );
+}
+
+function Verdict({ checked, jump }: { checked: Checked; jump: (fault: Fault) => void }) {
+  if (checked.faults.length === 0) return <p class="good-ink">Sound: {many(checked.monitors.length, "monitor")}.</p>;
+  return (
+    <ul>
+      {checked.faults.map((fault, index) => (
+        <li key={index}>
+          <button type="button" class="link" onClick={() => jump(fault)}>
+            {fault.line === null ? "All of it" : `Line ${fault.line}, column ${fault.column ?? 1}`}
+          </button>{" "}
+          {fault.message}
+          {fault.allowed && `; allowed: ${fault.allowed}`}
+          {fault.nearest && `; did you mean ${fault.nearest}?`}
+        </li>
+      ))}
+    </ul>
+  );
+}

@@ -1,0 +1,92 @@
+// What is watched: each monitor's figures against its thresholds, and its runs.
+import { moments, windowOf } from "../api";
+import { ago, count, many, percent, time, UNKNOWN, words } from "../format";
+import { Head } from "../frame";
+import { useLoad } from "../load";
+import { figure, metricName } from "../measures";
+import { monitorsIn, type Measure, type Monitors as Answer, type Run } from "../monitors";
+import { Badge, Card, Empty, Heads, Scroll, Show } from "../parts";
+import type { Place } from "../route";
+
+export function Monitors({ place }: { place: Place }) {
+  const loaded = useLoad(place.query.toString(), (signal) => monitorsIn(moments(windowOf(place)), signal), 30_000);
+  return (
+    <>
+      <Head title="Monitors" place={place} />
+      <Show of={loaded} rows={6}>
+        {(answer) => (answer.latest.length === 0 ? <NoRun /> : <div class="cards">{answer.latest.map((run) => <Monitor key={run.monitor} run={run} runs={answer.runs} />)}</div>)}
+      </Show>
+    </>
+  );
+}
+
+function NoRun() {
+  return (
+    <Card title="No monitor ran in this window" wide>
+      <Empty title="Nothing was watched in this window.">
+        <p>Choose a longer window. A monitor looks back at regular times and tells when a figure crosses its threshold; in the configuration:</p>
+        <pre tabIndex={0}>{"monitors:\n  - name: daily\n    schedule: \"15 10 * * *\"\n    window: P7D\n    signals:\n      operations: {error_rate_max: 0.01, latency_p95_max: 10s}\nalerts: {email: {to: [ops@example.com], smtp: smtps://…}}"}</pre>
+      </Empty>
+    </Card>
+  );
+}
+
+function Monitor({ run, runs }: { run: Run; runs: Answer["runs"] }) {
+  const own = runs.filter((one) => one.monitor === run.monitor);
+  const scope = Object.entries(run.scope).filter(([, value]) => value !== null);
+  const about = scope.length ? scope.map(([name, value]) => `${name} ${value}`).join(", ") : "everything";
+  return (
+    <Card title={run.monitor} wide aside={<Badge word={run.state} />} note={`Ran ${time(run.at)} (${ago(run.at)}) over ${time(run.from)} to ${time(run.to)}, looking at ${about}.`}>
+      <Figures run={run} />
+      {(run.unscored > 0 || run.unreadable > 0) && (
+        <p class="note">
+          Left out: {many(run.unscored, "sample")} that no judge could score, {many(run.unreadable, "object")} that could not be read.
+        </p>
+      )}
+      {own.length > 1 && (
+        <details>
+          <summary>{many(own.length, "run")} in this window</summary>
+          <ul class="runs">
+            {own.map((one) => (
+              <li key={one.id}>
+                {time(one.at)} <Badge word={one.state} />
+              </li>
+            ))}
+          </ul>
+        </details>
+      )}
+    </Card>
+  );
+}
+
+function Figures({ run }: { run: Run }) {
+  const rows = run.signals.flatMap((signal) => signal.measures.map((measure) => ({ kind: signal.kind, measure })));
+  return (
+    <Scroll name={`Figures of ${run.monitor}`}>
+      <table>
+        <Heads of={["Signal", "Metric", ["Value", "n"], ["95% interval", "n"], ["Threshold", "n"], ["Violations", "n"], ["From", "n"], "State"]} />
+        <tbody>
+          {rows.map(({ kind, measure }) => (
+            <Row key={`${kind} ${measure.metric}`} kind={kind} measure={measure} />
+          ))}
+        </tbody>
+      </table>
+    </Scroll>
+  );
+}
+
+function Row({ kind, measure }: { kind: string; measure: Measure }) {
+  const { metric, low, high, threshold, bound, violations } = measure;
+  return (
+    <tr>
+      <td>{words(kind)}</td>
+      <th scope="row">{metricName(metric)}</th>
+      <td class="n">{figure(metric, measure.value)}</td>
+      <td class="n">{low === null || high === null ? "exact" : `${figure(metric, low)} – ${figure(metric, high)}`}</td>
+      <td class="n">{threshold === null ? UNKNOWN : `${bound === "at_least" ? "≥" : "≤"} ${figure(metric, threshold)}`}</td>
+      <td class="n">{violations && violations.possible > 0 ? `${count(violations.count)} of ${count(violations.possible)} (${percent(violations.count / violations.possible)})` : UNKNOWN}</td>
+      <td class="n">{count(measure.count)}</td>
+      <td>{threshold === null ? "" : <Badge word={measure.state} />}</td>
+    </tr>
+  );
+}
