@@ -51,6 +51,17 @@ impl Criterion {
     pub const JUDGED: &[Self] =
         &[Self::Groundedness, Self::Relevance, Self::Coherence, Self::Fluency, Self::Similarity];
 
+    /// The criteria with scores from 1 to 5 that everybody has: what monitors, the index and the page
+    /// tell apart.
+    pub const RATED: &[Self] = &[
+        Self::Groundedness,
+        Self::Relevance,
+        Self::Coherence,
+        Self::Fluency,
+        Self::Similarity,
+        Self::UserFeedback,
+    ];
+
     /// The criteria that are computed.
     pub const COMPUTED: &[Self] = &[
         Self::F1,
