@@ -21,6 +21,7 @@ pub mod tokens;
 pub mod bucket;
 pub mod join;
 pub mod ledger;
+pub mod queue;
 pub mod rollup;
 pub mod sample;
 
@@ -29,6 +30,7 @@ pub mod store;
 
 pub mod alert;
 pub mod archive;
+pub mod evaluate;
 pub mod export;
 pub mod ingest;
 pub mod monitor;

@@ -16,11 +16,27 @@
 use std::hash::Hasher;
 use std::time::Duration;
 
+use hmac::{Hmac, Mac};
+use http::HeaderValue;
 use sha2::{Digest, Sha256};
 use siphasher::sip::SipHasher24;
 
 use crate::config::{SampleBy, SampleRates, Secret};
 use crate::domain::{ExchangeId, Outcome, SampleReason, Sampling, TraceId};
+
+/// The value of [`crate::capture::JUDGE_HEADER`], the same for all flowtaps that share `sample.key`. A judge's call that
+/// bears it is never sampled, so that judging cannot feed itself. As with the ids that are hashed: with
+/// a key of their own, users need not fear that a client makes the value up.
+pub fn judge_marker(key: Option<&Secret>) -> HeaderValue {
+    let key = key.map_or("flowtap sampling key", Secret::expose);
+    let digest = match Hmac::<Sha256>::new_from_slice(key.as_bytes()) {
+        Ok(mac) => mac.chain_update(b"judge").finalize().into_bytes(),
+        // HMAC takes keys of any length.
+        Err(_) => return HeaderValue::from_static("none"),
+    };
+    let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    HeaderValue::from_str(&hex).unwrap_or(HeaderValue::from_static("none"))
+}
 
 /// The ids of an exchange that a decision may hash.
 #[derive(Clone, Copy, Debug)]
@@ -161,6 +177,15 @@ mod tests {
             let n = kept(&Sampler::new(&rates), 10_000);
             assert!((901..=1099).contains(&n), "kept {n} of 10,000 at 0.1");
         }
+    }
+
+    #[test]
+    fn a_judges_calls_are_known_by_the_key() {
+        let (one, other) = (Secret::new("one"), Secret::new("other"));
+        assert_eq!(judge_marker(Some(&one)), judge_marker(Some(&one)));
+        assert_ne!(judge_marker(Some(&one)), judge_marker(Some(&other)));
+        assert_ne!(judge_marker(None), judge_marker(Some(&one)));
+        assert_eq!(judge_marker(None).len(), 32);
     }
 
     #[test]

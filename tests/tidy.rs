@@ -31,6 +31,8 @@ const FENCES: &[Fence] = &[
         krate: "hyper_util",
         only_in: &["proxy", "console", "collector", "evaluate/judge", "alert"],
     },
+    Fence { krate: "reqwest", only_in: &["evaluate/judge", "alert"] },
+    Fence { krate: "async_nats", only_in: &["queue"] },
     Fence { krate: "axum", only_in: &["console", "collector"] },
     Fence { krate: "pingora_*", only_in: &["proxy", "metrics"] },
     Fence { krate: "aws_sdk_s3", only_in: &["bucket/s3"] },

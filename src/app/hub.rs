@@ -1,27 +1,32 @@
-//! `flowtap hub`: the page, the API and monitors over a bucket that many sidecars fill. No tap, no spool.
+//! `flowtap hub`: the evaluator, the page, the API and monitors over a bucket that many sidecars fill.
+//! No tap, no spool.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::index::Index;
 use super::monitors::Monitors;
-use super::{StartError, keeping_runtime};
+use super::{StartError, evaluator, keeping_runtime, start_tracer};
 use crate::bucket;
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::console::{Console, Ready};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
+use crate::trace::Tracer;
 
 /// A hub that serves.
 pub struct Hub {
     drain: Drain,
     runtime: Runtime,
     administering: CancellationToken,
+    evaluating: CancellationToken,
     ready: Ready,
     index: Index,
+    tracer: Option<Tracer>,
     monitors: Monitors,
     drain_timeout: Duration,
 }
@@ -41,7 +46,13 @@ impl Hub {
         }
         let runtime = keeping_runtime()?;
         let bucket = runtime.block_on(bucket::open(&config.bucket))?;
-        let index = Index::start(config, &bucket, Arc::default(), &metrics, &drain, reindex)?;
+        let stored = Arc::<Notify>::default();
+        let index = Index::start(config, &bucket, stored.clone(), &metrics, &drain, reindex)?;
+        let tracer = config.trace.as_ref();
+        let tracer = tracer.map(|trace| start_tracer(trace, config, &metrics)).transpose()?;
+        let tools = evaluator::Tools { tracer: tracer.as_ref(), metrics: &metrics, drain: &drain };
+        let (_, evaluating) =
+            evaluator::start(config, Role::Hub, &bucket, &stored, &runtime, &tools)?;
         let monitors = Monitors::start(config, &bucket, Some(&index), &metrics, &drain)?;
         tracing::info!(bucket = bucket.describe(), "reading");
         console.show(index.view(bucket));
@@ -55,8 +66,10 @@ impl Hub {
             drain,
             runtime,
             administering,
+            evaluating,
             ready,
             index,
+            tracer,
             monitors,
             drain_timeout: config.drain_timeout,
         })
@@ -66,9 +79,15 @@ impl Hub {
     pub fn stop(self) {
         let deadline = Instant::now() + self.drain_timeout;
         self.ready.set(false);
+        self.evaluating.cancel();
         self.administering.cancel();
+        let mut late = self.drain.join("evaluate", deadline);
         self.runtime.shutdown_timeout(Duration::from_millis(100));
-        let mut late = self.monitors.stop(&self.drain, deadline);
+        let left = deadline.saturating_duration_since(Instant::now());
+        if self.tracer.is_some_and(|tracer| !tracer.shutdown(left)) {
+            late.push("spans".to_owned());
+        }
+        late.extend(self.monitors.stop(&self.drain, deadline));
         late.extend(self.index.stop(&self.drain, deadline));
         match late.is_empty() {
             true => tracing::info!("drained"),

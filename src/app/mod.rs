@@ -19,6 +19,7 @@ use crate::config::{Config, Role};
 use crate::console::{Console, ConsoleError, Ready};
 use crate::domain::MemoryBudget;
 use crate::drain::Drain;
+use crate::evaluate::judge::JudgeFault;
 use crate::metrics::Metrics;
 use crate::pipeline::{self, Pipeline, SpanOuttake};
 use crate::proxy::{self, Proxy, ProxyError};
@@ -27,6 +28,7 @@ use crate::store::StoreError;
 use crate::trace::{SpanFate, TraceError, Tracer};
 use crate::{bucket, config, export};
 
+mod evaluator;
 mod hub;
 mod index;
 mod monitors;
@@ -61,6 +63,9 @@ pub enum StartError {
     /// The trace exporter.
     #[error("trace.otlp_endpoint: {0}")]
     Trace(#[from] TraceError),
+    /// The judge.
+    #[error("judge: {0}")]
+    Judge(#[from] JudgeFault),
     /// A target of alerts.
     #[error(transparent)]
     Alert(#[from] AlertError),
@@ -112,6 +117,7 @@ pub struct App {
     stopping: CancellationToken,
     receiving: CancellationToken,
     archiving: watch::Sender<Option<tokio::time::Instant>>,
+    evaluating: CancellationToken,
     administering: CancellationToken,
     runtime: Runtime,
     spool: Spool,
@@ -153,6 +159,10 @@ impl App {
         let (instance, place) = (Arc::clone(&config.instance), Arc::clone(&bucket));
         let archive = Archive::new(spool.clone(), place, spool.ledger(), metrics.clone(), instance);
         let uploaded = archive.uploaded();
+        let tools = evaluator::Tools { tracer: tracer.as_ref(), metrics: &metrics, drain: &drain };
+        let (announcer, evaluating) =
+            evaluator::start(config, role, &bucket, &uploaded, &runtime, &tools)?;
+        let archive = archive.announcing(announcer);
         let index = Index::beside_traffic(role, config, &bucket, uploaded, &metrics, &drain);
         index.iter().for_each(|index| console.show(index.view(Arc::clone(&bucket))));
         let monitors = Monitors::of(role, config, &bucket, index.as_ref(), &metrics, &drain)?;
@@ -181,6 +191,7 @@ impl App {
             stopping,
             receiving,
             archiving,
+            evaluating,
             administering,
             runtime,
             spool,
@@ -197,6 +208,8 @@ impl App {
         let deadline = Instant::now() + self.drain_timeout;
         self.ready.set(false);
         self.stopping.cancel();
+        // Samples that are not evaluated wait in the bucket: nothing is lost by ending early.
+        self.evaluating.cancel();
         let mut late = self.drain.join("traffic", deadline);
         // What no longer carries traffic is quick; it gets a moment even if traffic took all the time.
         let deadline = deadline.max(Instant::now() + Duration::from_secs(2));
@@ -212,6 +225,7 @@ impl App {
         }
         self.archiving.send_replace(Some(deadline.into()));
         late.extend(self.drain.join("archive", deadline));
+        late.extend(self.drain.join("evaluate", deadline));
         late.extend(self.monitors.stop(&self.drain, deadline));
         if self.tracer.is_some_and(|tracer| !tracer.shutdown(left())) {
             late.push("spans".to_owned());

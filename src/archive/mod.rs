@@ -21,8 +21,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::bucket::{Bucket, BucketError};
+use crate::domain::Dataset;
 use crate::ledger::{Ledger, LedgerRow};
 use crate::metrics::Metrics;
+use crate::queue::Announcer;
 use crate::spool::{Sealed, SegmentId, Spool, Tally};
 
 mod pace;
@@ -80,6 +82,7 @@ pub struct Archive {
     published_at: Option<Instant>,
     looked_at: Option<Instant>,
     told: Option<&'static str>,
+    announcer: Option<Announcer>,
     uploaded: Arc<Notify>,
 }
 
@@ -107,8 +110,14 @@ impl Archive {
             published_at: None,
             looked_at: None,
             told: None,
+            announcer: None,
             uploaded: Arc::default(),
         }
+    }
+
+    /// Tells evaluators of each object of samples that the bucket has confirmed.
+    pub fn announcing(self, announcer: Option<Announcer>) -> Self {
+        Self { announcer, ..self }
     }
 
     /// Wakes whoever waits there when something new is in the bucket.
@@ -252,6 +261,11 @@ impl Archive {
     async fn put(&self, object: &Object) -> Result<(), BucketError> {
         self.bucket.put(&object.name, object.body.clone()).await?;
         self.metrics.archive_uploaded(object.dataset, object.body.len() as u64);
+        if let Some(announcer) =
+            self.announcer.as_ref().filter(|_| object.dataset == Dataset::Exchanges)
+        {
+            announcer.announce(&object.name);
+        }
         Ok(())
     }
 

@@ -163,6 +163,9 @@ pub struct HeaderSelection {
     response: Vec<HeaderName>,
 }
 
+/// The header by which the calls of our own judge are known.
+pub const JUDGE_HEADER: &str = "x-flowtap-judge";
+
 const REQUEST_HEADERS: &[&str] = &[
     "content-type",
     "content-encoding",
@@ -173,6 +176,7 @@ const REQUEST_HEADERS: &[&str] = &[
     "x-session-id",
     "session-id",
     "ms-azure-ai-promptflow",
+    JUDGE_HEADER,
 ];
 
 const RESPONSE_HEADERS: &[&str] = &[

@@ -10,7 +10,9 @@ use super::node::{Node, Origin};
 use super::table::ROOT;
 use super::walk::walk;
 use super::{Bucket, BucketStore, Config, Faults, Role, Spool, Store, Tap};
-use super::{alerts, bucket, env, feedback, file, keep, monitors, receive, serve, store, taps};
+use super::{
+    alerts, bucket, env, feedback, file, judge, keep, monitors, queue, receive, serve, store, taps,
+};
 
 /// What the command line adds to the file.
 #[derive(Clone, Debug, Default)]
@@ -100,6 +102,14 @@ fn build(
         true => bucket::build(map.map("bucket"), &data_dir, report),
         false => None,
     };
+    let judge = map.map("judge").and_then(|map| judge::build_judge(map, report));
+    // Without the key, the defaults hold wherever there is a judge.
+    let evaluate = match (map.map("evaluate"), map.given("judge")) {
+        (Some(evaluate), judged) => Some(judge::build_evaluate(evaluate, judged, report)),
+        (None, true) => Some(judge::evaluate_by_default(report)),
+        (None, false) => None,
+    };
+    let queue = map.map("queue").and_then(|map| queue::build(map, report));
     if role == Role::Run && bucket.as_ref().is_some_and(is_folder) {
         keep::hurry(&mut spool, map.map("spool")?);
     }
@@ -120,6 +130,9 @@ fn build(
         redact,
         bucket: bucket?,
         spool,
+        judge,
+        evaluate,
+        queue,
         store: store?,
         monitors: monitors.into_iter().collect::<Option<Vec<_>>>()?,
         alerts: alerts?,

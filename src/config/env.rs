@@ -7,7 +7,7 @@ use super::fault::{Complaint, Report, nearest};
 use super::file;
 use super::kind::Kind;
 use super::node::{Entry, Node, Origin, Scalar, Value};
-use super::table::{Key, LATER, ROOT};
+use super::table::{Key, ROOT};
 
 const PREFIX: &str = "FLOWTAP_";
 
@@ -314,11 +314,6 @@ impl Laid<'_> {
             Origin::CommandLine(option) => option,
             _ => "",
         };
-        let section = name.trim_start_matches(PREFIX).to_ascii_lowercase();
-        let section = section.split("__").next().unwrap_or_default();
-        if LATER.contains(&section) {
-            return Complaint::new(format!("`{section}` is not available in this version"));
-        }
         let names = variables();
         let flat = |name: &str| name.to_ascii_lowercase().replace("__", "_");
         let flat_names: Vec<String> = names.iter().map(|name| flat(name)).collect();

@@ -17,6 +17,7 @@ mod env;
 mod fault;
 mod feedback;
 mod file;
+mod judge;
 mod keep;
 mod kind;
 mod map;
@@ -24,6 +25,7 @@ mod mask;
 mod monitors;
 mod node;
 mod place;
+mod queue;
 mod receive;
 mod reference;
 mod schedule;
@@ -41,7 +43,9 @@ pub use check::{Overrides, load};
 pub use fault::{Fault, Faults, Place};
 pub use feedback::{Feedback, RatingScale};
 pub use file::document;
+pub use judge::{CustomCriterion, Evaluate, Judge, JudgeApi, WhenExhausted};
 pub use monitors::{Monitor, OperationLimits, QualityLimits, TokenLimits};
+pub use queue::Queue;
 pub use receive::Collector;
 pub use reference::{key_paths, reference};
 pub use schedule::{Calendar, Frequency, Recurrence, Schedule, sunday_first};
@@ -71,6 +75,12 @@ pub struct Config {
     pub bucket: Bucket,
     /// The local disk queue before the bucket.
     pub spool: Spool,
+    /// The language model that judges samples.
+    pub judge: Option<Judge>,
+    /// What is judged and computed; `None` is nothing.
+    pub evaluate: Option<Evaluate>,
+    /// How evaluators are told of new samples; `None` within the process.
+    pub queue: Option<Queue>,
     /// The index of the bucket; `proxy` has none.
     pub store: Store,
     /// What is computed over a window, and when.

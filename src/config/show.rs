@@ -6,7 +6,10 @@ use std::sync::Arc;
 use super::node::{Node, Value};
 use super::secret::Secret;
 use super::table::{Default, Key, ROOT};
-use super::{Config, alerts, bucket, feedback, file, keep, monitors, receive, serve, store, taps};
+use super::{
+    Config, alerts, bucket, feedback, file, judge, keep, monitors, queue, receive, serve, store,
+    taps,
+};
 
 /// The effective configuration as YAML: every setting in force, defaults filled in, secrets as
 /// `***`. What is not set stands as a comment. Loading it gives the same configuration, but for
@@ -61,6 +64,14 @@ fn root(config: &Config) -> Vec<(&'static str, Shown)> {
         ("redact", Shown::Map(keep::show_redact(&config.redact))),
         ("bucket", Shown::Map(bucket::show(&config.bucket))),
         ("spool", Shown::Map(keep::show_spool(&config.spool))),
+        ("judge", config.judge.as_ref().map_or(Shown::Unset, |j| Shown::Map(judge::show_judge(j)))),
+        (
+            "evaluate",
+            config.evaluate.as_ref().map_or(Shown::Unset, |evaluate| {
+                Shown::Map(judge::show_evaluate(evaluate, config.judge.is_some()))
+            }),
+        ),
+        ("queue", config.queue.as_ref().map_or(Shown::Unset, |q| Shown::Map(queue::show(q)))),
         ("store", Shown::Map(store::show_store(&config.store))),
         ("monitors", shown_monitors(config)),
         ("alerts", Shown::Map(alerts::show(&config.alerts))),

@@ -1,7 +1,7 @@
 //! The table of keys: the one source for checking, for docs/CONFIG.md and for what is shown.
 
 use super::kind::Kind;
-use super::{alerts, bucket, feedback, keep, monitors, receive, serve, store, taps};
+use super::{alerts, bucket, feedback, judge, keep, monitors, queue, receive, serve, store, taps};
 
 /// One key of a map.
 #[derive(Clone, Copy, Debug)]
@@ -55,9 +55,6 @@ impl Key {
         if above.is_empty() { name } else { format!("{above}.{name}") }
     }
 }
-
-/// Keys of a later version: known, so that nobody is told they were misspelt.
-pub(super) const LATER: &[&str] = &["judge", "evaluate", "queue"];
 
 /// The keys of the file.
 pub(super) static ROOT: &[Key] = &[
@@ -123,6 +120,27 @@ pub(super) static ROOT: &[Key] = &[
         Default::Is("{}"),
         "The queue on the local disk before the bucket.",
         "{dir: /var/lib/flowtap/spool, bytes_max: 1GiB}",
+    ),
+    Key::new(
+        "judge",
+        Kind::Map(judge::JUDGE),
+        Default::Unset("no sample is judged"),
+        "The language model that judges samples, off the request path.",
+        "{url: \"https://contoso.openai.azure.com\", api: azure_openai, model: gpt-4}",
+    ),
+    Key::new(
+        "evaluate",
+        Kind::Map(judge::EVALUATE),
+        Default::Unset("what the defaults say where there is a `judge`, else nothing"),
+        "What is judged and computed of the samples.",
+        "{rate: 1.0, criteria: [groundedness, relevance, coherence, fluency]}",
+    ),
+    Key::new(
+        "queue",
+        Kind::Map(queue::QUEUE),
+        Default::Unset("evaluators of other processes look into the bucket"),
+        "NATS JetStream, by which sidecars tell evaluators of new samples.",
+        "{nats: \"nats://127.0.0.1:4222\"}",
     ),
     Key::new(
         "store",

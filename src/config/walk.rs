@@ -9,7 +9,7 @@ use super::map::{Field, Held, Map, join};
 use super::node::{Entry, Node, Origin, Scalar, Value};
 use super::secret::{self, Exposure};
 use super::show::STARS;
-use super::table::{Default, Key, LATER};
+use super::table::{Default, Key};
 
 /// Walks `node` along `keys`.
 pub(super) fn walk(node: &Node, path: &str, keys: &'static [Key], report: &mut Report) -> Map {
@@ -31,7 +31,7 @@ pub(super) fn walk(node: &Node, path: &str, keys: &'static [Key], report: &mut R
     Map::new(path.to_owned(), node.origin.clone(), fields)
 }
 
-/// Reports keys that stand twice, belong to a later version or mean nothing.
+/// Reports keys that stand twice or mean nothing.
 fn strangers(entries: &[Entry], path: &str, keys: &[Key], report: &mut Report) {
     let mut seen: HashMap<&str, &Origin> = HashMap::new();
     for entry in entries {
@@ -40,9 +40,6 @@ fn strangers(entries: &[Entry], path: &str, keys: &[Key], report: &mut Report) {
             let place = report.place_in_words(first);
             let message = format!("`{full}` stands twice, before at {place}");
             report.fault(&entry.origin, Complaint::new(message).allowed("each key once"));
-        } else if path.is_empty() && LATER.contains(&entry.key.as_str()) {
-            let message = format!("`{full}` is not available in this version");
-            report.fault(&entry.origin, Complaint::new(message));
         } else if !keys.iter().any(|key| key.name == entry.key) {
             let names: Vec<&str> = keys.iter().map(|key| key.name).collect();
             let near = nearest(&entry.key, names.iter().copied());

@@ -10,7 +10,8 @@ use super::outcome::labelled;
 use super::sample::with_microseconds;
 
 labelled! {
-    /// What is judged of an answer.
+    /// What is judged, computed or said of an answer. Judged criteria give a score; computed ones a
+    /// value; the two are never mixed.
     Criterion {
         /// Does the context bear out what the answer says?
         Groundedness = "groundedness",
@@ -24,22 +25,133 @@ labelled! {
         Similarity = "similarity",
         /// What a user said of it.
         UserFeedback = "user_feedback",
+        /// A criterion of the user's own; `name` says which.
+        Custom = "custom",
+        /// Computed: the words shared with the ground truth, as the F1 of SQuAD.
+        F1 = "f1",
+        /// Computed: BLEU-4 against the ground truth.
+        Bleu = "bleu",
+        /// Computed: ROUGE-L (F-measure) against the ground truth.
+        RougeL = "rouge_l",
+        /// Computed: 1 where the answer declines to answer.
+        Refusal = "refusal",
+        /// Computed: 1 where there is no answer.
+        Emptiness = "emptiness",
+        /// Computed: the share of word triples that repeat an earlier one.
+        Repetition = "repetition",
+        /// Computed: 1 where an answer that looks like JSON is JSON, 0 where it is not.
+        JsonValidity = "json_validity",
+        /// Computed: the share of the answer's words that occur in the context.
+        ContextOverlap = "context_overlap",
     }
 }
 
+impl Criterion {
+    /// The criteria that a language model judges with a prompt of ours.
+    pub const JUDGED: &[Self] =
+        &[Self::Groundedness, Self::Relevance, Self::Coherence, Self::Fluency, Self::Similarity];
+
+    /// The criteria with scores from 1 to 5 that everybody has: what monitors, the index and the page
+    /// tell apart.
+    pub const RATED: &[Self] = &[
+        Self::Groundedness,
+        Self::Relevance,
+        Self::Coherence,
+        Self::Fluency,
+        Self::Similarity,
+        Self::UserFeedback,
+    ];
+
+    /// The criteria that are computed.
+    pub const COMPUTED: &[Self] = &[
+        Self::F1,
+        Self::Bleu,
+        Self::RougeL,
+        Self::Refusal,
+        Self::Emptiness,
+        Self::Repetition,
+        Self::JsonValidity,
+        Self::ContextOverlap,
+    ];
+}
+
 labelled! {
-    /// Why nothing that can be counted as a score came of a judgement or of a user's feedback.
+    /// Why there is no score, of a judgement or of a user's feedback.
     ScoreError {
-        /// It has no rating.
-        NoRating = "no_rating",
-        /// The rating is nothing that stands for a number.
+        /// Not applicable: the sample has no question.
+        MissingQuestion = "missing_question",
+        /// Not applicable: the sample has no answer.
+        MissingAnswer = "missing_answer",
+        /// Not applicable: the sample has no context.
+        MissingContext = "missing_context",
+        /// Not applicable: the sample has no ground truth.
+        MissingGroundTruth = "missing_ground_truth",
+        /// The judge's answer is not the one that was asked for, or a user's rating stands for no number.
         Unparsable = "unparsable",
-        /// The rating lies outside of its scale.
+        /// The score lies outside of 1 to 5, or the rating outside of its scale.
         OutOfRange = "out_of_range",
+        /// The judge, or a filter before it, declined.
+        Refused = "refused",
+        /// The judge did not answer in time.
+        Timeout = "timeout",
+        /// The judge could not be reached, or broke off.
+        Connect = "connect",
+        /// The judge kept saying 429.
+        RateLimited = "rate_limited",
+        /// The judge said 4xx.
+        Http4xx = "http_4xx",
+        /// The judge said 5xx, or something that is no HTTP.
+        Http5xx = "http_5xx",
+        /// The judge's answer was too large to be read.
+        TooLarge = "too_large",
+        /// The day's tokens were spent, and `judge.when_exhausted` is `skip`.
+        Budget = "budget",
+        /// A user's feedback has no rating.
+        NoRating = "no_rating",
         /// It names no exchange that is remembered.
         UnknownExchange = "unknown_exchange",
         /// It fits several exchanges.
         Ambiguous = "ambiguous",
+    }
+}
+
+impl ScoreError {
+    /// What may become of a user's feedback.
+    pub const OF_FEEDBACK: &[Self] = &[
+        Self::NoRating,
+        Self::Unparsable,
+        Self::OutOfRange,
+        Self::UnknownExchange,
+        Self::Ambiguous,
+    ];
+
+    /// What may become of a judgement.
+    pub const OF_JUDGES: &[Self] = &[
+        Self::MissingQuestion,
+        Self::MissingAnswer,
+        Self::MissingContext,
+        Self::MissingGroundTruth,
+        Self::Unparsable,
+        Self::OutOfRange,
+        Self::Refused,
+        Self::Timeout,
+        Self::Connect,
+        Self::RateLimited,
+        Self::Http4xx,
+        Self::Http5xx,
+        Self::TooLarge,
+        Self::Budget,
+    ];
+
+    /// True where the criterion does not apply to the sample: nobody was asked.
+    pub fn is_not_applicable(self) -> bool {
+        matches!(
+            self,
+            Self::MissingQuestion
+                | Self::MissingAnswer
+                | Self::MissingContext
+                | Self::MissingGroundTruth
+        )
     }
 }
 
@@ -67,10 +179,17 @@ pub struct Score {
     pub instance: Arc<str>,
     /// What was judged.
     pub criterion: Criterion,
-    /// 1 to 5; `None` where no valid score came of it, and then `error` says why.
+    /// The name of a custom criterion; `None` for all others.
+    #[serde(default)]
+    pub name: Option<Arc<str>>,
+    /// 1 to 5 of a judged criterion or a user; `None` for computed criteria, for custom ones that are
+    /// true or false, and where no valid score came of it: then `error` says why.
     pub score: Option<u8>,
-    /// Why there is no score: a label of a closed set.
-    pub error: Option<String>,
+    /// 0 to 1 of a computed criterion; 0 or 1 of a custom one that is true or false.
+    #[serde(default)]
+    pub value: Option<f64>,
+    /// Why there is neither score nor value.
+    pub error: Option<ScoreError>,
     /// The judge's explanation, or the user's comment; redacted.
     pub reason: Option<String>,
     /// With which probability this came to be judged: the sample's own times `evaluate.rate`; 1 for
@@ -80,11 +199,21 @@ pub struct Score {
     pub judge: Option<Judged>,
     /// The text looks as if it tried to talk the judge into something.
     pub injection_suspect: bool,
+    /// The judge had failed its own test when it gave this score: it may not be what it was.
+    #[serde(default)]
+    pub judge_drift: bool,
 }
 
 impl Score {
     /// The schema that [`Score`] is written in.
     pub const SCHEMA: &'static str = "flowtap.score.v1";
+
+    /// True for a judgement from 1 to 5 by a criterion of ours or by a user, and for an attempt at one;
+    /// not for what is computed, for criteria of the user's own, and for those that do not apply.
+    pub fn is_judgement(&self) -> bool {
+        let applies = self.error.is_none_or(|error| !error.is_not_applicable());
+        applies && self.value.is_none() && self.name.is_none()
+    }
 }
 
 /// Which judge, asked how, at what cost.
@@ -100,4 +229,7 @@ pub struct Judged {
     pub output: Option<u64>,
     /// Milliseconds that it took, all attempts together.
     pub latency_ms: f64,
+    /// Some of the text was too long and was cut before it was judged.
+    #[serde(default)]
+    pub truncated: bool,
 }

@@ -61,6 +61,8 @@ pub mod label {
 
 /// Attributes of the spans; those of `flowtap.` are our own.
 pub mod attribute {
+    /// The event of a score, and not an attribute.
+    pub const EVALUATION_RESULT: &str = "gen_ai.evaluation.result";
     /// What was done.
     pub const OPERATION_NAME: &str = "gen_ai.operation.name";
     /// Who did it.
@@ -71,6 +73,14 @@ pub mod attribute {
     pub const REQUEST_STREAM: &str = "gen_ai.request.stream";
     /// The model that answered.
     pub const RESPONSE_MODEL: &str = "gen_ai.response.model";
+    /// The criterion of a score.
+    pub const EVALUATION_NAME: &str = "gen_ai.evaluation.name";
+    /// 1 to 5.
+    pub const EVALUATION_SCORE: &str = "gen_ai.evaluation.score.value";
+    /// `pass` from 3 on, else `fail`.
+    pub const EVALUATION_LABEL: &str = "gen_ai.evaluation.score.label";
+    /// Who judged: a model.
+    pub const FLOWTAP_JUDGE: &str = "flowtap.judge.model";
     /// The upstream's id of the response.
     pub const RESPONSE_ID: &str = "gen_ai.response.id";
     /// Why generation ended.

@@ -133,16 +133,6 @@ families! {
         "Raise capture.body_bytes_max if samples must be whole.";
 }
 
-// What judges and users say of the answers.
-families! {
-    SCORES[3] = "flowtap_scores_total", COUNT, ["deployment", "criterion", "score"],
-        "Scores, 1 (worst) to 5 (best), of judges and of users.",
-        "A growing share of 1 and 2: read those samples.";
-    SCORE_ERRORS[2] = "flowtap_score_errors_total", COUNT, ["criterion", "reason"],
-        "Judgements and feedback of which no score came, by why.",
-        "unknown_exchange: feedback came too late, at another replica, or names no request.";
-}
-
 // On the way to the bucket.
 families! {
     SPOOL_BYTES[0] = "flowtap_spool_bytes", BYTES, [],
@@ -178,6 +168,56 @@ families! {
     SPANS_DROPPED[0] = "flowtap_spans_dropped_total", COUNT, [],
         "Spans lost because the queue was full or the collector refused or failed.",
         "Check the collector; traffic and samples do not depend on it.";
+}
+
+// What the evaluator does.
+families! {
+    SCORES[3] = "flowtap_scores_total", COUNT, ["deployment", "criterion", "score"],
+        "Scores, 1 (worst) to 5 (best), of judges and of users; errors are not among them.",
+        "A growing share of 1 and 2: read those samples.";
+    MEASURES[2] = "flowtap_measure_ratio", COUNT, ["deployment", "criterion"],
+        "Computed criteria, 0 to 1, and the verdicts of custom criteria that are true (1) or false (0).",
+        "A jump of refusal, emptiness or repetition shows before any judge has spoken.";
+    SCORE_ERRORS[2] = "flowtap_score_errors_total", COUNT, ["criterion", "reason"],
+        "Judgements and feedback without a score, by why; missing_* means not applicable.",
+        "missing_context: check the tap's columns. unparsable: the model is too small to judge. \
+         unknown_exchange: feedback came too late, at another replica, or names no request.";
+    EVALUATED[1] = "flowtap_evaluate_samples_total", COUNT, ["result"],
+        "Samples the evaluator is done with; each evaluated one has one row for each criterion.",
+        "unreadable: something that is no sample lies in exchanges/; the log names the object.";
+    INJECTION_SUSPECTS[0] = "flowtap_injection_suspects_total", COUNT, [],
+        "Samples whose text looks as if it tried to talk the judge into something.",
+        "Look at them: scores with injection_suspect name the exchange.";
+    JUDGE_TOKENS[1] = "flowtap_judge_tokens_total", TOKENS, ["type"],
+        "Tokens that judging cost; estimated where the judge reports none.",
+        "The evaluator's bill; judge.tokens_per_day bounds it.";
+    JUDGE_ATTEMPTS[1] = "flowtap_judge_attempts_total", COUNT, ["result"],
+        "Requests to the judge, by how they ended.",
+        "Many rate_limited: lower judge.concurrency or set judge.calls_per_minute.";
+    JUDGE_DURATION[0] = "flowtap_judge_duration_seconds", SECONDS, [],
+        "How long requests to the judge took.",
+        "Rising: the judge is overloaded; evaluation lags, traffic does not.";
+    JUDGE_TOKENS_PER_DAY[0] = "flowtap_judge_tokens_per_day", TOKENS, [],
+        "The budget of a UTC day; 0 is no limit.",
+        "As configured.";
+    JUDGE_TOKENS_TODAY[0] = "flowtap_judge_tokens_today", TOKENS, [],
+        "Tokens of today's budget that are spent or set aside, by all evaluators of the bucket.",
+        "At the limit: samples wait for tomorrow or are skipped; lower evaluate.rate or raise it.";
+    OLDEST_UNSCORED[0] = "flowtap_evaluate_oldest_unscored_seconds", SECONDS, [],
+        "Age of the oldest stored sample that waits to be evaluated; 0 where none waits.",
+        "Alert above an hour: the judge is down, too slow, or its budget is spent.";
+    EVALUATE_OBJECTS[1] = "flowtap_evaluate_objects", COUNT, ["state"],
+        "Objects of exchanges/ without all their scores: waiting, or too_old for evaluate.lookback.",
+        "Growing: the judge is slower than the samples; lower evaluate.rate.";
+    JUDGE_DRIFT[0] = "flowtap_judge_drift", COUNT, [],
+        "1 while the judge fails its own test: two samples of known quality, at start and daily.",
+        "Scores are stored with judge_drift and should not be trusted; look at the model.";
+    EVALUATE_FAILURES[1] = "flowtap_evaluate_failures_total", COUNT, ["kind"],
+        "Failures of the bucket that the evaluator met; the work is tried again.",
+        "As flowtap_archive_failures_total.";
+    ANNOUNCEMENTS_LOST[0] = "flowtap_announcements_lost_total", COUNT, [],
+        "New objects that no evaluator was told of: it finds them when it next looks into the bucket.",
+        "Harmless but for the delay; with a queue configured, look whether it can be reached.";
 }
 
 // The index of the bucket.

@@ -6,9 +6,7 @@ use super::Metrics;
 use super::families as f;
 use super::labels::OTHER;
 use super::registry::{Counters, Gauges, Histograms, Registrar};
-use crate::domain::{
-    Criterion, Dataset, Dialect, DropReason, DropStage, JoinFate, SampleReason, ScoreError,
-};
+use crate::domain::{Dataset, Dialect, DropReason, DropStage, JoinFate, SampleReason};
 
 /// The kinds of redaction that have a label of their own.
 const REDACTION_KINDS: [&str; 6] = ["email", "phone", "credit_card", "iban", "ip", "secret"];
@@ -28,8 +26,6 @@ pub(super) struct Keeping {
     queue_depth: Gauges<1>,
     capture_bytes: IntGauge,
     capture_truncated: Counters<1>,
-    scores: Counters<3>,
-    score_errors: Counters<2>,
     spool_bytes: IntGauge,
     spool_segments: IntGauge,
     spool_unsynced: Histograms<0>,
@@ -55,8 +51,6 @@ impl Keeping {
             queue_depth: reg.gauges(&f::QUEUE_DEPTH)?,
             capture_bytes: reg.gauge(&f::CAPTURE_BYTES)?,
             capture_truncated: reg.counters(&f::CAPTURE_TRUNCATED)?,
-            scores: reg.counters(&f::SCORES)?,
-            score_errors: reg.counters(&f::SCORE_ERRORS)?,
             spool_bytes: reg.gauge(&f::SPOOL_BYTES)?,
             spool_segments: reg.gauge(&f::SPOOL_SEGMENTS)?,
             spool_unsynced: reg.histograms(&f::SPOOL_UNSYNCED, UNSYNCED_BUCKETS)?,
@@ -82,9 +76,6 @@ impl Keeping {
         }
         for fate in JoinFate::ALL {
             self.join.of([fate.label()]);
-        }
-        for error in ScoreError::ALL {
-            self.score_errors.of([Criterion::UserFeedback.label(), error.label()]);
         }
         for kind in REDACTION_KINDS {
             self.redactions.of([kind]);
@@ -150,17 +141,6 @@ impl Metrics {
         self.inner.keeping.capture_truncated.of([tap]).inc();
     }
 
-    /// A judge or a user gave an answer of `deployment` a score of 1 to 5.
-    pub fn scored(&self, deployment: &str, criterion: Criterion, score: u8) {
-        let score = ["1", "2", "3", "4", "5"][usize::from(score.clamp(1, 5) - 1)];
-        self.inner.keeping.scores.of([deployment, criterion.label(), score]).inc();
-    }
-
-    /// No score came of a judgement or of a user's feedback.
-    pub fn score_failed(&self, criterion: Criterion, error: ScoreError) {
-        self.inner.keeping.score_errors.of([criterion.label(), error.label()]).inc();
-    }
-
     /// The spool holds `bytes`.
     pub fn spool_bytes(&self, bytes: u64) {
         self.inner.keeping.spool_bytes.set(signed(bytes));
@@ -213,6 +193,6 @@ impl Metrics {
     }
 }
 
-fn signed(n: u64) -> i64 {
+pub(super) fn signed(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }

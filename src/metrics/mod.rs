@@ -10,6 +10,7 @@ use prometheus::{Result, TextEncoder};
 use crate::config::MetricsLimits;
 use crate::domain::{Call, Outcome, Summary};
 
+mod evaluate;
 mod exchange;
 mod families;
 mod index;
@@ -21,6 +22,7 @@ mod receiving;
 mod registry;
 mod traffic;
 
+use evaluate::Evaluation;
 use exchange::Exchanges;
 use index::Index;
 use keeping::Keeping;
@@ -44,6 +46,7 @@ struct Inner {
     exchanges: Exchanges,
     traffic: Traffic,
     keeping: Keeping,
+    evaluation: Evaluation,
     index: Index,
     monitors: Monitors,
     receiving: Receiving,
@@ -175,6 +178,7 @@ impl Inner {
             exchanges: Exchanges::register(reg, limits)?,
             traffic: Traffic::register(reg)?,
             keeping: Keeping::register(reg)?,
+            evaluation: Evaluation::register(reg)?,
             index: Index::register(reg)?,
             monitors: Monitors::register(reg)?,
             receiving: Receiving::register(reg)?,

@@ -153,13 +153,14 @@ impl Scores {
         let scope = &monitor.scope;
         let meant = scope.tap.as_ref().is_none_or(|tap| *tap == score.tap)
             && scope.deployment.as_ref().is_none_or(|of| *of == score.deployment);
-        if !meant {
+        if !meant || !score.is_judgement() {
             return true;
         }
         let given = Given {
             time: score.time,
             exchange_time: score.exchange_time,
-            score: score.score.filter(|score| (1..=5).contains(score)),
+            // A judge that failed its own test has said nothing that could raise an alert.
+            score: score.score.filter(|given| (1..=5).contains(given) && !score.judge_drift),
             probability: score.probability,
         };
         let known = self.0.get(&(score.exchange, score.criterion));

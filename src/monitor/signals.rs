@@ -111,7 +111,7 @@ fn quality(judge: Judge, limits: &QualityLimits, tally: &Tally) -> Signal {
     };
     let seen = tally.criteria();
     let mut measures = Vec::new();
-    for criterion in Criterion::ALL {
+    for criterion in Criterion::RATED {
         let (average, share) =
             (limit(&limits.average, *criterion), limit(&limits.pass_rate, *criterion));
         if average.is_none() && share.is_none() && !seen.contains(criterion) {

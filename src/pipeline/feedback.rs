@@ -138,12 +138,15 @@ impl Pipeline {
             deployment: seen.deployment.clone(),
             instance: self.instance.clone(),
             criterion: Criterion::UserFeedback,
+            name: None,
             score: Some(waiting.rating),
+            value: None,
             error: None,
             reason: waiting.comment,
             probability: 1.0,
             judge: None,
             injection_suspect: false,
+            judge_drift: false,
         };
         // Every part of a score is a JSON type; a failure would be a bug.
         let json = serde_json::to_vec(&score).map_err(|_| ScoreError::Unparsable)?;

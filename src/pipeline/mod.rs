@@ -33,7 +33,7 @@ use crate::ledger::{Hour, Ledger};
 use crate::metrics::Metrics;
 use crate::redact::Redactor;
 use crate::rollup::Rollup;
-use crate::sample::Sampler;
+use crate::sample::{Sampler, judge_marker};
 use crate::spool::Writer;
 use crate::trace::Tracer;
 use crate::{dialect, tokens};
@@ -70,6 +70,7 @@ pub struct Pipeline {
     instance: Arc<str>,
     redactor: Redactor,
     sampler: Sampler,
+    judge_marker: http::HeaderValue,
     rollup: Mutex<Rollup>,
     joining: Option<Joining>,
     feedback: config::Feedback,
@@ -105,6 +106,7 @@ impl Pipeline {
             instance: Arc::clone(&config.instance),
             redactor: Redactor::new(&config.redact, &config.capture.headers),
             sampler: Sampler::new(&config.sample),
+            judge_marker: judge_marker(config.sample.key.as_ref()),
             rollup: Mutex::new(Rollup::new(Arc::clone(&config.instance))),
             joining: Joining::new(config, &outlets.metrics),
             feedback: config.feedback.clone(),

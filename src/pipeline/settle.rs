@@ -8,6 +8,7 @@ use http::HeaderName;
 
 use super::steps::span_of_flow;
 use super::{Pipeline, Understood};
+use crate::capture::JUDGE_HEADER;
 use crate::config::CaptureMode;
 use crate::dialect;
 use crate::domain::{
@@ -96,9 +97,14 @@ impl Pipeline {
         self.store_trace(&home, shared, own, told);
     }
 
+    /// A call of our own judge: measured as all traffic is, and never kept.
+    fn is_judges(&self, exchange: &Exchange) -> bool {
+        exchange.request_headers.get(JUDGE_HEADER).is_some_and(|mark| *mark == self.judge_marker)
+    }
+
     /// Known before anything is understood: a sample will be made of the exchange.
     pub(super) fn keeps_surely(&self, exchange: &Exchange) -> bool {
-        self.sampler.keeps_surely(&self.sample_keys(exchange, None))
+        !self.is_judges(exchange) && self.sampler.keeps_surely(&self.sample_keys(exchange, None))
     }
 
     /// Known before anything is understood: a sample may be made of the exchange.
@@ -210,6 +216,9 @@ impl Pipeline {
         session: Option<&str>,
         outcome: Outcome,
     ) -> Option<Sampling> {
+        if self.is_judges(exchange) {
+            return None;
+        }
         let latency = Duration::from_micros(exchange.timing.total_us);
         self.sampler.decide(&self.sample_keys(exchange, session), outcome, latency)
     }

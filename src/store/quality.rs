@@ -158,7 +158,7 @@ fn gather(
     let mut rows = find.query(params_from_iter(values))?;
     while let Some(row) = rows.next()? {
         let (criterion, score): (String, u8) = (row.get(2)?, row.get(3)?);
-        let known = Criterion::ALL.iter().find(|known| known.label() == criterion);
+        let known = Criterion::RATED.iter().find(|known| known.label() == criterion);
         let Some(criterion) = known.copied() else { continue };
         let key = (row.get(0)?, row.get(1)?, criterion.label());
         let (_, sums) = groups.entry(key).or_insert((criterion, ScoreSums::default()));

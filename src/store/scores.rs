@@ -10,7 +10,7 @@ use super::labels::{self, Labels};
 use super::window::{LEVELS_SECONDS, MICROS};
 use super::writer::Session;
 use super::{READ_WITHIN, Store, StoreError};
-use crate::domain::{Criterion, ExchangeId, Operation, Outcome, Score};
+use crate::domain::{Criterion, ExchangeId, Operation, Outcome, Score, ScoreError};
 
 /// What stands for an attempt that gave no score, in four bits.
 const FAILED: u8 = 15;
@@ -77,6 +77,10 @@ impl Session<'_> {
         score: &Score,
         book: &mut ScoreBook,
     ) -> Result<bool, StoreError> {
+        // The rest is read from the bucket.
+        if !score.is_judgement() {
+            return Ok(false);
+        }
         let known = self.judgement(score.exchange, score.criterion)?;
         let labels = self.labels_of_score(score)?;
         let new = Judgement {
@@ -107,7 +111,7 @@ impl Session<'_> {
             new.time,
             labels,
             score.score,
-            score.error,
+            score.error.map(ScoreError::label),
             score.reason,
             score.probability,
             judge,
@@ -128,7 +132,7 @@ impl Session<'_> {
         if !any.exists([sample.to_bytes()])? {
             return Ok(());
         }
-        for criterion in Criterion::ALL {
+        for criterion in Criterion::RATED {
             if let Some(known) = self.judgement(sample, *criterion)? {
                 book.add(&known, -1);
                 book.add(&Judgement { labels, ..known }, 1);
@@ -188,7 +192,7 @@ impl Session<'_> {
         let mut rows = find.query([sample.to_bytes()])?;
         while let Some(row) = rows.next()? {
             let (criterion, score): (String, Option<u8>) = (row.get(0)?, row.get(1)?);
-            let place = Criterion::ALL.iter().position(|known| known.label() == criterion);
+            let place = Criterion::RATED.iter().position(|known| known.label() == criterion);
             let bits = i64::from(score.unwrap_or(FAILED));
             packed |= place.map_or(0, |place| bits << (4 * place));
             worst = worst.into_iter().chain(score).min();
@@ -234,7 +238,7 @@ impl ScoreBook {
 
 /// The expression that takes one criterion's score out of the packed `column`.
 pub(super) fn packed_score(column: &str, criterion: Criterion) -> String {
-    let place = Criterion::ALL.iter().position(|known| *known == criterion).unwrap_or(0);
+    let place = Criterion::RATED.iter().position(|known| *known == criterion).unwrap_or(0);
     format!("(({column} >> {}) & 15)", 4 * place)
 }
 
@@ -242,7 +246,7 @@ pub(super) fn packed_score(column: &str, criterion: Criterion) -> String {
 pub(super) fn unpack(packed: i64) -> Vec<(Criterion, u8)> {
     let score = |place: usize| ((packed >> (4 * place)) & 15) as u8;
     let all =
-        Criterion::ALL.iter().enumerate().map(|(place, criterion)| (*criterion, score(place)));
+        Criterion::RATED.iter().enumerate().map(|(place, criterion)| (*criterion, score(place)));
     all.filter(|(_, score)| (1..=5).contains(score)).collect()
 }
 

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config;
-use crate::domain::{Summary, TraceContext};
+use crate::domain::{Score, SpanId, Summary, TraceContext, TraceId};
 
 pub mod context;
 mod export;
 pub mod logs;
 mod names;
+mod scores;
 
 use export::Exporter;
 
@@ -76,6 +77,11 @@ impl Tracer {
         if trace.sampled {
             self.exporter.offer(names::span(summary, trace, request_id));
         }
+    }
+
+    /// Queues the span of a score of an exchange whose span was `parent` in `trace`; never waits.
+    pub fn score(&self, score: &Score, trace: TraceId, parent: SpanId) {
+        self.exporter.offer(scores::span(score, trace, parent));
     }
 
     /// Sends what is queued and ends the thread; true if all was settled within `timeout`. What was

@@ -77,14 +77,15 @@ fn attributes(summary: &Summary, error: Option<&str>, request_id: Option<&str>) 
     all.0
 }
 
-struct Attributes(Vec<KeyValue>);
+#[derive(Default)]
+pub(super) struct Attributes(pub(super) Vec<KeyValue>);
 
 impl Attributes {
-    fn put(&mut self, name: &'static str, value: Option<impl Into<Value>>) {
+    pub(super) fn put(&mut self, name: &'static str, value: Option<impl Into<Value>>) {
         self.0.extend(value.map(|value| KeyValue::new(name, value)));
     }
 
-    fn text(&mut self, name: &'static str, value: Option<&str>) {
+    pub(super) fn text(&mut self, name: &'static str, value: Option<&str>) {
         self.put(name, value.map(|text| cut(text).to_owned()));
     }
 
@@ -98,7 +99,7 @@ impl Attributes {
     }
 }
 
-fn scope() -> InstrumentationScope {
+pub(super) fn scope() -> InstrumentationScope {
     InstrumentationScope::builder("flowtap")
         .with_version(env!("CARGO_PKG_VERSION"))
         .with_schema_url(semconv::SCHEMA_URL)
@@ -110,6 +111,6 @@ fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
 }
 
-fn millis(value: f64) -> Duration {
+pub(super) fn millis(value: f64) -> Duration {
     Duration::try_from_secs_f64(value / 1e3).unwrap_or_default()
 }

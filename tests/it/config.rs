@@ -21,6 +21,7 @@ fn files() -> tempfile::TempDir {
     write(dir.path(), "writable", 0o666, pem("PRIVATE KEY").as_bytes());
     write(dir.path(), "cert.pem", 0o644, pem("CERTIFICATE").as_bytes());
     write(dir.path(), "key.pem", 0o600, pem("PRIVATE KEY").as_bytes());
+    write(dir.path(), "rubric.txt", 0o644, b"Is it polite?\n1: no.\n5: yes.\n");
     write(dir.path(), "hook", 0o600, format!("https://hooks.example.com/{SECRET}\n").as_bytes());
     write(dir.path(), "empty", 0o600, b"\n");
     write(dir.path(), "big", 0o600, &[b'x'; 64 * 1024 + 1]);
@@ -92,6 +93,17 @@ fn the_example_of_two_taps_loads() {
     let config = read(Path::new("examples/two-taps.yaml"), &[]).unwrap_or_else(|f| panic!("{f}"));
     assert_eq!(config.taps.len(), 2);
     assert_eq!(config.join.wait, std::time::Duration::from_millis(250));
+}
+
+#[test]
+fn the_example_with_a_judge_loads() {
+    let env = [("JUDGE_KEY".to_owned(), SECRET.to_owned())];
+    let config = read(Path::new("examples/judge.yaml"), &env).unwrap_or_else(|f| panic!("{f}"));
+    let evaluate = config.evaluate.expect("it evaluates");
+    assert_eq!(
+        (config.judge.map(|judge| judge.concurrency), evaluate.criteria.len()),
+        (Some(4), 4)
+    );
 }
 
 #[test]
@@ -220,7 +232,7 @@ fn faults_of_the_environment_name_the_variable() {
             ("FLOWTAP_SAMPLE__RATE", "2"),
             ("FLOWTAP_ADMIN__TOKEN", ""),
             ("FLOWTAP_TAPS__2__NAME", "x"),
-            ("FLOWTAP_JUDGE__API_KEY", SECRET),
+            ("FLOWTAP_JUDGE__API_KYE", SECRET),
             ("FLOWTAP_ADMIN", "127.0.0.1:1"),
             ("FLOWTAP_TRACE", "{a: [}"),
             ("FLOWTAP_LOG__LEVEL", "info"),
@@ -233,7 +245,7 @@ fn faults_of_the_environment_name_the_variable() {
         "error: `sample.rate` is `2`\n  --> environment FLOWTAP_SAMPLE__RATE\n",
         "error: `admin.token` is not a usable secret",
         "error: entry 2 of a list that has 1 entries",
-        "error: `judge` is not available in this version",
+        "error: `FLOWTAP_JUDGE__API_KYE` names no key",
         "error: this is no map\n  --> environment FLOWTAP_ADMIN\n",
         "error: this is not valid YAML",
         "environment FLOWTAP_LOG__LEVEL",

@@ -12,6 +12,7 @@ mod config;
 mod console;
 mod dashboards;
 mod drain;
+mod evaluate;
 mod export;
 mod faults;
 mod feedback;

@@ -198,7 +198,7 @@ fn spans(map: &Map, report: &mut Report) {
 
 fn limits(map: Option<&Map>) -> Vec<(Criterion, f64)> {
     let limit = |criterion: &Criterion| Some((*criterion, map?.number(criterion.label())?));
-    Criterion::ALL.iter().filter_map(limit).collect()
+    Criterion::RATED.iter().filter_map(limit).collect()
 }
 
 fn build_quality(map: &Map) -> Option<QualityLimits> {

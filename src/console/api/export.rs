@@ -122,7 +122,7 @@ impl Writing {
     async fn page(&mut self) -> Result<Option<Vec<u8>>, Problem> {
         let mut text = Vec::new();
         if !std::mem::replace(&mut self.begun, true) && matches!(self.form, Form::Csv) {
-            let scores = Criterion::ALL.iter().map(|criterion| criterion.label());
+            let scores = Criterion::RATED.iter().map(|criterion| criterion.label());
             row(&mut text, COLUMNS.iter().copied().chain(scores));
         }
         if self.left == 0 {
@@ -208,7 +208,7 @@ fn csv(text: &mut Vec<u8>, sample: &SampleRow, record: Option<&[u8]>) {
         let given = sample.scores.iter().find(|(of, _)| of == criterion);
         given.map_or_else(String::new, |(_, score)| score.to_string())
     };
-    row(text, cells.into_iter().chain(Criterion::ALL.iter().map(score)));
+    row(text, cells.into_iter().chain(Criterion::RATED.iter().map(score)));
 }
 
 /// A text as it is, other JSON as JSON; `None` for null.

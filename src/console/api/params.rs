@@ -221,7 +221,7 @@ impl Params {
     /// The criterion asked about.
     pub(super) fn criterion(&self) -> Option<Criterion> {
         let name = self.text(&CRITERION)?;
-        Criterion::ALL.iter().find(|known| known.label() == name).copied()
+        Criterion::RATED.iter().find(|known| known.label() == name).copied()
     }
 
     /// The lowest and the highest score asked for.
@@ -380,7 +380,7 @@ mod tests {
     fn the_words_are_those_of_the_closed_sets() {
         let outcomes: Vec<_> = Outcome::ALL.iter().map(|outcome| outcome.label()).collect();
         assert_eq!(outcomes, OUTCOMES);
-        let criteria: Vec<_> = Criterion::ALL.iter().map(|criterion| criterion.label()).collect();
+        let criteria: Vec<_> = Criterion::RATED.iter().map(|criterion| criterion.label()).collect();
         assert_eq!(criteria, CRITERIA);
         assert_eq!(STEPS.map(|(name, _)| name), *STEP_NAMES);
     }

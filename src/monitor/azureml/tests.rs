@@ -48,7 +48,7 @@ fn the_article_s_monitor_of_both_signals() {
     );
     assert_eq!(monitor.scope.deployment.as_deref(), Some("contoso-chatbot-1"));
     let quality = monitor.quality.unwrap();
-    let rates: Vec<_> = Criterion::ALL.iter().take(4).map(|of| (*of, 0.7)).collect();
+    let rates: Vec<_> = Criterion::RATED.iter().take(4).map(|of| (*of, 0.7)).collect();
     assert_eq!((quality.pass_score, quality.alert), (3, false));
     assert_eq!(quality.pass_rate, rates);
     assert_eq!(quality.average, [(Criterion::Coherence, 4.0), (Criterion::Fluency, 4.0)]);

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod books;
 pub mod certs;
+pub mod judge;
 pub mod multiplexed;
 pub mod process;
 pub mod servers;

@@ -58,6 +58,14 @@ impl Setup {
         self
     }
 
+    /// One more tap, listening on a port that is known before.
+    pub fn and_tap_at(mut self, name: &str, upstream_port: u16, port: u16) -> Self {
+        self.more_taps.push_str(&format!(
+            "  - {{name: {name}, listen: 127.0.0.1:{port}, upstream: http://127.0.0.1:{upstream_port}}}\n"
+        ));
+        self
+    }
+
     /// Top-level keys.
     pub fn top(mut self, lines: &str) -> Self {
         self.top.push_str(lines);
@@ -239,6 +247,12 @@ impl Flowtap {
             std::fs::read_to_string(folder.path().join("flowtap.yaml")).expect("the configuration");
         let (process, port, admin) = launch("run", folder.path(), &config, &[]);
         Self { process, folder: Some(folder), port, admin }
+    }
+
+    /// Starts again in the folder of one that was stopped, with another configuration.
+    pub fn again(stopped: Stopped, config: &str) -> Self {
+        let (process, port, admin) = launch("run", stopped.folder.path(), config, &[]);
+        Self { process, folder: Some(stopped.folder), port, admin }
     }
 
     /// What it printed so far.
