@@ -20,7 +20,7 @@ mod watch;
 mod window;
 
 pub use book::{Telling, enter};
-pub use estimate::{Class, Estimate};
+pub use estimate::{Class, Estimate, average, share};
 pub use indexed::Indexed;
 pub use reader::{Counted, count};
 pub use run::{Outcome, RunError, Runner};
