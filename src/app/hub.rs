@@ -10,7 +10,7 @@ use super::index::Index;
 use super::monitors::Monitors;
 use super::{StartError, keeping_runtime};
 use crate::bucket;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::console::{Console, Ready};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
@@ -44,6 +44,7 @@ impl Hub {
         let index = Index::start(config, &bucket, Arc::default(), &metrics, &drain, reindex)?;
         let monitors = Monitors::start(config, &bucket, Some(&index), &metrics, &drain)?;
         tracing::info!(bucket = bucket.describe(), "reading");
+        console.watched_by(&config::monitors_shown(config));
         console.show(index.view(bucket));
         if let Some(address) = console.address() {
             tracing::info!(door = "admin", %address, "listening");

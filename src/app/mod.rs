@@ -154,6 +154,7 @@ impl App {
         let archive = Archive::new(spool.clone(), place, spool.ledger(), metrics.clone(), instance);
         let uploaded = archive.uploaded();
         let index = Index::beside_traffic(role, config, &bucket, uploaded, &metrics, &drain);
+        console.watched_by(&config::monitors_shown(config));
         index.iter().for_each(|index| console.show(index.view(Arc::clone(&bucket))));
         let monitors = Monitors::of(role, config, &bucket, index.as_ref(), &metrics, &drain)?;
         let archiver = Builder::new_current_thread().enable_all().build()?;

@@ -59,6 +59,17 @@ impl Key {
 /// Keys of a later version: known, so that nobody is told they were misspelt.
 pub(super) const LATER: &[&str] = &["judge", "evaluate", "queue"];
 
+const MONITORS_KEY: Key = Key::new(
+    "monitors",
+    Kind::Maps(monitors::KEYS),
+    Default::Unset("nothing is monitored"),
+    "What is computed over a window, and when (docs/MONITORS.md).",
+    "[{name: daily, schedule: \"15 10 * * *\", signals: {operations: {error_rate_max: 0.01}}}]",
+);
+
+/// The keys of a text that holds monitors and nothing else.
+pub(super) static MONITORS: &[Key] = &[MONITORS_KEY];
+
 /// The keys of the file.
 pub(super) static ROOT: &[Key] = &[
     Key::new(
@@ -131,13 +142,7 @@ pub(super) static ROOT: &[Key] = &[
         "The index of the bucket that the page, the API and monitors read; `flowtap proxy` has none.",
         "{dir: /var/lib/flowtap/store}",
     ),
-    Key::new(
-        "monitors",
-        Kind::Maps(monitors::KEYS),
-        Default::Unset("nothing is monitored"),
-        "What is computed over a window, and when (docs/MONITORS.md).",
-        "[{name: daily, schedule: \"15 10 * * *\", signals: {operations: {error_rate_max: 0.01}}}]",
-    ),
+    MONITORS_KEY,
     Key::new(
         "alerts",
         Kind::Map(alerts::KEYS),
