@@ -78,7 +78,9 @@ function Monitor({ run, runs }: { run: Run; runs: Answer["runs"] }) {
 }
 
 function Figures({ run }: { run: Run }) {
-  const rows = run.signals.flatMap((signal) => signal.measures.map((measure) => ({ kind: signal.kind, measure })));
+  const all = run.signals.flatMap((signal) => signal.measures.map((measure) => ({ kind: signal.kind, measure })));
+  // What is held against a threshold comes first.
+  const rows = all.toSorted((a, b) => Number(b.measure.threshold !== null) - Number(a.measure.threshold !== null));
   return (
     <Scroll name={`Figures of ${run.monitor}`}>
       <table>
