@@ -9,7 +9,7 @@ LOG=.cache/test.log
 mkdir -p .cache
 : >"$LOG"
 
-STEPS=7
+STEPS=8
 step=0
 begin() {
     step=$((step + 1))

@@ -164,6 +164,7 @@ impl App {
             evaluator::start(config, role, &bucket, &uploaded, &runtime, &tools)?;
         let archive = archive.announcing(announcer);
         let index = Index::beside_traffic(role, config, &bucket, uploaded, &metrics, &drain);
+        console.watched_by(&config::monitors_shown(config));
         index.iter().for_each(|index| console.show(index.view(Arc::clone(&bucket))));
         let monitors = Monitors::of(role, config, &bucket, index.as_ref(), &metrics, &drain)?;
         let archiver = Builder::new_current_thread().enable_all().build()?;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::fault::{Complaint, Report};
 use super::map::Map;
 use super::node::{Node, Origin};
-use super::table::ROOT;
+use super::table::{MONITORS, ROOT};
 use super::walk::walk;
-use super::{Bucket, BucketStore, Config, Faults, Role, Spool, Store, Tap};
+use super::{Bucket, BucketStore, Config, Faults, Monitor, Role, Spool, Store, Tap};
 use super::{
     alerts, bucket, env, feedback, file, judge, keep, monitors, queue, receive, serve, store, taps,
 };
@@ -51,6 +51,33 @@ pub fn load(
     }
 }
 
+/// The monitors that `text` describes, as a file would that holds `monitors` and nothing else. Nothing
+/// but the text is read: no file, and no variable of the environment.
+///
+/// # Errors
+/// All faults at once, each with its place in the text.
+pub fn monitors_in(text: &str) -> Result<Vec<Monitor>, Faults> {
+    let mut report = Report::new(Some("monitors".to_owned()));
+    report.source(text);
+    let monitors = file::parse(text, &mut report).and_then(|mut root| {
+        env::expand(&mut root, &[], &mut report);
+        let map = walk(&root, "", MONITORS, &mut report);
+        build_monitors(&map, &mut report)
+    });
+    match monitors {
+        Some(monitors) if report.count() == 0 => Ok(monitors),
+        _ => Err(report.into_faults()),
+    }
+}
+
+/// Builds `monitors`; `None` after a fault.
+fn build_monitors(map: &Map, report: &mut Report) -> Option<Vec<Monitor>> {
+    names(map.maps("monitors"), report);
+    let built: Vec<_> =
+        map.maps("monitors").iter().map(|monitor| monitors::build(monitor, report)).collect();
+    built.into_iter().collect()
+}
+
 /// `load` from what the file holds.
 fn from_bytes(
     bytes: Vec<u8>,
@@ -86,9 +113,7 @@ fn build(
     }
     let taps: Vec<Option<Tap>> = tap_maps.iter().map(|tap| taps::build(tap, report)).collect();
     names(tap_maps, report);
-    names(map.maps("monitors"), report);
-    let monitors = map.maps("monitors").iter().map(|monitor| monitors::build(monitor, report));
-    let monitors: Vec<_> = monitors.collect();
+    let monitors = build_monitors(map, report);
     let alerts = alerts::build(map.map("alerts")?, report);
     listeners(map, &taps, report);
     let sample = keep::build_sample(map.map("sample")?, report);
@@ -134,7 +159,7 @@ fn build(
         evaluate,
         queue,
         store: store?,
-        monitors: monitors.into_iter().collect::<Option<Vec<_>>>()?,
+        monitors: monitors?,
         alerts: alerts?,
         admin: admin?,
         trace: map.map("trace").and_then(serve::build_trace),

@@ -39,7 +39,7 @@ mod units;
 mod walk;
 
 pub use alerts::{Alerts, Email, Webhook, WebhookFormat};
-pub use check::{Overrides, load};
+pub use check::{Overrides, load, monitors_in};
 pub use fault::{Fault, Faults, Place};
 pub use feedback::{Feedback, RatingScale};
 pub use file::document;
@@ -51,7 +51,7 @@ pub use reference::{key_paths, reference};
 pub use schedule::{Calendar, Frequency, Recurrence, Schedule, sunday_first};
 pub use secret::Secret;
 pub use serve::{MetricsLimits, OtlpProtocol, Trace, Traffic};
-pub use show::effective;
+pub use show::{effective, monitors_shown};
 pub use store::{Retention, Role, Store};
 
 /// Everything a flowtap process was told.

@@ -56,6 +56,17 @@ impl Key {
     }
 }
 
+const MONITORS_KEY: Key = Key::new(
+    "monitors",
+    Kind::Maps(monitors::KEYS),
+    Default::Unset("nothing is monitored"),
+    "What is computed over a window, and when (docs/MONITORS.md).",
+    "[{name: daily, schedule: \"15 10 * * *\", signals: {operations: {error_rate_max: 0.01}}}]",
+);
+
+/// The keys of a text that holds monitors and nothing else.
+pub(super) static MONITORS: &[Key] = &[MONITORS_KEY];
+
 /// The keys of the file.
 pub(super) static ROOT: &[Key] = &[
     Key::new(
@@ -149,13 +160,7 @@ pub(super) static ROOT: &[Key] = &[
         "The index of the bucket that the page, the API and monitors read; `flowtap proxy` has none.",
         "{dir: /var/lib/flowtap/store}",
     ),
-    Key::new(
-        "monitors",
-        Kind::Maps(monitors::KEYS),
-        Default::Unset("nothing is monitored"),
-        "What is computed over a window, and when (docs/MONITORS.md).",
-        "[{name: daily, schedule: \"15 10 * * *\", signals: {operations: {error_rate_max: 0.01}}}]",
-    ),
+    MONITORS_KEY,
     Key::new(
         "alerts",
         Kind::Map(alerts::KEYS),
