@@ -169,7 +169,7 @@ fn scores_traces_and_runs_that_others_wrote_are_told() {
         "alerts": [{"signal": "operations", "metric": "error_rate", "since": at, "told": at,
                     "resolved": null}],
     });
-    put(folder.path(), "monitors/monitor=daily", &[run.clone()]);
+    put(folder.path(), "monitors/monitor=daily", std::slice::from_ref(&run));
 
     let hub = hub(folder.path(), "index", &[]);
     let quality = get(hub.admin, "/quality?by=deployment");
