@@ -126,7 +126,7 @@ fn a_share_is_drawn_and_what_was_not_is_not_looked_at_again() {
     object(folder.path(), "blue", "one", 1, 2);
     let judge = judge();
     let config = config(folder.path(), "one", &judge.url(), ", rate: 0.2");
-    let metrics = run(&[config.clone()], folder.path(), 2000, Duration::from_secs(8));
+    let metrics = run(std::slice::from_ref(&config), folder.path(), 2000, Duration::from_secs(8));
     let drawn = metrics[0].sums("flowtap_evaluate_samples_total", "result");
     assert_eq!(drawn["evaluated"] + drawn["not_drawn"], 1001.0);
     // 200 with a standard deviation of 12.6.
