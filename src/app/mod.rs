@@ -19,6 +19,7 @@ use crate::config::{Config, Role};
 use crate::console::{Console, ConsoleError, Ready};
 use crate::domain::MemoryBudget;
 use crate::drain::Drain;
+use crate::injector::InjectorError;
 use crate::metrics::Metrics;
 use crate::pipeline::{self, Pipeline, SpanOuttake};
 use crate::proxy::{self, Proxy, ProxyError};
@@ -29,9 +30,11 @@ use crate::{bucket, config, export};
 
 mod hub;
 mod index;
+mod injector;
 mod monitors;
 
 pub use hub::Hub;
+pub use injector::serve_injector;
 pub use monitors::{MonitorError, run_monitors, test_alerts};
 
 use index::Index;
@@ -64,6 +67,9 @@ pub enum StartError {
     /// A target of alerts.
     #[error(transparent)]
     Alert(#[from] AlertError),
+    /// The webhook.
+    #[error(transparent)]
+    Injector(#[from] InjectorError),
     /// A thread or a runtime.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),

@@ -7,7 +7,8 @@ use super::families as f;
 use super::labels::OTHER;
 use super::registry::{Counters, Gauges, Histograms, Registrar};
 use crate::domain::{
-    Criterion, Dataset, Dialect, DropReason, DropStage, JoinFate, SampleReason, ScoreError,
+    Criterion, Dataset, Dialect, DropReason, DropStage, Injection, JoinFate, SampleReason,
+    ScoreError,
 };
 
 /// The kinds of redaction that have a label of their own.
@@ -30,6 +31,7 @@ pub(super) struct Keeping {
     capture_truncated: Counters<1>,
     scores: Counters<3>,
     score_errors: Counters<2>,
+    injections: Counters<1>,
     spool_bytes: IntGauge,
     spool_segments: IntGauge,
     spool_unsynced: Histograms<0>,
@@ -57,6 +59,7 @@ impl Keeping {
             capture_truncated: reg.counters(&f::CAPTURE_TRUNCATED)?,
             scores: reg.counters(&f::SCORES)?,
             score_errors: reg.counters(&f::SCORE_ERRORS)?,
+            injections: reg.counters(&f::INJECTIONS)?,
             spool_bytes: reg.gauge(&f::SPOOL_BYTES)?,
             spool_segments: reg.gauge(&f::SPOOL_SEGMENTS)?,
             spool_unsynced: reg.histograms(&f::SPOOL_UNSYNCED, UNSYNCED_BUCKETS)?,
@@ -85,6 +88,9 @@ impl Keeping {
         }
         for error in ScoreError::ALL {
             self.score_errors.of([Criterion::UserFeedback.label(), error.label()]);
+        }
+        for result in Injection::ALL {
+            self.injections.of([result.label()]);
         }
         for kind in REDACTION_KINDS {
             self.redactions.of([kind]);
@@ -159,6 +165,11 @@ impl Metrics {
     /// No score came of a judgement or of a user's feedback.
     pub fn score_failed(&self, criterion: Criterion, error: ScoreError) {
         self.inner.keeping.score_errors.of([criterion.label(), error.label()]).inc();
+    }
+
+    /// The admission webhook answered a review.
+    pub fn injection(&self, result: Injection) {
+        self.inner.keeping.injections.of([result.label()]).inc();
     }
 
     /// The spool holds `bytes`.
