@@ -50,7 +50,7 @@ fn every_panel_and_every_rule_shows_something_of_a_live_flowtap() {
 pub const MONITOR: &str = "monitors: [{name: minutely, schedule: '* * * * *', window: PT1H, method: plain, signals: \
      {operations: {error_rate_max: 0.001}, generation_quality: {average: {user_feedback: 4.5}}}}]";
 
-/// What only a judge can bring about: looked for once the live flowtap has one.
+/// What only a judge can bring about.
 const NEEDS_A_JUDGE: &[&str] = &["alert FlowtapJudgeFails"];
 
 /// What is asked: the panels' queries with their variables filled in, what the recording rules
@@ -61,8 +61,8 @@ fn questions() -> Vec<Query> {
         Some(name) => Query { text: name, ..rule },
         None => Query { text: unfiltered(&rule.text), ..rule },
     });
-    let later = |query: &Query| query.is_for_later() || NEEDS_A_JUDGE.contains(&&*query.place);
-    panels.chain(rules).filter(|query| !later(query)).collect()
+    let left_out = |query: &Query| query.needs_a_judge() || NEEDS_A_JUDGE.contains(&&*query.place);
+    panels.chain(rules).filter(|query| !left_out(query)).collect()
 }
 
 fn filled(text: &str) -> String {
