@@ -157,7 +157,12 @@ fn mail_goes_out_by_starttls_with_a_login_and_tells_what_how_far_how_sure_and_si
     assert_eq!((&mails[0]["tls"], &mails[0]["user"]), (&Value::Bool(true), &"flowtap".into()));
     assert_eq!(mails[0]["to"], serde_json::json!(["ops@example.com", "second@example.com"]));
     assert_eq!(mails[3]["to"], serde_json::json!(["team@example.com"]));
-    let text = mails[0]["data"].as_str().expect("text").replace("=\r\n", "").replace("\r\n ", " ");
+    let text = mails[0]["data"]
+        .as_str()
+        .expect("text")
+        .replace("=\r\n", "")
+        .replace("\r\n ", " ")
+        .replace("=3D", "=");
     for told in [
         "Subject: [flowtap] Violated: daily fluency_average is 3.62, the limit is at least 4",
         "Auto-Submitted: auto-generated",
