@@ -72,7 +72,7 @@ fn run(case: &str, rate: f64, count: usize) {
         budget: MemoryBudget::new(1 << 30),
     };
     let drain = Drain::default();
-    Pipeline::new(&config, outlets).start(outtake, &drain).expect("threads");
+    Pipeline::new(&config, outlets).start(outtake, None, &drain).expect("threads");
     let (request, response, media) = bodies(case);
     for at in 0..count {
         intake.offer(exchange(&config, &request, &response, media));

@@ -8,6 +8,15 @@
 //!
 //! A folder as the fourth argument is kept, with the bucket and the index in it.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a program for a terminal, whose faults end it"
+)]
+
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -65,6 +74,7 @@ fn main() {
     }
     let seconds = started.elapsed().as_secs_f64();
     println!("read {made} lines in {seconds:.0} s: {:.0} a second", made as f64 / seconds);
+    println!("CPU: {:.0} s in `ingest`, {:.0} s in `store`", cpu_of("ingest"), cpu_of("store"));
     println!("resident: {} MiB before, {} MiB at most", base >> 20, peak >> 20);
     let health = get("/health").1;
     println!("index: {} MiB", health["index"]["bytes"].as_u64().unwrap_or(0) >> 20);
@@ -84,7 +94,7 @@ fn ask(end: Timestamp) {
         ("/quality", ""),
         ("/samples", ""),
         ("/samples", "&outcome=upstream_error"),
-        ("/samples", "&q=documents+plain"),
+        ("/samples", "&q=documents+question"),
         ("/samples", "&q=seldom"),
         ("/samples", "&sort=latency"),
         ("/samples", "&sort=score&criterion=fluency"),
@@ -256,6 +266,20 @@ fn rollup(row: u64, minute: i64, time: Timestamp, deployment: u64) -> Value {
         "usage_unknown": 0, "latency_ms": histogram(70), "first_token_ms": histogram(50),
         "input_tokens": histogram(60), "output_tokens": histogram(45),
     })
+}
+
+/// CPU seconds that the thread of this name has used.
+fn cpu_of(thread: &str) -> f64 {
+    let threads = std::fs::read_dir("/proc/self/task").expect("Linux").flatten();
+    let used = threads.filter_map(|entry| {
+        let read = |file: &str| std::fs::read_to_string(entry.path().join(file)).ok();
+        let stat = read("comm").filter(|name| name.trim() == thread).and_then(|_| read("stat"))?;
+        let fields: Vec<u64> =
+            stat.rsplit(')').next()?.split(' ').filter_map(|field| field.parse().ok()).collect();
+        // After the state: 10 and 11 are the ticks in user and kernel mode.
+        Some((fields.get(10)? + fields.get(11)?) as f64 / 100.0)
+    });
+    used.sum()
 }
 
 fn resident_bytes() -> u64 {

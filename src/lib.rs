@@ -36,6 +36,7 @@ pub mod ingest;
 pub mod monitor;
 pub mod pipeline;
 
+pub mod collector;
 pub mod console;
 pub mod proxy;
 

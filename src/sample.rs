@@ -82,6 +82,14 @@ impl Sampler {
         self.rates.by != SampleBy::Session && self.position(keys) < self.rates.rate
     }
 
+    /// False where no rule can keep the exchange, however it ended; where its session decides, that is
+    /// not known.
+    pub fn may_keep(&self, keys: &SampleKeys<'_>) -> bool {
+        let others = [self.rates.errors, self.rates.slow.map(|slow| slow.rate)];
+        let highest = others.into_iter().flatten().fold(self.rates.rate, f64::max);
+        self.rates.by == SampleBy::Session || self.position(keys) < highest
+    }
+
     /// The rule with the largest rate of those that apply; the earlier one wins a tie.
     fn rule(&self, outcome: Outcome, latency: Duration) -> Sampling {
         let error = self.rates.errors.filter(|_| outcome != Outcome::Ok);

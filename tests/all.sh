@@ -9,7 +9,7 @@ LOG=.cache/test.log
 mkdir -p .cache
 : >"$LOG"
 
-STEPS=7
+STEPS=8
 step=0
 begin() {
     step=$((step + 1))
@@ -51,7 +51,7 @@ begin "integration and end-to-end tests"
 tests --test it
 
 begin "the traffic's tests once more, on hyper's way alone"
-FLOWTAP_TEST_WAY=hyper tests --test it -- proxy:: streams:: drain:: faults:: tls::
+TEST_WAY=hyper tests --test it -- proxy:: streams:: drain:: faults:: tls::
 
 awk -v seconds="$SECONDS" '
     /^test result:/ { passed += $4; failed += $6; ignored += $8 }

@@ -41,7 +41,8 @@ const FENCES: &[Fence] = &[
     Fence { krate: "tiktoken_rs", only_in: &["tokens"] },
     Fence { krate: "bpe_openai", only_in: &["tokens"] },
     Fence { krate: "prometheus", only_in: &["metrics"] },
-    Fence { krate: "opentelemetry*", only_in: &["trace"] },
+    Fence { krate: "opentelemetry*", only_in: &["trace", "collector/otlp"] },
+    Fence { krate: "tonic*", only_in: &["collector/otlp"] },
     Fence { krate: "rusqlite", only_in: &["store"] },
     Fence { krate: "rand", only_in: &["sample", "domain/ids"] },
     Fence { krate: "lettre", only_in: &["alert"] },
@@ -52,7 +53,8 @@ const FENCES: &[Fence] = &[
 ];
 
 /// Where threads and tasks may begin. Whatever begins elsewhere nobody waits for at shutdown.
-const SPAWN_ONLY_IN: &[&str] = &["drain", "proxy", "console", "spool", "archive", "trace"];
+const SPAWN_ONLY_IN: &[&str] =
+    &["drain", "proxy", "console", "collector", "spool", "archive", "trace"];
 
 /// Names of files and modules that say nothing.
 const EMPTY_NAMES: &[&str] =

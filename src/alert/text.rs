@@ -4,7 +4,7 @@ use crate::domain::{Bound, Measure, Notice, NoticeKind};
 
 /// The page of a monitor below `page`.
 pub(super) fn link(page: Option<&str>, notice: &Notice) -> Option<String> {
-    page.map(|page| format!("{page}/#/monitors/{}", notice.monitor))
+    page.map(|page| format!("{page}/monitors?monitor={}", notice.monitor))
 }
 
 /// One line.

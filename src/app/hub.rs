@@ -12,7 +12,7 @@ use super::index::Index;
 use super::monitors::Monitors;
 use super::{StartError, evaluator, keeping_runtime, start_tracer};
 use crate::bucket;
-use crate::config::{Config, Role};
+use crate::config::{self, Config, Role};
 use crate::console::{Console, Ready};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
@@ -53,8 +53,9 @@ impl Hub {
         let tools = evaluator::Tools { tracer: tracer.as_ref(), metrics: &metrics, drain: &drain };
         let (_, evaluating) =
             evaluator::start(config, Role::Hub, &bucket, &stored, &runtime, &tools)?;
-        let monitors = Monitors::start(config, &bucket, &metrics, &drain)?;
+        let monitors = Monitors::start(config, &bucket, Some(&index), &metrics, &drain)?;
         tracing::info!(bucket = bucket.describe(), "reading");
+        console.watched_by(&config::monitors_shown(config));
         console.show(index.view(bucket));
         if let Some(address) = console.address() {
             tracing::info!(door = "admin", %address, "listening");

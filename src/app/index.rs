@@ -14,6 +14,7 @@ use crate::console::View;
 use crate::drain::Drain;
 use crate::ingest::{Ingest, Progress};
 use crate::metrics::Metrics;
+use crate::monitor::Indexed;
 use crate::store::Store;
 
 /// A store that is being filled.
@@ -70,6 +71,12 @@ impl Index {
     /// What the page and the API see.
     pub(super) fn view(&self, bucket: Arc<dyn Bucket>) -> View {
         View { store: self.store.clone(), bucket, progress: self.progress.clone() }
+    }
+
+    /// What monitors count in.
+    pub(super) fn counts(&self) -> Indexed {
+        let progress = self.progress.clone();
+        Indexed::new(self.store.clone(), Arc::new(move || progress.caught_up()))
     }
 
     /// Ends both threads; who is late at `deadline` is named. The console has to be gone.

@@ -1,7 +1,7 @@
 //! Assembly: builds the rooms, wires them, binds the doors, and drains them in the order of the flow.
 //!
 //! Shutdown follows the data: stop accepting, exchanges under way finish, the intake closes, the
-//! pipeline empties, the spool seals, the archive uploads, spans flush. Each step ends when its input
+//! pipeline empties, no more spans are taken, the spool seals, the archive uploads, spans flush. Each step ends when its input
 //! has, or at the deadline, whose victims are named.
 
 use std::sync::Arc;
@@ -14,13 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::alert::AlertError;
 use crate::archive::{self, Archive};
+use crate::collector::{Collector, CollectorError};
 use crate::config::{Config, Role};
 use crate::console::{Console, ConsoleError, Ready};
 use crate::domain::MemoryBudget;
 use crate::drain::Drain;
 use crate::evaluate::judge::JudgeFault;
 use crate::metrics::Metrics;
-use crate::pipeline::{self, Pipeline};
+use crate::pipeline::{self, Pipeline, SpanOuttake};
 use crate::proxy::{self, Proxy, ProxyError};
 use crate::spool::{Recovery, Spool, SpoolError};
 use crate::store::StoreError;
@@ -47,6 +48,9 @@ pub enum StartError {
     /// The admin listener.
     #[error(transparent)]
     Console(#[from] ConsoleError),
+    /// An endpoint for spans.
+    #[error(transparent)]
+    Collector(#[from] CollectorError),
     /// The spool's folder.
     #[error("spool.dir: {0}")]
     Spool(#[from] SpoolError),
@@ -111,6 +115,7 @@ async fn signal() {
 pub struct App {
     drain: Drain,
     stopping: CancellationToken,
+    receiving: CancellationToken,
     archiving: watch::Sender<Option<tokio::time::Instant>>,
     evaluating: CancellationToken,
     administering: CancellationToken,
@@ -132,6 +137,7 @@ impl App {
         config.taps.iter().for_each(|tap| metrics.tap_opened(&tap.name));
         let (drain, ready) = (Drain::default(), Ready::default());
         let mut console = Console::bind(&config.admin, metrics.clone(), ready.clone())?;
+        let (told, collector) = bind_collector(config, &metrics)?;
 
         let now = Timestamp::now();
         let (spool, recovery) =
@@ -148,10 +154,6 @@ impl App {
 
         let runtime = keeping_runtime()?;
         let bucket = runtime.block_on(bucket::open(&config.bucket))?;
-        let monitors = match role {
-            Role::Proxy => Monitors::default(),
-            Role::Run | Role::Hub => Monitors::start(config, &bucket, &metrics, &drain)?,
-        };
         let (archiving, until) = watch::channel(None);
         let administering = CancellationToken::new();
         let (instance, place) = (Arc::clone(&config.instance), Arc::clone(&bucket));
@@ -162,10 +164,12 @@ impl App {
             evaluator::start(config, role, &bucket, &uploaded, &runtime, &tools)?;
         let archive = archive.announcing(announcer);
         let index = Index::beside_traffic(role, config, &bucket, uploaded, &metrics, &drain);
+        console.watched_by(&config::monitors_shown(config));
         index.iter().for_each(|index| console.show(index.view(Arc::clone(&bucket))));
+        let monitors = Monitors::of(role, config, &bucket, index.as_ref(), &metrics, &drain)?;
         let archiver = Builder::new_current_thread().enable_all().build()?;
         drain.thread("archive", move || archiver.block_on(archive.run(until)))?;
-        log_doors(&proxy, &console);
+        log_doors(&proxy, &console, collector.as_ref());
         runtime.spawn(console.serve(administering.clone()));
         let outlets = pipeline::Outlets {
             metrics,
@@ -174,7 +178,11 @@ impl App {
             tracer: tracer.clone(),
             budget,
         };
-        Pipeline::new(config, outlets).start(outtake, &drain)?;
+        Pipeline::new(config, outlets).start(outtake, told, &drain)?;
+        let receiving = CancellationToken::new();
+        if let Some(collector) = collector {
+            collector.serve(&drain, receiving.clone())?;
+        }
         let stopping = CancellationToken::new();
         proxy.serve(&drain, &stopping)?;
         ready.set(true);
@@ -182,6 +190,7 @@ impl App {
         Ok(Self {
             drain,
             stopping,
+            receiving,
             archiving,
             evaluating,
             administering,
@@ -207,6 +216,10 @@ impl App {
         let deadline = deadline.max(Instant::now() + Duration::from_secs(2));
         late.extend(self.drain.join("pipeline", deadline));
         late.extend(self.drain.join("tokens", deadline));
+        // Exchanges have waited for their spans; now nobody does.
+        self.receiving.cancel();
+        late.extend(self.drain.join("collector", deadline));
+        late.extend(self.drain.join("spans", deadline));
         let left = || deadline.saturating_duration_since(Instant::now());
         if !self.runtime.block_on(self.spool.close(left())) {
             late.push("spool".to_owned());
@@ -260,6 +273,17 @@ pub fn export_azureml(
     Ok(runtime.block_on(exported)?)
 }
 
+/// The endpoints for spans, if there are any, and the pipeline's end of what they hand over.
+fn bind_collector(
+    config: &Config,
+    metrics: &Metrics,
+) -> Result<(Option<SpanOuttake>, Option<Collector>), CollectorError> {
+    let Some(settings) = &config.collector else { return Ok((None, None)) };
+    let (intake, outtake) = pipeline::span_intake();
+    let collector = Collector::bind(settings, config, intake, metrics.clone())?;
+    Ok((Some(outtake), collector))
+}
+
 fn start_tracer(
     trace: &config::Trace,
     config: &Config,
@@ -297,9 +321,12 @@ fn report(recovery: &Recovery) {
     );
 }
 
-fn log_doors(proxy: &Proxy, console: &Console) {
+fn log_doors(proxy: &Proxy, console: &Console, collector: Option<&Collector>) {
     for (tap, address) in proxy.addresses() {
         tracing::info!(tap = &*tap, %address, "listening");
+    }
+    for (protocol, address) in collector.into_iter().flat_map(Collector::addresses) {
+        tracing::info!(door = protocol.label(), %address, "listening");
     }
     if let Some(address) = console.address() {
         tracing::info!(door = "admin", %address, "listening");

@@ -10,9 +10,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::StartError;
+use super::index::Index;
 use crate::alert::{Delivery, Messenger};
 use crate::bucket::{self, Bucket};
-use crate::config::{Config, Monitor};
+use crate::config::{Config, Monitor, Role};
 use crate::domain::{Bound, Measure, MonitorRun, Notice, NoticeKind, Scope, SignalKind, State};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
@@ -29,17 +30,37 @@ pub(super) struct Monitors {
 }
 
 impl Monitors {
+    /// The same beside traffic: a sidecar alone has none.
+    pub(super) fn of(
+        role: Role,
+        config: &Config,
+        bucket: &Arc<dyn Bucket>,
+        index: Option<&Index>,
+        metrics: &Metrics,
+        drain: &Drain,
+    ) -> Result<Self, StartError> {
+        match role {
+            Role::Proxy => Ok(Self::default()),
+            Role::Run | Role::Hub => Self::start(config, bucket, index, metrics, drain),
+        }
+    }
+
     /// Starts the workers, if there is a monitor.
     pub(super) fn start(
         config: &Config,
         bucket: &Arc<dyn Bucket>,
+        index: Option<&Index>,
         metrics: &Metrics,
         drain: &Drain,
     ) -> Result<Self, StartError> {
         let monitors = Self::default();
         if !config.monitors.is_empty() {
-            let stop = monitors.stopping.clone();
-            start(config, Arc::clone(bucket), metrics, drain, stop)?;
+            let runner = Runner::new(Arc::clone(bucket), config);
+            let runner = match index {
+                Some(index) => runner.with_index(index.counts()),
+                None => runner,
+            };
+            start(config, runner, metrics, drain, monitors.stopping.clone())?;
         }
         Ok(monitors)
     }
@@ -55,14 +76,14 @@ impl Monitors {
 
 fn start(
     config: &Config,
-    bucket: Arc<dyn Bucket>,
+    runner: Runner,
     metrics: &Metrics,
     drain: &Drain,
     stop: CancellationToken,
 ) -> Result<(), StartError> {
     let (sender, notices) = mpsc::channel(NOTICES_MAX);
     let messenger = Messenger::new(&config.alerts)?;
-    let watch = Watch::new(config, Runner::new(bucket, config), metrics.clone(), sender);
+    let watch = Watch::new(config, runner, metrics.clone(), sender);
     let (runs, messages) = (
         Builder::new_current_thread().enable_all().build()?,
         Builder::new_current_thread().enable_all().build()?,

@@ -86,9 +86,7 @@ impl Bucket for Local {
         Box::pin(async move {
             match subfolders(&self.root.join(prefix)).await {
                 Ok(folders) => Ok(folders),
-                Err(e) if is_absent(&e) && (!prefix.is_empty() || !is_file(&self.root).await) => {
-                    Ok(Vec::new())
-                }
+                Err(e) if is_absent(&e) && !is_file(&self.root).await => Ok(Vec::new()),
                 Err(e) => Err(failed("folders", &e)),
             }
         })
@@ -399,5 +397,6 @@ mod tests {
         let local = Local::new(path);
         assert!(local.put("a", Bytes::new()).await.is_err());
         assert_eq!(local.list("").await.unwrap_err().kind, BucketErrorKind::Configuration);
+        assert!(local.folders("").await.is_err() && local.folders("a/").await.is_err());
     }
 }

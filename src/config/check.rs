@@ -7,11 +7,11 @@ use std::sync::Arc;
 use super::fault::{Complaint, Report};
 use super::map::Map;
 use super::node::{Node, Origin};
-use super::table::ROOT;
+use super::table::{MONITORS, ROOT};
 use super::walk::walk;
-use super::{Bucket, BucketStore, Config, Faults, Role, Spool, Store, Tap};
+use super::{Bucket, BucketStore, Config, Faults, Monitor, Role, Spool, Store, Tap};
 use super::{
-    alerts, bucket, env, feedback, file, judge, keep, monitors, queue, serve, store, taps,
+    alerts, bucket, env, feedback, file, judge, keep, monitors, queue, receive, serve, store, taps,
 };
 
 /// What the command line adds to the file.
@@ -51,6 +51,33 @@ pub fn load(
     }
 }
 
+/// The monitors that `text` describes, as a file would that holds `monitors` and nothing else. Nothing
+/// but the text is read: no file, and no variable of the environment.
+///
+/// # Errors
+/// All faults at once, each with its place in the text.
+pub fn monitors_in(text: &str) -> Result<Vec<Monitor>, Faults> {
+    let mut report = Report::new(Some("monitors".to_owned()));
+    report.source(text);
+    let monitors = file::parse(text, &mut report).and_then(|mut root| {
+        env::expand(&mut root, &[], &mut report);
+        let map = walk(&root, "", MONITORS, &mut report);
+        build_monitors(&map, &mut report)
+    });
+    match monitors {
+        Some(monitors) if report.count() == 0 => Ok(monitors),
+        _ => Err(report.into_faults()),
+    }
+}
+
+/// Builds `monitors`; `None` after a fault.
+fn build_monitors(map: &Map, report: &mut Report) -> Option<Vec<Monitor>> {
+    names(map.maps("monitors"), report);
+    let built: Vec<_> =
+        map.maps("monitors").iter().map(|monitor| monitors::build(monitor, report)).collect();
+    built.into_iter().collect()
+}
+
 /// `load` from what the file holds.
 fn from_bytes(
     bytes: Vec<u8>,
@@ -86,15 +113,14 @@ fn build(
     }
     let taps: Vec<Option<Tap>> = tap_maps.iter().map(|tap| taps::build(tap, report)).collect();
     names(tap_maps, report);
-    names(map.maps("monitors"), report);
-    let monitors = map.maps("monitors").iter().map(|monitor| monitors::build(monitor, report));
-    let monitors: Vec<_> = monitors.collect();
+    let monitors = build_monitors(map, report);
     let alerts = alerts::build(map.map("alerts")?, report);
-    listeners(tap_maps, &taps, map.map("admin"), report);
+    listeners(map, &taps, report);
     let sample = keep::build_sample(map.map("sample")?, report);
     let capture = keep::build_capture(map.map("capture")?, report);
     let join = keep::build_join(map.map("join")?);
     let feedback = feedback::build(map.map("feedback")?);
+    let collector = map.map("collector").map(|map| receive::build(map, report));
     let redact = keep::build_redact(map.map("redact")?, report);
     let mut spool = keep::build_spool(map.map("spool")?, &data_dir, report);
     let bucket = match map.sound(&["bucket"]) {
@@ -122,6 +148,10 @@ fn build(
         capture,
         join,
         feedback,
+        collector: match collector {
+            None => None,
+            Some(built) => Some(built?),
+        },
         redact,
         bucket: bucket?,
         spool,
@@ -129,7 +159,7 @@ fn build(
         evaluate,
         queue,
         store: store?,
-        monitors: monitors.into_iter().collect::<Option<Vec<_>>>()?,
+        monitors: monitors?,
         alerts: alerts?,
         admin: admin?,
         trace: map.map("trace").and_then(serve::build_trace),
@@ -206,29 +236,40 @@ fn apart(
 /// A socket we listen on, with its place.
 struct Listener<'a> {
     map: &'a Map,
+    name: &'static str,
     address: SocketAddr,
 }
 
+impl Listener<'_> {
+    fn path(&self) -> String {
+        self.map.path_of(self.name)
+    }
+}
+
 /// Reports listeners that take the same socket, and taps that forward to one of them.
-fn listeners(taps: &[Map], built: &[Option<Tap>], admin: Option<&Map>, report: &mut Report) {
+fn listeners(root: &Map, built: &[Option<Tap>], report: &mut Report) {
+    let taps = root.maps("taps");
+    let of_collector = root.map("collector").into_iter();
     let all: Vec<Listener<'_>> = taps
         .iter()
-        .chain(admin)
-        .filter(|map| map.sound(&["listen"]))
-        .filter_map(|map| Some(Listener { map, address: map.listen("listen")? }))
+        .chain(root.map("admin"))
+        .map(|map| (map, "listen"))
+        .chain(of_collector.flat_map(|map| receive::LISTENERS.iter().map(move |name| (map, *name))))
+        .filter(|(map, name)| map.sound(&[name]))
+        .filter_map(|(map, name)| Some(Listener { map, name, address: map.listen(name)? }))
         .filter(|listener| listener.address.port() != 0)
         .collect();
     for (index, listener) in all.iter().enumerate() {
         let taken = all.iter().take(index).find(|first| collide(first.address, listener.address));
         if let Some(first) = taken {
-            let place = report.place_in_words(first.map.origin("listen"));
+            let place = report.place_in_words(first.map.origin(first.name));
             let message = format!(
                 "`{}` takes the same address as `{}` ({place})",
-                listener.map.path_of("listen"),
-                first.map.path_of("listen")
+                listener.path(),
+                first.path()
             );
             let complaint = Complaint::new(message).allowed("an address of its own");
-            report.fault(listener.map.origin("listen"), complaint);
+            report.fault(listener.map.origin(listener.name), complaint);
         }
     }
     for (map, tap) in taps.iter().zip(built) {
@@ -236,11 +277,8 @@ fn listeners(taps: &[Map], built: &[Option<Tap>], admin: Option<&Map>, report: &
         let own =
             all.iter().find(|own| reaches(&tap.upstream.host, tap.upstream.port, own.address));
         if let Some(own) = own {
-            let message = format!(
-                "`{}` leads back to flowtap: to `{}`",
-                map.path_of("upstream"),
-                own.map.path_of("listen")
-            );
+            let message =
+                format!("`{}` leads back to flowtap: to `{}`", map.path_of("upstream"), own.path());
             let complaint = Complaint::new(message).allowed("a server other than flowtap itself");
             report.fault(map.origin("upstream"), complaint);
         }

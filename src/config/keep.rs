@@ -114,6 +114,15 @@ pub(super) static JOIN: &[Key] = &[
         "250ms",
     ),
     Key::new(
+        "spans_wait",
+        Time(0, 60_000),
+        Is("7s"),
+        "How long that record waits for the flow's spans, where `collector` receives them: exporters \
+         gather them for 5 seconds. It ends earlier once all are there. What comes later is added to \
+         the stored trace, but not to the record.",
+        "7s",
+    ),
+    Key::new(
         "requests_max",
         Whole(1, 1_000_000),
         Is("10000"),
@@ -241,7 +250,11 @@ pub(super) fn build_capture(map: &Map, report: &mut Report) -> CaptureLimits {
 
 /// Builds `join`.
 pub(super) fn build_join(map: &Map) -> Join {
-    Join { wait: map.time("wait"), requests_max: map.size("requests_max") }
+    Join {
+        wait: map.time("wait"),
+        spans_wait: map.time("spans_wait"),
+        requests_max: map.size("requests_max"),
+    }
 }
 
 const KINDS: &[(&str, RedactKind)] = &[
@@ -349,6 +362,7 @@ pub(super) fn show_capture(capture: &CaptureLimits) -> Vec<(&'static str, Shown)
 pub(super) fn show_join(join: Join) -> Vec<(&'static str, Shown)> {
     vec![
         ("wait", Shown::text(show_time(join.wait))),
+        ("spans_wait", Shown::text(show_time(join.spans_wait))),
         ("requests_max", Shown::text(join.requests_max)),
     ]
 }

@@ -26,6 +26,7 @@ mod monitors;
 mod node;
 mod place;
 mod queue;
+mod receive;
 mod reference;
 mod schedule;
 mod secret;
@@ -38,18 +39,19 @@ mod units;
 mod walk;
 
 pub use alerts::{Alerts, Email, Webhook, WebhookFormat};
-pub use check::{Overrides, load};
+pub use check::{Overrides, load, monitors_in};
 pub use fault::{Fault, Faults, Place};
 pub use feedback::{Feedback, RatingScale};
 pub use file::document;
 pub use judge::{CustomCriterion, Evaluate, Judge, JudgeApi, WhenExhausted};
 pub use monitors::{Monitor, OperationLimits, QualityLimits, TokenLimits};
 pub use queue::Queue;
+pub use receive::Collector;
 pub use reference::{key_paths, reference};
 pub use schedule::{Calendar, Frequency, Recurrence, Schedule, sunday_first};
 pub use secret::Secret;
 pub use serve::{MetricsLimits, OtlpProtocol, Trace, Traffic};
-pub use show::effective;
+pub use show::{effective, monitors_shown};
 pub use store::{Retention, Role, Store};
 
 /// Everything a flowtap process was told.
@@ -65,6 +67,8 @@ pub struct Config {
     pub join: Join,
     /// What users say of answers.
     pub feedback: Feedback,
+    /// Where spans are received; `None` is nowhere.
+    pub collector: Option<Collector>,
     /// What is removed from text before it reaches a disk.
     pub redact: Redact,
     /// Where samples, rollups and ledger go.
@@ -305,6 +309,9 @@ pub struct Join {
     /// How long a flow's exchange waits, after its end, for calls that are still being handed over.
     /// Nobody's request waits. Default 250 ms.
     pub wait: Duration,
+    /// How long it waits for spans, where they are received: exporters gather them for 5 s.
+    /// Default 7 s.
+    pub spans_wait: Duration,
     /// Requests whose calls may wait for their flow, and flows that may wait for calls. Default 10,000.
     pub requests_max: usize,
 }

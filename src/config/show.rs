@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::node::{Node, Value};
 use super::secret::Secret;
-use super::table::{Default, Key, ROOT};
+use super::table::{Default, Key, MONITORS, ROOT};
 use super::{
-    Config, alerts, bucket, feedback, file, judge, keep, monitors, queue, serve, store, taps,
+    Config, alerts, bucket, feedback, file, judge, keep, monitors, queue, receive, serve, store,
+    taps,
 };
 
 /// The effective configuration as YAML: every setting in force, defaults filled in, secrets as
@@ -16,6 +17,15 @@ use super::{
 pub fn effective(config: &Config) -> String {
     let mut out = String::new();
     write_map(&mut out, 0, ROOT, &root(config));
+    out
+}
+
+/// The monitors alone, as YAML; empty where there are none.
+pub fn monitors_shown(config: &Config) -> String {
+    let mut out = String::new();
+    if !config.monitors.is_empty() {
+        write_map(&mut out, 0, MONITORS, &[("monitors", shown_monitors(config))]);
+    }
     out
 }
 
@@ -59,6 +69,7 @@ fn root(config: &Config) -> Vec<(&'static str, Shown)> {
         ("capture", Shown::Map(keep::show_capture(&config.capture))),
         ("join", Shown::Map(keep::show_join(config.join))),
         ("feedback", Shown::Map(feedback::show(&config.feedback))),
+        ("collector", config.collector.as_ref().map_or(Shown::Unset, receive::show)),
         ("redact", Shown::Map(keep::show_redact(&config.redact))),
         ("bucket", Shown::Map(bucket::show(&config.bucket))),
         ("spool", Shown::Map(keep::show_spool(&config.spool))),
@@ -100,7 +111,7 @@ fn write_map(out: &mut String, indent: usize, keys: &[Key], shown: &[(&str, Show
             Some(Shown::Text(text)) => writeln!(out, "{pad}{}: {}", key.name, quote(text)),
             Some(Shown::List(list)) => writeln!(out, "{pad}{}: {}", key.name, flow(list)),
             Some(Shown::Secrets(names)) => writeln!(out, "{pad}{}: {}", key.name, stars(names)),
-            Some(Shown::Map(map)) => {
+            Some(Shown::Map(map)) if !map.is_empty() => {
                 let _ = writeln!(out, "{pad}{}:", key.name);
                 write_map(out, indent + 1, key.below(), map);
                 Ok(())
@@ -110,7 +121,8 @@ fn write_map(out: &mut String, indent: usize, keys: &[Key], shown: &[(&str, Show
                 maps.iter().for_each(|map| write_item(out, indent + 1, key.below(), map));
                 Ok(())
             }
-            Some(Shown::Unset) => match key.default {
+            // A key without a value would not load again.
+            Some(Shown::Unset | Shown::Map(_)) => match key.default {
                 Default::Unset(why) => writeln!(out, "{pad}# {}: not set: {why}", key.name),
                 _ => writeln!(out, "{pad}# {}: as by default", key.name),
             },

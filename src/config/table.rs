@@ -1,7 +1,7 @@
 //! The table of keys: the one source for checking, for docs/CONFIG.md and for what is shown.
 
 use super::kind::Kind;
-use super::{alerts, bucket, feedback, judge, keep, monitors, queue, serve, store, taps};
+use super::{alerts, bucket, feedback, judge, keep, monitors, queue, receive, serve, store, taps};
 
 /// One key of a map.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +56,17 @@ impl Key {
     }
 }
 
+const MONITORS_KEY: Key = Key::new(
+    "monitors",
+    Kind::Maps(monitors::KEYS),
+    Default::Unset("nothing is monitored"),
+    "What is computed over a window, and when (docs/MONITORS.md).",
+    "[{name: daily, schedule: \"15 10 * * *\", signals: {operations: {error_rate_max: 0.01}}}]",
+);
+
+/// The keys of a text that holds monitors and nothing else.
+pub(super) static MONITORS: &[Key] = &[MONITORS_KEY];
+
 /// The keys of the file.
 pub(super) static ROOT: &[Key] = &[
     Key::new(
@@ -92,6 +103,13 @@ pub(super) static ROOT: &[Key] = &[
         Default::Is("{}"),
         "How what users say of answers (`POST /feedback`) becomes scores.",
         "{scale: 0-1}",
+    ),
+    Key::new(
+        "collector",
+        Kind::Map(receive::KEYS),
+        Default::Unset("no spans are received"),
+        "Where spans are received: the steps inside a flow, with the tokens that each spent.",
+        "{azureml: 127.0.0.1:50011, otlp_grpc: 127.0.0.1:4317, otlp_http: 127.0.0.1:4318}",
     ),
     Key::new(
         "redact",
@@ -142,13 +160,7 @@ pub(super) static ROOT: &[Key] = &[
         "The index of the bucket that the page, the API and monitors read; `flowtap proxy` has none.",
         "{dir: /var/lib/flowtap/store}",
     ),
-    Key::new(
-        "monitors",
-        Kind::Maps(monitors::KEYS),
-        Default::Unset("nothing is monitored"),
-        "What is computed over a window, and when (docs/MONITORS.md).",
-        "[{name: daily, schedule: \"15 10 * * *\", signals: {operations: {error_rate_max: 0.01}}}]",
-    ),
+    MONITORS_KEY,
     Key::new(
         "alerts",
         Kind::Map(alerts::KEYS),

@@ -7,6 +7,7 @@
 
 mod api;
 mod assets;
+mod check;
 mod entry;
 
 use std::net::{SocketAddr, TcpListener};
@@ -52,6 +53,8 @@ struct Desk {
     ready: Ready,
     view: Option<View>,
     turns: api::Turns,
+    /// The configured monitors, as YAML.
+    monitors: Arc<str>,
 }
 
 /// What the page and the API read; without it they show this process alone.
@@ -102,8 +105,14 @@ impl Console {
                 ready,
                 view: None,
                 turns: api::Turns::default(),
+                monitors: Arc::from(""),
             },
         })
+    }
+
+    /// Shows which monitors are configured, as YAML.
+    pub fn watched_by(&mut self, monitors: &str) {
+        self.desk.monitors = Arc::from(monitors);
     }
 
     /// Shows what an index holds.
@@ -155,13 +164,15 @@ const VIEWS: &[&str] = &[
     "/samples",
     "/samples/{id}",
     "/monitors",
+    "/monitors/{name}",
     "/alerts",
     "/health",
 ];
 
 fn routes(desk: Desk) -> Router {
-    let guarded =
-        api::routes().route_layer(middleware::from_fn_with_state(desk.clone(), entry::admitted));
+    let guarded = api::routes()
+        .merge(check::routes())
+        .route_layer(middleware::from_fn_with_state(desk.clone(), entry::admitted));
     let page = VIEWS.iter().fold(Router::new(), |page, view| page.route(view, get(assets::page)));
     let page = page.route("/assets/{name}", get(assets::asset)).merge(entry::routes());
     let known =

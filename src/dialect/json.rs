@@ -18,7 +18,7 @@ pub const NAME_BYTES_MAX: usize = 256;
 const SALVAGE_LEVELS: usize = 4;
 
 /// Reads one JSON text; a byte order mark is passed over, lone surrogates are replaced.
-pub(super) fn parse(bytes: &[u8]) -> Result<Value, Fault> {
+pub fn parse(bytes: &[u8]) -> Result<Value, Fault> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     if !within_limits(bytes) {
         return Err(Fault::JsonLimits);

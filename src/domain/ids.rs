@@ -121,6 +121,12 @@ macro_rules! hex_id {
                 (value != 0).then_some(Self(value))
             }
 
+            /// The id of these big-endian bytes; `None` where there are more or fewer, and for zero.
+            pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+                let value = <$int>::from_be_bytes(bytes.try_into().ok()?);
+                (value != 0).then_some(Self(value))
+            }
+
             /// The id as big-endian bytes.
             pub fn to_bytes(self) -> [u8; $digits / 2] {
                 self.0.to_be_bytes()

@@ -13,19 +13,25 @@ mod score;
 pub mod semconv;
 mod signal;
 mod span;
+mod tree;
 mod usage;
 
 pub use address::{is_metadata, is_metadata_address};
 pub use budget::{MemoryBudget, Reservation};
 pub use exchange::{CapturedBody, Exchange, Mark, Timing, TraceContext};
 pub use ids::{ExchangeId, SpanId, TraceId};
-pub use outcome::{DropReason, DropStage, JoinFate, Outcome, status_class};
+pub use outcome::{
+    DropReason, DropStage, JoinFate, Outcome, Posted, Protocol, ToldFate, status_class,
+};
 pub use reading::{ChatTurn, Countable, Dialect, ModelNames, Operation, Reading};
-pub use sample::{Call, Dataset, Message, Record, Row, Sample, SampleReason, Sampling, Summary};
+pub use sample::{
+    Call, CallStep, Dataset, Message, Record, Row, Sample, SampleReason, Sampling, Summary,
+};
 pub use score::{Criterion, Judged, Score, ScoreError};
 pub use signal::{
     Alert, Bound, Group, Measure, Method, MonitorRun, Notice, NoticeKind, Scope, Signal,
     SignalKind, State, Trigger, Violations,
 };
-pub use span::{Span, SpanKind, SpanSource, TracePart};
+pub use span::{Span, SpanKind, SpanSource, ToldSpan, TracePart};
+pub use tree::{Step, Tokens, Tree, tree};
 pub use usage::{Usage, UsageSource};

@@ -97,6 +97,56 @@ labelled! {
     }
 }
 
+labelled! {
+    /// What became of a span that was told to us.
+    ToldFate {
+        /// It was joined to its exchange in time.
+        Joined = "joined",
+        /// Its exchange had been settled: it adds to the stored trace alone.
+        Late = "late",
+        /// It had been told before.
+        Repeated = "repeated",
+        /// No exchange that it belongs to came in time.
+        Orphan = "orphan",
+        /// It was pushed out by the table's bounds.
+        Evicted = "evicted",
+    }
+}
+
+labelled! {
+    /// How spans are sent to us.
+    Protocol {
+        /// As Azure ML's data collector takes them.
+        Azureml = "azureml",
+        /// OTLP over gRPC.
+        OtlpGrpc = "otlp_grpc",
+        /// OTLP over HTTP, protobuf or JSON.
+        OtlpHttp = "otlp_http",
+    }
+}
+
+labelled! {
+    /// How a post to a collector's endpoint was answered.
+    Posted {
+        /// All of it was taken.
+        Accepted = "accepted",
+        /// Some spans were refused.
+        Partial = "partial",
+        /// It is not what the protocol says.
+        Malformed = "malformed",
+        /// It is larger than allowed, packed or unpacked.
+        TooLarge = "too_large",
+        /// Its token is missing or wrong.
+        Unauthorized = "unauthorized",
+        /// There is more than can be taken now.
+        Busy = "busy",
+        /// It took too long to arrive.
+        Timeout = "timeout",
+        /// The endpoint has no such path, method or media type.
+        Unknown = "unknown",
+    }
+}
+
 /// The class of a status code: `1xx` to `5xx`, or `none` where there was no answer.
 pub fn status_class(status: Option<u16>) -> &'static str {
     match status.map(|code| code / 100) {

@@ -177,7 +177,7 @@ impl Reading {
 }
 
 impl Countable {
-    fn heap_bytes(&self) -> usize {
+    pub(super) fn heap_bytes(&self) -> usize {
         let turns = self.turns.iter().map(|turn| size_of::<ChatTurn>() + turn.text.capacity());
         let texts = self.input.iter().chain(&self.output);
         turns.sum::<usize>()

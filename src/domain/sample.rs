@@ -102,6 +102,20 @@ pub struct Call {
     /// How it ended.
     #[serde(skip)]
     pub outcome: Outcome,
+    /// Where it stands in the flow's trace, if a tap saw it.
+    #[serde(skip)]
+    pub step: Option<CallStep>,
+}
+
+/// A call as a step of its flow, as a tap saw it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CallStep {
+    /// When its head had been read.
+    pub began: Timestamp,
+    /// The tap's own span of it.
+    pub span_id: SpanId,
+    /// The step that it says it is a part of.
+    pub parent_span_id: Option<SpanId>,
 }
 
 /// One side of an exchange, redacted.

@@ -59,8 +59,13 @@ impl<V> Aged<V> {
     }
 
     pub(super) fn pop_oldest(&mut self) -> Option<V> {
+        self.pop_oldest_entry().map(|(_, value)| value)
+    }
+
+    pub(super) fn pop_oldest_entry(&mut self) -> Option<(Key, V)> {
         let (_, (key, _)) = self.order.pop_first()?;
-        self.entries.remove(&key).map(|entry| entry.value)
+        let value = self.entries.remove(&key)?.value;
+        Some((key, value))
     }
 
     pub(super) fn len(&self) -> usize {

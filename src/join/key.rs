@@ -21,6 +21,8 @@ pub enum Key {
     Request(Box<str>),
     /// By the trace that both belong to.
     Trace(TraceId),
+    /// By the trace, though it names a request: where that turns out to be none, or the wrong one.
+    TraceOfNamed(TraceId),
     /// Not at all, while only one exchange was under way that it can have been made for.
     Unnamed,
 }

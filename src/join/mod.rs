@@ -18,13 +18,15 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::config;
-use crate::domain::{Call, ExchangeId, JoinFate};
+use crate::domain::{Call, ExchangeId, JoinFate, SpanId};
 use crate::metrics::Metrics;
 
 mod aged;
 mod key;
 mod losses;
 mod recent;
+mod spans;
+mod traced;
 mod usage;
 
 #[cfg(test)]
@@ -34,7 +36,9 @@ use aged::Aged;
 pub use key::{Key, PROMPTFLOW_HEADER, run_id};
 use losses::Losses;
 pub use recent::{About, Recent, Seen, header_names};
-pub use usage::usage;
+pub use spans::{Heard, Home, SPANS_PER_EXCHANGE_MAX, Spans};
+pub use traced::Traced;
+pub use usage::{Account, account};
 
 /// How long a call waits for its flow, and a settled flow is remembered: longer than flows take.
 const KEPT: Duration = Duration::from_secs(3600);
@@ -71,6 +75,8 @@ pub struct Claim {
     pub began: Timestamp,
     /// When it ended.
     pub ended: Timestamp,
+    /// Spans that are none of its steps: the caller's, and the one that a tracer makes of it.
+    pub outside: Vec<SpanId>,
 }
 
 /// What a flow takes.

@@ -14,8 +14,13 @@ struct Table {
 
 fn table(requests_max: usize) -> Table {
     let metrics = Metrics::new(&MetricsLimits { models_max: 5, deployments_max: 5 });
-    let settings = config::Join { wait: Duration::from_millis(250), requests_max };
+    let (wait, spans_wait) = (Duration::from_millis(250), Duration::from_secs(7));
+    let settings = config::Join { wait, spans_wait, requests_max };
     Table { join: Join::new(&settings, metrics.clone()), metrics, now: Instant::now() }
+}
+
+fn sum(calls: &[Call], complete: bool) -> crate::domain::Usage {
+    account(Taken { calls: calls.to_vec(), complete }, Traced::default()).usage
 }
 
 impl Table {
@@ -51,7 +56,7 @@ fn ticket(name: &str, at_ms: i64) -> Ticket {
 fn claim(name: &str, from_ms: i64, to_ms: i64) -> Claim {
     let (began, ended) = (time(from_ms), time(to_ms));
     let keys = vec![Key::request(name).expect("a name")];
-    Claim { keys, id: ExchangeId::new(began), tap: "chat".into(), began, ended }
+    Claim { keys, id: ExchangeId::new(began), tap: "chat".into(), began, ended, outside: vec![] }
 }
 
 fn call(tokens: Option<u64>) -> Call {
@@ -67,6 +72,7 @@ fn call(tokens: Option<u64>) -> Call {
         reasoning_output: None,
         operation: Operation::Chat,
         outcome: Outcome::Ok,
+        step: None,
     }
 }
 
@@ -225,30 +231,30 @@ fn what_waits_for_an_hour_has_no_flow() {
 
 #[test]
 fn the_sum_says_how_well_it_is_known() {
-    let known = usage(&[call(Some(3)), call(Some(4))], true);
+    let known = sum(&[call(Some(3)), call(Some(4))], true);
     assert_eq!((known.input, known.total), (Some(7), Some(14)));
     assert_eq!(known.source, Some(UsageSource::Joined));
-    assert_eq!(usage(&[call(Some(3))], false).source, Some(UsageSource::Estimated));
-    let partly = usage(&[call(Some(3)), call(None)], true);
+    assert_eq!(sum(&[call(Some(3))], false).source, Some(UsageSource::Estimated));
+    let partly = sum(&[call(Some(3)), call(None)], true);
     assert_eq!((partly.input, partly.source), (Some(3), Some(UsageSource::Estimated)));
-    assert!(usage(&[call(None)], true).is_unknown());
-    assert!(usage(&[], true).is_unknown());
+    assert!(sum(&[call(None)], true).is_unknown());
+    assert!(sum(&[], true).is_unknown());
 }
 
 #[test]
 fn refused_calls_spend_nothing_and_embeddings_generate_nothing() {
     let outcome = Outcome::ClientError;
     let refused = Call { status: Some(429), outcome, ..call(None) };
-    let joined = usage(&[refused.clone(), call(Some(5))], true);
+    let joined = sum(&[refused.clone(), call(Some(5))], true);
     assert_eq!((joined.input, joined.source), (Some(5), Some(UsageSource::Joined)));
-    assert!(usage(&[refused], true).is_unknown(), "nobody says that it was nothing");
+    assert!(sum(&[refused], true).is_unknown(), "nobody says that it was nothing");
     let broken = Call { outcome: Outcome::UpstreamError, ..call(None) };
-    assert_eq!(usage(&[broken, call(Some(5))], true).source, Some(UsageSource::Estimated));
+    assert_eq!(sum(&[broken, call(Some(5))], true).source, Some(UsageSource::Estimated));
     let cut = Call { outcome: Outcome::Timeout, ..call(None) };
-    assert_eq!(usage(&[cut, call(Some(5))], true).source, Some(UsageSource::Estimated));
+    assert_eq!(sum(&[cut, call(Some(5))], true).source, Some(UsageSource::Estimated));
     let operation = Operation::Embeddings;
     let vectors = Call { operation, output: None, ..call(Some(9)) };
-    let joined = usage(&[vectors, call(Some(1))], true);
+    let joined = sum(&[vectors, call(Some(1))], true);
     assert_eq!((joined.input, joined.output), (Some(10), Some(1)));
     assert_eq!(joined.source, Some(UsageSource::Joined));
 }
@@ -256,8 +262,8 @@ fn refused_calls_spend_nothing_and_embeddings_generate_nothing() {
 #[test]
 fn a_part_is_summed_where_every_call_tells_it() {
     let cached = Call { cached_input: Some(2), ..call(Some(3)) };
-    assert_eq!(usage(&[cached.clone(), cached.clone()], true).cached_input, Some(4));
-    assert_eq!(usage(&[cached, call(Some(3))], true).cached_input, None);
+    assert_eq!(sum(&[cached.clone(), cached.clone()], true).cached_input, Some(4));
+    assert_eq!(sum(&[cached, call(Some(3))], true).cached_input, None);
 }
 
 proptest! {

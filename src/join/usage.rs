@@ -1,20 +1,52 @@
-//! What a flow spent: the sum of its calls.
+//! What a flow spent: the sum of its calls, as the better of two witnesses tells them.
 
+use super::{Taken, Traced};
 use crate::domain::{Call, Operation, Outcome, Usage, UsageSource};
 
-/// The sum of a flow's calls; `complete` as of [`super::Taken`].
+/// What a flow spent, and on which calls.
+#[derive(Clone, Debug, Default)]
+pub struct Account {
+    /// The sum of `calls`.
+    pub usage: Usage,
+    /// The calls, in the order in which they began.
+    pub calls: Vec<Call>,
+}
+
+/// Calls that a tap saw (`taken`) and calls that spans tell of (`traced`) are the same calls, told
+/// twice: one of the two is believed, and never both added up.
+///
+/// The tap's are, because it saw the figures as the models sent them; the spans' where the tap's are
+/// known not to be all, where the spans tell of more calls, some of which then went past the tap, or
+/// where the flow itself told the sum of its spans and the tap's is another: then calls name the wrong
+/// request.
+pub fn account(taken: Taken, traced: Traced) -> Account {
+    let joined = sum_of(&taken.calls, taken.complete, UsageSource::Joined);
+    let told = sum_of(&traced.calls, traced.complete, UsageSource::Traced);
+    let spent = |calls: &[Call]| calls.iter().filter(|call| has_figure(call)).count();
+    let more = spent(&traced.calls) > spent(&taken.calls);
+    let otherwise = traced.proven && told.total != joined.total;
+    let better = told.source == Some(UsageSource::Traced)
+        && (more || otherwise || joined.source != Some(UsageSource::Joined));
+    let only = joined.is_unknown() && (!told.is_unknown() || taken.calls.is_empty());
+    match better || only {
+        true => Account { usage: told, calls: traced.calls },
+        false => Account { usage: joined, calls: taken.calls },
+    }
+}
+
+/// The sum of a flow's calls, where they are `complete`.
 ///
 /// A call that was turned away before anything was generated (4xx, 5xx, no connection) spent nothing
-/// that anyone reports, and takes no part. `joined` is the sum of calls that are all known. Where a
-/// call is missing or of unknown usage, the sum of the others is a lower bound, and `estimated`.
+/// that anyone reports, and takes no part. `whole` is the source of a sum of calls that are all known.
+/// Where a call is missing or of unknown usage, the sum of the others is a lower bound, and `estimated`.
 /// Where no call's usage is known, neither is the flow's.
-pub fn usage(calls: &[Call], complete: bool) -> Usage {
+fn sum_of(calls: &[Call], complete: bool, whole: UsageSource) -> Usage {
     let spending: Vec<&Call> = calls.iter().filter(|call| !was_turned_away(call)).collect();
     let input = sum(spending.iter().map(|call| call.input));
     let output = sum(spending.iter().map(|call| output(call)));
     let known = |call: &&Call| call.input.is_some() && output_known(call);
     let source = match complete && spending.iter().all(known) {
-        true => UsageSource::Joined,
+        true => whole,
         false => UsageSource::Estimated,
     };
     let part = |of: fn(&Call) -> Option<u64>| {
@@ -28,6 +60,10 @@ pub fn usage(calls: &[Call], complete: bool) -> Usage {
     }
 }
 
+fn has_figure(call: &Call) -> bool {
+    call.input.is_some() || call.output.is_some()
+}
+
 fn was_turned_away(call: &Call) -> bool {
     let refused = matches!(
         call.outcome,
@@ -35,7 +71,7 @@ fn was_turned_away(call: &Call) -> bool {
     );
     // A 200 that turned into an error on its way has spent something.
     let accepted = call.status.is_some_and(|status| (200..300).contains(&status));
-    refused && !accepted && call.input.is_none() && call.output.is_none()
+    refused && !accepted && !has_figure(call)
 }
 
 fn output_known(call: &Call) -> bool {

@@ -137,7 +137,8 @@ impl Exchanges {
 
     /// A flow's tokens by the model that spent them, at the flow's own tap and deployment.
     fn spent_by_call(&self, flow: &Summary, call: &Call) {
-        let model = self.model(call.model.as_deref(), is_success(call.status));
+        let accepted = is_success(call.status) || call.outcome == Outcome::Ok;
+        let model = self.model(call.model.as_deref(), accepted);
         let place: [&str; 3] = [&flow.tap, &flow.deployment, &model];
         let source = flow.usage.source.unwrap_or(UsageSource::Estimated).label();
         for (side, tokens) in [("input", call.input), ("output", call.output)] {

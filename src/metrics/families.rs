@@ -113,6 +113,9 @@ families! {
     JOIN[1] = "flowtap_join_total", COUNT, ["result"],
         "Calls to models that name the request they are made for, by what became of them.",
         "late or evicted: raise join.wait or join.requests_max; orphan: no tap before that flow.";
+    SPANS_TOLD[1] = "flowtap_spans_told_total", COUNT, ["result"],
+        "Spans that collector received, by what became of them; joined ones count once their record is made.",
+        "late: raise join.spans_wait; orphan: their requests pass no tap, or bear another id.";
     REDACTIONS[1] = "flowtap_redactions_total", COUNT, ["kind"],
         "Pieces of text that were replaced before anything was stored, by kind.",
         "A jump of kind secret: some client puts credentials into prompts.";
@@ -259,6 +262,16 @@ families! {
     ALERTS[2] = "flowtap_alerts_total", COUNT, ["target", "result"],
         "Messages by target and result: delivered, failed (deadline passed), refused, dropped.",
         "Anything but delivered: nobody was told. The log says why.";
+}
+
+// What is sent to the collector's endpoints.
+families! {
+    COLLECTOR_POSTS[2] = "flowtap_collector_posts_total", COUNT, ["protocol", "result"],
+        "Posts to the endpoints of collector, by protocol and by how they were answered.",
+        "Results other than accepted tell what senders do wrong; busy means more than we can take.";
+    COLLECTOR_SPANS[2] = "flowtap_collector_spans_total", COUNT, ["protocol", "result"],
+        "Spans in those posts: taken or, because they are no valid spans, refused.",
+        "refused: the log names the fault; the sender was told, too.";
 }
 
 // The process.

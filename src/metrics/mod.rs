@@ -18,6 +18,7 @@ mod keeping;
 mod labels;
 mod monitors;
 mod process;
+mod receiving;
 mod registry;
 mod traffic;
 
@@ -27,6 +28,7 @@ use index::Index;
 use keeping::Keeping;
 use monitors::Monitors;
 use process::Process;
+use receiving::Receiving;
 use registry::Registrar;
 use traffic::Traffic;
 
@@ -47,6 +49,7 @@ struct Inner {
     evaluation: Evaluation,
     index: Index,
     monitors: Monitors,
+    receiving: Receiving,
     process: Process,
     build_info: registry::Gauges<1>,
 }
@@ -178,6 +181,7 @@ impl Inner {
             evaluation: Evaluation::register(reg)?,
             index: Index::register(reg)?,
             monitors: Monitors::register(reg)?,
+            receiving: Receiving::register(reg)?,
             process: Process::register(reg)?,
             build_info: reg.gauges(&families::BUILD_INFO)?,
             registrar,

@@ -70,6 +70,7 @@ fn call(model: &str, tokens: u64) -> Call {
         reasoning_output: None,
         operation: Operation::Chat,
         outcome: Outcome::Ok,
+        step: None,
     }
 }
 

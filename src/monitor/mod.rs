@@ -2,13 +2,14 @@
 //!
 //! The core is pure: `tally` counts what a window held, `signals` makes figures of the counts
 //! (`estimate`) and compares them with thresholds (`evidence`). Around it `schedule` tells when a run is
-//! due, `reader` counts what lies in the bucket, `book` keeps what is open. docs/MONITORS.md tells
+//! due, `reader` counts what lies in the bucket and `indexed` what the store has of it, `book` keeps what is open. docs/MONITORS.md tells
 //! people what the figures mean.
 
 pub mod azureml;
 mod book;
 mod estimate;
 mod evidence;
+mod indexed;
 mod reader;
 mod run;
 pub mod schedule;
@@ -19,7 +20,8 @@ mod watch;
 mod window;
 
 pub use book::{Telling, enter};
-pub use estimate::{Class, Estimate};
+pub use estimate::{Class, Estimate, average, share};
+pub use indexed::Indexed;
 pub use reader::{Counted, count};
 pub use run::{Outcome, RunError, Runner};
 pub use signals::signals;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::tally::Tally;
+use super::tally::{Labels, Tally};
 use super::window::Window;
 use crate::bucket::{Bucket, BucketError, BucketErrorKind, LineError, Lines};
 use crate::config::Monitor;
@@ -37,7 +37,7 @@ pub async fn count(
     if monitor.tokens.is_some() || monitor.operations.is_some() {
         for name in names(bucket, Dataset::Usage, monitor, window).await? {
             let usage = |tally: &mut Tally, line: &[u8]| {
-                UsageRow::parse(line).map(|row| tally.usage(&row)).is_some()
+                UsageRow::parse(line).map(|row| add(tally, &row)).is_some()
             };
             counted.read(bucket, &name, usage).await?;
         }
@@ -50,6 +50,11 @@ pub async fn count(
         scores.tell(&mut counted.tally);
     }
     Ok(counted)
+}
+
+fn add(tally: &mut Tally, row: &UsageRow) {
+    let (tap, deployment, model) = (&row.tap, &row.deployment, &row.model);
+    tally.usage(row.time, &Labels { tap, deployment, model, outcome: row.outcome }, &row.totals);
 }
 
 impl Counted {

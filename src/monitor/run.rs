@@ -10,7 +10,8 @@ use flate2::write::GzEncoder;
 use jiff::{Timestamp, ToSpan};
 
 use super::book::{self, Telling};
-use super::reader;
+use super::indexed::Indexed;
+use super::reader::{self, Counted};
 use super::signals::signals;
 use super::window::Window;
 use crate::bucket::{Bucket, BucketError, Lines};
@@ -50,6 +51,7 @@ impl RunError {
 #[derive(Clone)]
 pub struct Runner {
     bucket: Arc<dyn Bucket>,
+    index: Option<Indexed>,
     instance: Arc<str>,
     quiet: Duration,
 }
@@ -66,7 +68,18 @@ pub enum Outcome {
 impl Runner {
     /// Runs over `bucket`, as the configuration says.
     pub fn new(bucket: Arc<dyn Bucket>, config: &Config) -> Self {
-        Self { bucket, instance: config.instance.clone(), quiet: config.alerts.quiet }
+        let (instance, quiet) = (config.instance.clone(), config.alerts.quiet);
+        Self { bucket, index: None, instance, quiet }
+    }
+
+    /// The same, counting in the index wherever it has all that a window needs.
+    pub fn with_index(self, index: Indexed) -> Self {
+        Self { index: Some(index), ..self }
+    }
+
+    /// Whether a run that is due at `due` should wait for the index.
+    pub fn is_early(&self, due: Timestamp, now: Timestamp) -> bool {
+        self.index.as_ref().is_some_and(|index| index.is_early(due, now))
     }
 
     /// Makes the run of `monitor` that is due at `due`, unless another hub has. Its result is stored, and
@@ -117,7 +130,7 @@ impl Runner {
         trigger: Trigger,
     ) -> Result<MonitorRun, RunError> {
         let window = Window::of(monitor, at).ok_or(RunError::Window(at))?;
-        let counted = reader::count(&*self.bucket, monitor, &window).await?;
+        let counted = self.count(monitor, &window).await?;
         let signals = signals(monitor, &counted.tally);
         let attempt = ExchangeId::new(now);
         let id = match trigger {
@@ -143,6 +156,21 @@ impl Runner {
             unscored: counted.tally.unscored,
             unreadable: counted.unreadable,
         })
+    }
+
+    /// What the index cannot tell, the bucket can.
+    async fn count(&self, monitor: &Monitor, window: &Window) -> Result<Counted, RunError> {
+        if let Some(index) = self.index.as_ref().filter(|index| index.has(window)) {
+            match index.count(monitor, window) {
+                Ok(counted) => return Ok(counted),
+                Err(error) => tracing::warn!(
+                    monitor = &*monitor.name,
+                    %error,
+                    "the index cannot be read; the bucket is"
+                ),
+            }
+        }
+        Ok(reader::count(&*self.bucket, monitor, window).await?)
     }
 
     /// Puts the result under the run's name; false where another hub's is there already.

@@ -28,7 +28,7 @@ impl fmt::Display for Table<'_> {
         writeln!(
             f,
             "  {:<30} {:>14} {:>23} {:>10} {:>12} {:>10}  state",
-            "", "value", "95% interval", "effective", "threshold", "days"
+            "", "value", "95% interval", "effective", "threshold", "violations"
         )?;
         run.signals.iter().try_for_each(|signal| write_signal(f, signal))?;
         if run.unscored > 0 {

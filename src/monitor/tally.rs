@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::estimate::Class;
 use super::window::Window;
 use crate::domain::{Criterion, Group, Outcome, Scope, UsageSource};
-use crate::rollup::{Histogram, UsageRow};
+use crate::rollup::{Histogram, Totals};
 
 /// Scores of one criterion, by step, whether the evidence counts them, score and probability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +33,19 @@ pub struct Requests {
     pub latency_ms: Histogram,
 }
 
+/// What totals are about.
+#[derive(Clone, Copy, Debug)]
+pub struct Labels<'a> {
+    /// The tap.
+    pub tap: &'a str,
+    /// The deployment.
+    pub deployment: &'a str,
+    /// The model.
+    pub model: &'a str,
+    /// How the requests ended.
+    pub outcome: Outcome,
+}
+
 /// What a window held.
 #[derive(Clone, Debug)]
 pub struct Tally {
@@ -41,7 +54,7 @@ pub struct Tally {
     scores: BTreeMap<ScoreKey, u64>,
     steps: Vec<Requests>,
     anchored: Requests,
-    groups: BTreeMap<(String, String, String), Group>,
+    groups: BTreeMap<[String; 3], Group>,
     /// Requests of whose tokens nothing is known.
     pub usage_unknown: u64,
     /// Samples that a judge could not score.
@@ -94,44 +107,44 @@ impl Tally {
         *counted = counted.saturating_add(count);
     }
 
-    /// Adds one row of `usage/`.
-    pub fn usage(&mut self, row: &UsageRow) {
+    /// Adds totals of requests that began at `time`.
+    pub fn usage(&mut self, time: Timestamp, labels: &Labels<'_>, totals: &Totals) {
         let within = |wanted: &Option<Arc<str>>, is: &str| {
             wanted.as_ref().is_none_or(|wanted| **wanted == *is)
         };
         let scope = &self.scope;
-        let meant = within(&scope.tap, &row.tap)
-            && within(&scope.deployment, &row.deployment)
-            && within(&scope.model, &row.model);
-        if !meant || !self.window.holds(row.time) {
+        let meant = within(&scope.tap, labels.tap)
+            && within(&scope.deployment, labels.deployment)
+            && within(&scope.model, labels.model);
+        if !meant || !self.window.holds(time) {
             return;
         }
-        if let Some(step) = self.steps.get_mut(self.window.step(row.time)) {
-            step.add(row);
+        if let Some(step) = self.steps.get_mut(self.window.step(time)) {
+            step.add(labels.outcome, totals);
         }
-        if row.time >= self.window.anchor {
-            self.anchored.add(row);
+        if time >= self.window.anchor {
+            self.anchored.add(labels.outcome, totals);
         }
-        self.usage_unknown = self.usage_unknown.saturating_add(row.totals.usage_unknown);
-        self.add_group(row);
+        self.usage_unknown = self.usage_unknown.saturating_add(totals.usage_unknown);
+        self.add_group(labels, totals);
     }
 
     /// Tokens of a flow that are the sum of its calls are those calls' own: where the calls are in
     /// scope, too, they are not counted twice.
-    fn add_group(&mut self, row: &UsageRow) {
+    fn add_group(&mut self, labels: &Labels<'_>, totals: &Totals) {
         let whole = self.scope.tap.is_none() && self.scope.deployment.is_none();
-        let names = (row.tap.clone(), row.deployment.clone(), row.model.clone());
-        let group = self.groups.entry(names).or_insert_with(|| Group {
-            tap: Arc::from(&*row.tap),
-            deployment: Arc::from(&*row.deployment),
-            model: Arc::from(&*row.model),
+        let names = [labels.tap, labels.deployment, labels.model];
+        let group = self.groups.entry(names.map(str::to_owned)).or_insert_with(|| Group {
+            tap: Arc::from(labels.tap),
+            deployment: Arc::from(labels.deployment),
+            model: Arc::from(labels.model),
             requests: 0,
             prompt_tokens: 0,
             completion_tokens: 0,
             total_tokens: 0,
         });
-        group.requests = group.requests.saturating_add(row.totals.count);
-        for (source, tokens) in &row.totals.tokens {
+        group.requests = group.requests.saturating_add(totals.count);
+        for (source, tokens) in &totals.tokens {
             if whole && *source == UsageSource::Joined {
                 continue;
             }
@@ -199,11 +212,11 @@ pub enum Part {
 }
 
 impl Requests {
-    fn add(&mut self, row: &UsageRow) {
-        self.count = self.count.saturating_add(row.totals.count);
-        let counted = self.outcomes.entry(row.outcome).or_default();
-        *counted = counted.saturating_add(row.totals.count);
-        self.latency_ms.merge(&row.totals.latency_ms);
+    fn add(&mut self, outcome: Outcome, totals: &Totals) {
+        self.count = self.count.saturating_add(totals.count);
+        let counted = self.outcomes.entry(outcome).or_default();
+        *counted = counted.saturating_add(totals.count);
+        self.latency_ms.merge(&totals.latency_ms);
     }
 
     fn merge(&mut self, other: &Self) {

@@ -15,6 +15,8 @@ use crate::metrics::Metrics;
 
 /// The longest sleep: a clock that was set is noticed so soon.
 const SLEEP_MAX: Duration = Duration::from_secs(30);
+/// The shortest sleep.
+const SLEEP_MIN: Duration = Duration::from_millis(500);
 /// A run that failed is tried again after so long.
 const RETRY_AFTER: SignedDuration = SignedDuration::from_secs(60);
 
@@ -78,7 +80,8 @@ impl Watch {
             plan.retry.or(next)
         });
         let left = due.min().map_or(SignedDuration::MAX, |due| due.duration_since(now));
-        Duration::try_from(left).unwrap_or(Duration::ZERO).min(SLEEP_MAX)
+        // What is due already waits for the index.
+        Duration::try_from(left).unwrap_or(Duration::ZERO).clamp(SLEEP_MIN, SLEEP_MAX)
     }
 
     /// Makes the last run that is due, if one is.
@@ -113,6 +116,9 @@ impl Watch {
             None => self.runner.before(monitor, now).await?.map_or(now, |run| run.at),
         };
         let Some(due) = schedule::latest(monitor, since, now) else { return Ok(since) };
+        if self.runner.is_early(due, now) {
+            return Ok(since);
+        }
         match self.runner.scheduled(monitor, due, now).await? {
             Outcome::Stands(run, notices) => {
                 self.metrics.monitor_ran(&run);

@@ -61,6 +61,17 @@ impl Window {
         self.starts.len()
     }
 
+    /// Pieces that lie in one step each, and on one side of the anchor: first moment, first moment
+    /// after it.
+    pub fn pieces(&self) -> Vec<(Timestamp, Timestamp)> {
+        let mut bounds: Vec<_> =
+            self.starts.iter().copied().chain([self.anchor, self.to]).collect();
+        bounds.retain(|bound| *bound <= self.to);
+        bounds.sort_unstable();
+        bounds.dedup();
+        bounds.windows(2).filter_map(|pair| Some((*pair.first()?, *pair.last()?))).collect()
+    }
+
     /// The step of a time that the window holds.
     pub fn step(&self, time: Timestamp) -> usize {
         self.starts.partition_point(|start| *start <= time).saturating_sub(1)

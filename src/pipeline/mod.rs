@@ -1,7 +1,8 @@
 //! From an exchange to a record: understood, counted, measured, sampled, redacted, handed on.
 //!
 //! Two threads, neither of which any request waits for. `pipeline` reads every exchange; those whose
-//! upstream reported no tokens go through `tokens`, which counts. Unredacted text passes no further:
+//! upstream reported no tokens go through `tokens`, which counts. A third, `spans`, hears what was told
+//! of the steps inside them, where spans are received. Unredacted text passes no further:
 //! what leaves here are figures, and records made by the redactor. A panic costs one exchange, which
 //! is counted; a full queue before `tokens` costs its token count, never the record.
 
@@ -9,6 +10,8 @@ mod feedback;
 mod intake;
 mod joining;
 mod settle;
+mod spans;
+mod steps;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,7 +25,7 @@ use foldhash::fast::RandomState;
 
 use crate::config::{self, Config};
 use crate::domain::{
-    Call, DropReason, DropStage, Exchange, MemoryBudget, Operation, Reading, Reservation, Row,
+    Call, DropReason, DropStage, Exchange, MemoryBudget, Operation, Reading, Reservation, Row, Span,
 };
 use crate::drain::Drain;
 use crate::join::Ticket;
@@ -37,8 +40,10 @@ use crate::{dialect, tokens};
 
 use feedback::Feedbacks;
 use joining::{Joining, Parking};
+use spans::Telling;
 
 pub use intake::{Ending, Intake, Outtake, intake};
+pub use spans::{SpanIntake, SpanOuttake, span_intake};
 
 /// Exchanges that may wait for their tokens to be counted.
 const COUNTING_MAX: usize = 1024;
@@ -69,6 +74,7 @@ pub struct Pipeline {
     rollup: Mutex<Rollup>,
     joining: Option<Joining>,
     feedback: config::Feedback,
+    telling: Option<Telling>,
     outlets: Outlets,
 }
 
@@ -86,6 +92,10 @@ struct Understood {
     calls: Vec<Call>,
     /// The usage is the sum of `calls`.
     usage_of_calls: bool,
+    /// Where it is a flow: the calls that taps saw, as steps of its trace.
+    steps: Vec<Span>,
+    /// It is known to those who hear spans, and will be settled there.
+    announced: bool,
 }
 
 impl Pipeline {
@@ -100,13 +110,24 @@ impl Pipeline {
             rollup: Mutex::new(Rollup::new(Arc::clone(&config.instance))),
             joining: Joining::new(config, &outlets.metrics),
             feedback: config.feedback.clone(),
+            telling: Telling::new(config, &outlets.metrics),
             outlets,
         }
     }
 
-    /// Starts both threads; they end when every [`Intake`] is gone and all is handed on.
-    pub fn start(self, outtake: Outtake, drain: &Drain) -> std::io::Result<()> {
+    /// Starts the threads; they end when every [`Intake`] is gone and all is handed on, `spans` when
+    /// every [`SpanIntake`] is.
+    pub fn start(
+        self,
+        outtake: Outtake,
+        spans: Option<SpanOuttake>,
+        drain: &Drain,
+    ) -> std::io::Result<()> {
         let pipeline = Arc::new(self);
+        if let Some(spans) = spans {
+            let listener = Arc::clone(&pipeline);
+            drain.thread("spans", move || listener.hear_all(&spans))?;
+        }
         let (to_count, counting) = sync_channel(COUNTING_MAX);
         let counter = Arc::clone(&pipeline);
         drain.thread("tokens", move || counter.count_all(&counting))?;
@@ -197,6 +218,8 @@ impl Pipeline {
             ticket: None,
             calls: Vec::new(),
             usage_of_calls: false,
+            steps: Vec::new(),
+            announced: false,
         })
     }
 

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::steps::span_of_flow;
 use super::{Pipeline, Understood};
 use crate::capture::JUDGE_HEADER;
 use crate::config::CaptureMode;
 use crate::dialect;
 use crate::domain::{
-    Call, Dataset, DropReason, DropStage, Exchange, Outcome, Reading, Row, Sample, Sampling,
+    Call, Dataset, DropReason, DropStage, Exchange, Outcome, Reading, Row, Sample, Sampling, Span,
     Summary, semconv,
 };
 use crate::join::Ticket;
@@ -26,9 +27,11 @@ impl Pipeline {
     pub(super) fn settle(&self, mut understood: Box<Understood>) {
         let hour = Hour::of(understood.exchange.time);
         let ticket = understood.ticket.take();
+        let announced = understood.announced.then_some(understood.exchange.id);
         let row = catch_unwind(AssertUnwindSafe(|| self.sampled_row(understood, ticket.as_ref())));
         if row.is_err() {
             self.abandon_call(ticket.as_ref());
+            self.let_go_of_spans(announced);
         }
         let ledger = &self.outlets.ledger;
         match row {
@@ -47,8 +50,16 @@ impl Pipeline {
         understood: Box<Understood>,
         ticket: Option<&Ticket>,
     ) -> Option<Result<Row, DropReason>> {
-        let Understood { exchange, mut reading, held: _held, calls, usage_of_calls, .. } =
-            *understood;
+        let Understood {
+            exchange,
+            mut reading,
+            held: _held,
+            calls,
+            usage_of_calls,
+            steps,
+            announced,
+            ..
+        } = *understood;
         let outcome = outcome(exchange.outcome, &reading);
         let sampling = self.decide(&exchange, reading.session.as_deref(), outcome);
         if sampling.is_some() {
@@ -58,10 +69,32 @@ impl Pipeline {
         // Names and paths come from clients and upstreams: they are redacted before any figure bears them.
         let summary = self.summarise(&exchange, &mut reading, outcome, named);
         let summary = self.redactor.summary(summary);
-        ticket.into_iter().for_each(|ticket| self.hand_to_flow(ticket, &summary, &reading));
+        ticket
+            .into_iter()
+            .for_each(|ticket| self.hand_to_flow(ticket, &exchange, &summary, &reading));
         let spenders = if usage_of_calls { calls.as_slice() } else { &[] };
         self.measure(&exchange, &reading, &summary, spenders);
+        self.settle_trace(&exchange, &summary, steps, announced, sampling.is_some());
         Some(self.record(&exchange, reading, summary, calls, sampling?))
+    }
+
+    /// Tells those who hear spans what became of the exchange; stores the trace of a sample.
+    fn settle_trace(
+        &self,
+        exchange: &Exchange,
+        summary: &Summary,
+        steps: Vec<Span>,
+        announced: bool,
+        sampled: bool,
+    ) {
+        let home = sampled.then(|| self.home(summary));
+        let telling = self.telling.as_ref().filter(|_| announced);
+        let told = telling.map(|telling| telling.settle(exchange.id, home.clone()));
+        let told = told.unwrap_or_default();
+        let Some(home) = home.filter(|_| !(steps.is_empty() && told.is_empty())) else { return };
+        let shared = self.is_trace_shared(exchange).then_some(exchange.trace.trace_id);
+        let own = [span_of_flow(summary, &exchange.trace)].into_iter().chain(steps).collect();
+        self.store_trace(&home, shared, own, told);
     }
 
     /// A call of our own judge: measured as all traffic is, and never kept.
@@ -72,6 +105,11 @@ impl Pipeline {
     /// Known before anything is understood: a sample will be made of the exchange.
     pub(super) fn keeps_surely(&self, exchange: &Exchange) -> bool {
         !self.is_judges(exchange) && self.sampler.keeps_surely(&self.sample_keys(exchange, None))
+    }
+
+    /// Known before anything is understood: a sample may be made of the exchange.
+    pub(super) fn may_keep(&self, exchange: &Exchange) -> bool {
+        self.sampler.may_keep(&self.sample_keys(exchange, None))
     }
 
     /// The whole of what was read for its figures alone, with the tokens that are known by now.

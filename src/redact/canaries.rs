@@ -168,6 +168,7 @@ fn call(name: &str) -> Call {
         reasoning_output: None,
         operation: Operation::Chat,
         outcome: Outcome::Ok,
+        step: None,
     }
 }
 

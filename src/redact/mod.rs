@@ -11,6 +11,7 @@ mod json;
 mod personal;
 mod record;
 mod secret;
+mod span;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};

@@ -15,7 +15,7 @@ use crate::domain::{
 };
 
 /// Bytes kept of a name that a client or an upstream chose: model, method, request id.
-const NAME_BYTES_MAX: usize = 256;
+pub(super) const NAME_BYTES_MAX: usize = 256;
 
 /// Bytes kept of a score's reason.
 const REASON_BYTES_MAX: usize = 4096;
@@ -136,7 +136,7 @@ impl Redactor {
         name
     }
 
-    fn name(&self, text: &str, counts: &mut Counts) -> String {
+    pub(super) fn name(&self, text: &str, counts: &mut Counts) -> String {
         cut(self.scan(text, counts), NAME_BYTES_MAX)
     }
 
@@ -149,7 +149,7 @@ impl Redactor {
     }
 
     /// A body or a column; binary content cannot be inspected and is not kept.
-    fn body(
+    pub(super) fn body(
         &self,
         body: Option<Value>,
         clean: &CleanTexts<'_>,
@@ -196,7 +196,7 @@ fn is_binary(body: &Value) -> bool {
 }
 
 /// At most `bytes_max` bytes of `text`: cut after redaction, so that no half of a secret stays.
-fn cut(text: Cow<'_, str>, bytes_max: usize) -> String {
+pub(super) fn cut(text: Cow<'_, str>, bytes_max: usize) -> String {
     let mut text = text.into_owned();
     text.truncate(text.floor_char_boundary(bytes_max));
     text

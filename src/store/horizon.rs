@@ -6,7 +6,7 @@
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{OptionalExtension as _, params};
 
-use super::window::{LEVELS_SECONDS, MICROS, seq_of, time_of};
+use super::window::{MICROS, TOTALS_LEVELS, seq_of, time_of};
 use super::writer::Session;
 use super::{READ_WITHIN, Store, StoreError};
 use crate::config::Retention;
@@ -80,11 +80,10 @@ impl Store {
         self.read(READ_WITHIN, |db| {
             let sample: Option<i64> =
                 db.query_row("SELECT min(seq) FROM samples", [], |row| row.get(0))?;
-            let rollup: Option<i64> = db.query_row(
-                "SELECT min(time) FROM rollups WHERE span = ?",
-                [LEVELS_SECONDS[LEVELS_SECONDS.len() - 1]],
-                |row| row.get(0),
-            )?;
+            let rollup: Option<i64> =
+                db.query_row("SELECT min(time) FROM rollups WHERE span = ?", [60], |row| {
+                    row.get(0)
+                })?;
             let rollup = rollup.and_then(|second| Timestamp::from_second(second).ok());
             Ok(sample.map(time_of).into_iter().chain(rollup).min())
         })
@@ -135,7 +134,7 @@ impl Session<'_> {
             removed += self.db.prepare_cached(sql)?.execute([before, ROWS_AT_ONCE])?;
         }
         for table in ["rollups", "score_sums"] {
-            for span in LEVELS_SECONDS {
+            for span in TOTALS_LEVELS {
                 // A day or an hour that reaches past the horizon stays until it is wholly before it.
                 let sql = format!(
                     "DELETE FROM {table} WHERE (span, time) IN (SELECT span, time FROM {table} WHERE span = ? AND time + ? <= ? ORDER BY time LIMIT ?)"

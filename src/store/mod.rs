@@ -42,7 +42,7 @@ pub use quality::{QualityRow, ScoreSums, Scored};
 pub use samples::{Found, Order, SampleQuery, SampleRow, Sort, Spot};
 pub use scores::ScoreRow;
 pub use usage::UsageSums;
-pub use window::{LEVELS_SECONDS, Window};
+pub use window::Window;
 pub use writer::Writer;
 
 use pool::Pool;

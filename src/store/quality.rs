@@ -8,8 +8,7 @@ use rusqlite::{Connection, params_from_iter};
 
 use super::labels::{Axis, Filter};
 use super::objects::unsigned;
-use super::usage::step_or_all;
-use super::window::Window;
+use super::window::{SCORES_LEVELS, Window};
 use super::{READ_WITHIN, Store, StoreError};
 use crate::domain::Criterion;
 
@@ -87,6 +86,11 @@ impl ScoreSums {
         if w2 > 0.0 { w * w / w2 } else { 0.0 }
     }
 
+    /// Adds `other`.
+    pub fn merge(&mut self, other: &Self) {
+        other.0.iter().for_each(|scored| self.add(*scored));
+    }
+
     fn add(&mut self, scored: Scored) {
         let same = |known: &&mut Scored| {
             known.score == scored.score && known.probability == scored.probability
@@ -117,7 +121,7 @@ impl Store {
     ) -> Result<Vec<QualityRow>, StoreError> {
         let groups = self.read(READ_WITHIN, |db| {
             let mut groups = Groups::new();
-            for slice in window.slices(step_or_all(step)) {
+            for slice in window.slices(SCORES_LEVELS, step) {
                 let bounds = [slice.span, slice.from, slice.to];
                 gather(db, bounds, filter, step, axis, &mut groups)?;
             }

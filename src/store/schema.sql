@@ -48,7 +48,7 @@ CREATE TABLE scores(
   PRIMARY KEY(sample, criterion)) WITHOUT ROWID;
 CREATE INDEX scores_by_time ON scores(at);
 
--- How many scores of one value and one probability, by minute, quarter of an hour, hour and day;
+-- How many scores of one value and one probability, by minute, hour and day;
 -- `score` 0 stands for none. Probabilities are few, and counts are exact: every estimate follows.
 CREATE TABLE score_sums(
   span INTEGER NOT NULL, time INTEGER NOT NULL, labels INTEGER NOT NULL,

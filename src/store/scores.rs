@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension as _, Row, params};
 use serde_json::Value;
 
 use super::labels::{self, Labels};
-use super::window::{LEVELS_SECONDS, MICROS};
+use super::window::{MICROS, SCORES_LEVELS};
 use super::writer::Session;
 use super::{READ_WITHIN, Store, StoreError};
 use crate::domain::{Criterion, ExchangeId, Operation, Outcome, Score, ScoreError};
@@ -216,9 +216,9 @@ impl ScoreBook {
         let second = judgement.at.div_euclid(MICROS);
         let (criterion, score) = (judgement.criterion.label(), judgement.score.unwrap_or(0));
         let (labels, bits) = (judgement.labels, judgement.probability.to_bits());
-        for span in LEVELS_SECONDS {
-            let time = second.div_euclid(span) * span;
-            *self.0.entry((span, time, labels, criterion, score, bits)).or_default() += n;
+        for span in SCORES_LEVELS {
+            let time = second.div_euclid(*span) * span;
+            *self.0.entry((*span, time, labels, criterion, score, bits)).or_default() += n;
         }
     }
 

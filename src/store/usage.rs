@@ -7,7 +7,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 
 use super::labels::{self, Axis, Filter, Labels};
-use super::window::{LEVELS_SECONDS, Window};
+use super::window::{TOTALS_LEVELS, Window};
 use super::writer::Session;
 use super::{READ_WITHIN, Store, StoreError};
 use crate::rollup::{Totals, UsageRow};
@@ -42,9 +42,9 @@ impl RollupBook {
             outcome: row.outcome,
             stream: row.stream,
         })?;
-        for span in LEVELS_SECONDS {
-            let time = row.time.as_second().div_euclid(span) * span;
-            self.0.entry((span, time, labels)).or_default().merge(&row.totals);
+        for span in TOTALS_LEVELS {
+            let time = row.time.as_second().div_euclid(*span) * span;
+            self.0.entry((*span, time, labels)).or_default().merge(&row.totals);
         }
         Ok(true)
     }
@@ -81,7 +81,7 @@ impl Store {
         let sums = self.read(READ_WITHIN, |db| {
             let groups = groups(db, axes)?;
             let mut sums: BTreeMap<(i64, &[String]), Totals> = BTreeMap::new();
-            for slice in window.slices(step_or_all(step)) {
+            for slice in window.slices(TOTALS_LEVELS, step) {
                 let bounds = [slice.span, slice.from, slice.to];
                 each_row(db, bounds, filter, |time, labels, totals| {
                     let bucket = step.map_or(0, |step| time.div_euclid(step) * step);
@@ -112,13 +112,6 @@ impl Store {
             Ok(rows.collect::<Result<_, _>>()?)
         })
     }
-}
-
-/// The longest level that may be read: the step's, or any where there is none.
-pub(super) fn step_or_all(step: Option<i64>) -> i64 {
-    // A level has to divide the step, or its rows would lie in two of them.
-    let divides = |level: &&i64| step.is_none_or(|step| step % **level == 0);
-    LEVELS_SECONDS.iter().find(divides).copied().unwrap_or(60)
 }
 
 /// The values on `axes` of every combination of labels.

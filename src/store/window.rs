@@ -2,9 +2,12 @@
 
 use jiff::Timestamp;
 
-/// The lengths that sums are kept in, in seconds: day, hour, quarter of an hour, minute. Each divides
+/// The lengths that totals are kept in, in seconds: day, hour, quarter of an hour, minute. Each divides
 /// the one before it.
-pub const LEVELS_SECONDS: [i64; 4] = [86_400, 3_600, 900, 60];
+pub(super) const TOTALS_LEVELS: &[i64] = &[86_400, 3_600, 900, 60];
+
+/// The same of scores, which are fewer: a quarter of an hour would hold hardly less rows than its minutes.
+pub(super) const SCORES_LEVELS: &[i64] = &[86_400, 3_600, 60];
 
 /// Microseconds of a second.
 pub(super) const MICROS: i64 = 1_000_000;
@@ -33,13 +36,13 @@ impl Window {
         Self { from: at(from), to: at(to) }
     }
 
-    /// The rows that hold the sums over all minutes that begin in this window, none longer than
-    /// `span_max` seconds.
-    pub(super) fn slices(&self, span_max: i64) -> Vec<Slice> {
-        let first = LEVELS_SECONDS.iter().position(|span| *span <= span_max);
+    /// The rows of `levels` that hold the sums over all minutes that begin in this window; with a
+    /// `step`, only of levels that divide it, so that no row lies in two steps.
+    pub(super) fn slices(&self, levels: &[i64], step: Option<i64>) -> Vec<Slice> {
+        let divides = |level: &i64| step.is_none_or(|step| step % level == 0);
+        let first = levels.iter().position(divides).unwrap_or(levels.len() - 1);
         let mut slices = Vec::new();
-        let first = first.unwrap_or(LEVELS_SECONDS.len() - 1);
-        cover(ceil_second(self.from), ceil_second(self.to), first, &mut slices);
+        cover(ceil_second(self.from), ceil_second(self.to), &levels[first..], &mut slices);
         slices
     }
 
@@ -60,27 +63,22 @@ pub(super) fn time_of(seq: i64) -> Timestamp {
 }
 
 /// Whole rows of the longest span that fits, and shorter ones at both ends.
-fn cover(from: i64, to: i64, level: usize, slices: &mut Vec<Slice>) {
-    let span = LEVELS_SECONDS[level];
-    let last = level + 1 == LEVELS_SECONDS.len();
-    let start = from.div_euclid(span) * span + if from.rem_euclid(span) == 0 { 0 } else { span };
-    // A minute counts where it begins in the window.
-    let end = match last {
-        true => to.div_euclid(span) * span + if to.rem_euclid(span) == 0 { 0 } else { span },
-        false => to.div_euclid(span) * span,
-    };
+fn cover(from: i64, to: i64, levels: &[i64], slices: &mut Vec<Slice>) {
+    let Some((span, shorter)) = levels.split_first() else { return };
+    let up =
+        |at: i64| at.div_euclid(*span) * span + if at.rem_euclid(*span) == 0 { 0 } else { *span };
+    // A minute counts where it begins in the window, even if it ends behind it.
+    let end = if shorter.is_empty() { up(to) } else { to.div_euclid(*span) * span };
+    let start = up(from);
     if start >= end {
-        if !last {
-            cover(from, to, level + 1, slices);
-        }
-        return;
+        return cover(from, to, shorter, slices);
     }
-    if !last && from < start {
-        cover(from, start, level + 1, slices);
+    if from < start {
+        cover(from, start, shorter, slices);
     }
-    slices.push(Slice { span, from: start, to: end });
-    if !last && end < to {
-        cover(end, to, level + 1, slices);
+    slices.push(Slice { span: *span, from: start, to: end });
+    if end < to {
+        cover(end, to, shorter, slices);
     }
 }
 
@@ -100,13 +98,16 @@ mod tests {
         fn every_minute_that_begins_in_the_window_is_counted_once(
             from in -200_000_i64..200_000,
             length in 0_i64..400_000,
-            level in 0_usize..4,
+            step in prop::option::of(prop::sample::select(vec![60_i64, 300, 900, 21_600, 86_400])),
+            scores in any::<bool>(),
         ) {
-            let (to, span_max) = (from + length, LEVELS_SECONDS[level]);
-            let slices = Window::of_seconds(from, to).slices(span_max);
+            let to = from + length;
+            let levels = if scores { SCORES_LEVELS } else { TOTALS_LEVELS };
+            let slices = Window::of_seconds(from, to).slices(levels, step);
             let mut counted = std::collections::BTreeMap::<i64, u32>::new();
             for slice in &slices {
-                prop_assert!(slice.span <= span_max && slice.from % slice.span == 0);
+                prop_assert!(slice.from % slice.span == 0);
+                prop_assert!(step.is_none_or(|step| step % slice.span == 0));
                 for minute in (slice.from..slice.to).step_by(60) {
                     *counted.entry(minute).or_default() += 1;
                 }
@@ -121,8 +122,8 @@ mod tests {
     #[test]
     fn ninety_days_are_a_few_slices() {
         let window = Window::of_seconds(1_000_000_123, 1_000_000_123 + 90 * 86_400);
-        assert_eq!(window.slices(86_400).len(), 6);
-        assert_eq!(window.slices(60).len(), 1);
+        assert_eq!(window.slices(TOTALS_LEVELS, None).len(), 6);
+        assert_eq!(window.slices(TOTALS_LEVELS, Some(60)).len(), 1);
     }
 
     #[test]

@@ -243,6 +243,34 @@ async function samplesAreFound(browser) {
   await page.context().close();
 }
 
+async function monitorsTell(browser) {
+  const page = await watched(browser, SCREENS[0], () => "monitors");
+  const run = (await get("/api/v1/monitors")).latest[0];
+  await open(page, "/monitors");
+  const measures = run.signals.flatMap((signal) => signal.measures);
+  same(await page.getByRole("region", { name: `Figures of ${run.monitor}` }).locator("tbody tr").count(), measures.length, "figures of the monitor");
+  const area = page.getByLabel("Monitors as YAML");
+  check((await area.inputValue()).includes(`name: ${run.monitor}`), "the configured monitors are shown");
+  await page.getByText("Sound: 1 monitor.").waitFor();
+  await area.fill("monitors:\n  - name: daily\n    shedule: x\n");
+  await page.getByRole("button", { name: "Line 3, column 5" }).click();
+  same(await area.evaluate((area) => area.selectionStart), "monitors:\n  - name: daily\n    ".length, "where a fault leads");
+  await page.goto(`${base}/#/monitors/${run.monitor}`); // as messages of alerts have it
+  await page.getByRole("heading", { name: `Monitor ${run.monitor}` }).waitFor();
+  await open(page, "/alerts");
+  const open_ = run.alerts.filter((alert) => alert.resolved === null);
+  check(open_.length > 0, "the monitor found something");
+  same(await page.locator(".badge", { hasText: "open" }).count(), open_.length, "open alerts");
+  await open(page, "/");
+  same(await figure(page, "Open alerts"), open_.length, "open alerts at a glance");
+  await open(page, "/alerts");
+  await page.getByRole("link", { name: "Read the worst answers" }).click();
+  await page.waitForURL(/\/samples\?.*criterion=user_feedback/);
+  await page.waitForSelector(".row .chip");
+  check((await page.locator(".row .chip").first().innerText()).startsWith("U1"), "an alert about quality leads to the worst answers");
+  await page.context().close();
+}
+
 async function operationsMove(browser) {
   const page = await watched(browser, SCREENS[0], () => "live");
   await open(page, "/operations");
@@ -290,7 +318,7 @@ const browser = await chromium.launch({
   executablePath: CHROMIUM,
   args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
 });
-const steps = [figuresAreTrue, everyViewOnEveryScreen, hostileTextIsText, theWindowIsInTheAddress, samplesAreFound, thePageIsLight, operationsMove, ...(GUARDED ? [theTokenOpens] : [])];
+const steps = [figuresAreTrue, everyViewOnEveryScreen, hostileTextIsText, theWindowIsInTheAddress, samplesAreFound, monitorsTell, thePageIsLight, operationsMove, ...(GUARDED ? [theTokenOpens] : [])];
 for (const step of steps) {
   const begun = Date.now();
   try {

@@ -166,7 +166,7 @@ fn mail_goes_out_by_starttls_with_a_login_and_tells_what_how_far_how_sure_and_si
         "How sure: 95% interval 3.51 to 3.73, from 412 observations, worth 300, evidence 1.2e5",
         "How often: in 3 of 7 parts of the window",
         "Since: 2026-11-23T10:15:00Z, window 2026-11-16T10:15:00Z to 2026-11-23T10:15:00Z",
-        "Page: https://flowtap.example.com/#/monitors/daily",
+        "Page: https://flowtap.example.com/monitors?monitor=daily",
     ] {
         assert!(text.contains(told), "{told} is not in\n{text}");
     }
@@ -270,7 +270,7 @@ fn alertmanager_takes_what_is_open_and_what_is_over() {
     assert_eq!(labels["alertname"], "FlowtapViolation");
     assert_eq!((&labels["monitor"], &labels["deployment"]), (&"daily".into(), &"blue".into()));
     assert_eq!(labels["metric"], "fluency_average");
-    assert_eq!(open[0]["generatorURL"], "https://flowtap.example.com/#/monitors/daily");
+    assert_eq!(open[0]["generatorURL"], "https://flowtap.example.com/monitors?monitor=daily");
     let told = open[0]["annotations"]["description"].as_str().expect("text");
     assert!(told.contains("How sure: 95% interval 3.51 to 3.73"), "{told}");
     let ends: Timestamp = open[0]["endsAt"].as_str().expect("text").parse().expect("a time");

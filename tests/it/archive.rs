@@ -303,6 +303,7 @@ fn every_field_that_is_stored_stands_in_the_documentation() {
         reasoning_output: None,
         operation: Operation::Chat,
         outcome: Outcome::Ok,
+        step: None,
     };
     let value = |it: Result<Value, serde_json::Error>| it.expect("json");
     let parts = [

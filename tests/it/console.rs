@@ -3,6 +3,8 @@
 
 mod page;
 
+use serde_json::{Value, json};
+
 use crate::support::tap::{Flowtap, Setup};
 use crate::support::wire::{Message, Peer};
 
@@ -117,4 +119,45 @@ fn data_needs_the_token_or_a_session_that_began_with_it() {
     let out = ask(&flowtap, &format!("POST /logout HTTP/1.1\r\nOrigin: {own}"), "");
     assert_eq!((out.status(), out.header("location")), (303, Some("/login")));
     assert!(out.head.contains("Max-Age=0"), "{}", out.head);
+}
+
+#[test]
+fn monitors_are_checked_as_they_are_written_and_nothing_else_is_read() {
+    let flowtap = Setup::before(1)
+        .top("monitors: [{name: daily, schedule: '15 10 * * *', signals: {operations: {error_rate_max: 0.01}, generation_quality: {average: {fluency: 4}}}}]")
+        .start();
+    let path = "/api/v1/configuration/monitors";
+    let shown: Value = serde_json::from_str(&get(&flowtap, path).text()).expect("JSON");
+    let yaml = shown["yaml"].as_str().expect("text");
+    assert!(yaml.contains("- name: daily") && !yaml.contains("listen"), "{yaml}");
+    let check = |text: &str| -> Value {
+        let answer = ask(&flowtap, &format!("POST {path} HTTP/1.1"), text);
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        serde_json::from_str(&answer.text()).expect("JSON")
+    };
+    assert_eq!(check(yaml), json!({"monitors": ["daily"], "faults": []}), "what is shown is sound");
+    let wrong =
+        check("monitors:\n  - name: daily\n    shedule: \"15 10 * * *\"\n    window: soon\n");
+    let faults = wrong["faults"].as_array().expect("faults");
+    assert!(faults.len() >= 2, "all faults at once: {wrong}");
+    let misspelt = faults.iter().find(|fault| fault["nearest"] == "schedule");
+    let place = misspelt.map(|fault| (&fault["line"], &fault["column"]));
+    assert_eq!(place, Some((&json!(3), &json!(5))), "{wrong}");
+    // Neither the other keys, which name files, nor the environment.
+    for text in [
+        "admin: {token_file: /etc/hostname}",
+        "monitors: [{name: \"${HOME}\", schedule: '15 10 * * *', signals: {operations: {}}}]",
+        "monitors: [",
+    ] {
+        let told = check(text);
+        assert!(told["faults"].as_array().is_some_and(|faults| !faults.is_empty()), "{told}");
+        let home = std::env::var("HOME").unwrap_or_default();
+        assert!(!told.to_string().contains(&home), "{told}");
+    }
+    let long = ask(&flowtap, &format!("POST {path} HTTP/1.1"), &"#".repeat(70_000));
+    assert_eq!(long.status(), 413);
+    let bytes = ask(&flowtap, &format!("PUT {path} HTTP/1.1"), "");
+    assert_eq!(bytes.status(), 405);
+    let forged = ask(&flowtap, &format!("POST {path} HTTP/1.1\r\nOrigin: http://evil.test"), "");
+    assert_eq!(forged.status(), 403);
 }

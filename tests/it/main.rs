@@ -7,6 +7,7 @@ mod api;
 mod archive;
 mod bucket;
 mod cli;
+mod collector;
 mod config;
 mod console;
 mod dashboards;

@@ -2,158 +2,38 @@
 //! who is told.
 #![allow(clippy::expect_used, clippy::panic)]
 
-use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::fs;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flate2::Compression;
-use flate2::read::GzDecoder;
-use flate2::write::GzEncoder;
 use flowtap::bucket::{self, Bucket};
-use flowtap::config::{Config, Overrides, load};
-use flowtap::domain::{ExchangeId, MonitorRun, NoticeKind, State};
-use flowtap::monitor::{Outcome, Runner};
+use flowtap::config::{self, Config};
+use flowtap::domain::{MonitorRun, NoticeKind, State};
+use flowtap::drain::Drain;
+use flowtap::ingest::Ingest;
+use flowtap::metrics::Metrics;
+use flowtap::monitor::{Indexed, Outcome, Runner};
+use flowtap::store::Store;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 
-use crate::support::tap::Setup;
+use crate::support::api::await_answer;
+use crate::support::process::Process;
+use crate::support::tap::{Setup, address};
 use crate::support::wire::Upstream;
+
+mod filled;
+
+use filled::{Filled, score_line};
 
 const DUE: &str = "2026-11-23T10:15:00Z";
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
 fn at(text: &str) -> Timestamp {
     text.parse().expect("a time")
-}
-
-/// A bucket on the disk, as sidecars fill it.
-struct Filled {
-    folder: tempfile::TempDir,
-}
-
-impl Filled {
-    fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a folder") }
-    }
-
-    fn bucket(&self) -> PathBuf {
-        self.folder.path().join("bucket")
-    }
-
-    /// Writes lines as one object of the hour of `time`.
-    fn put(&self, dataset: &str, deployment: &str, time: Timestamp, name: &str, lines: &[Value]) {
-        let partition = time.strftime("date=%Y-%m-%d/hour=%H").to_string();
-        let path = self.bucket().join(dataset).join(format!("deployment={deployment}"));
-        let path = path.join(partition).join(name);
-        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
-        let mut gzip = GzEncoder::new(File::create(path).expect("made"), Compression::fast());
-        for line in lines {
-            writeln!(gzip, "{line}").expect("written");
-        }
-        gzip.finish().expect("written");
-    }
-
-    /// One score of fluency an hour over the week before `due`, in the order of `scores`, again and again.
-    fn scores(&self, due: Timestamp, scores: &[u8], probability: f64) {
-        for (hour, score) in (1..=160).zip(scores.iter().cycle()) {
-            let time = due.checked_sub(HOUR * hour).expect("earlier");
-            let line = score_line(time, *score, probability);
-            self.put("scores", "blue", time, &format!("a-{hour}.jsonl.gz"), &[line]);
-        }
-    }
-
-    /// One row of usage an hour: 100 requests, of which `errors` failed.
-    fn usage(&self, due: Timestamp, errors: u64) {
-        for hour in 1..=160 {
-            let time = due.checked_sub(HOUR * hour).expect("earlier");
-            let rows = [usage_line(time, "ok", 100 - errors), usage_line(time, "timeout", errors)];
-            self.put("usage", "blue", time, &format!("b-{hour}.jsonl.gz"), &rows);
-        }
-    }
-
-    fn config(&self, more: &str) -> PathBuf {
-        let file = self.folder.path().join("flowtap.yaml");
-        let bucket = self.bucket();
-        let text = format!(
-            "taps: [{{upstream: 'http://127.0.0.1:9'}}]\nbucket: 'file://{}'\ninstance: hub\n{more}\n",
-            bucket.display()
-        );
-        fs::write(&file, text).expect("written");
-        file
-    }
-
-    fn loaded(&self, more: &str) -> Config {
-        let file = self.config(more);
-        load(Some(&file), &Overrides::default(), &[]).unwrap_or_else(|faults| panic!("{faults}"))
-    }
-
-    /// The results that lie in the bucket, by name.
-    fn results(&self) -> Vec<(String, MonitorRun)> {
-        let mut found = Vec::new();
-        collect(&self.bucket().join("monitors"), &mut found);
-        found.sort_by(|a, b| a.0.cmp(&b.0));
-        found
-    }
-}
-
-fn collect(folder: &Path, found: &mut Vec<(String, MonitorRun)>) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            collect(&path, found);
-        } else {
-            let mut text = String::new();
-            let file = File::open(&path).expect("there");
-            GzDecoder::new(file).read_to_string(&mut text).expect("gzip");
-            let run = serde_json::from_str(&text).expect("a result");
-            found.push((path.display().to_string(), run));
-        }
-    }
-}
-
-fn score_line(time: Timestamp, score: u8, probability: f64) -> Value {
-    json!({
-        "schema": "flowtap.score.v1",
-        "id": ExchangeId::new(time).to_string(),
-        "time": time,
-        "exchange": ExchangeId::new(time).to_string(),
-        "exchange_time": time,
-        "tap": "chat",
-        "deployment": "blue",
-        "instance": "pod",
-        "criterion": "fluency",
-        "score": score,
-        "error": null,
-        "reason": null,
-        "probability": probability,
-        "judge": null,
-        "injection_suspect": false,
-    })
-}
-
-fn usage_line(time: Timestamp, outcome: &str, count: u64) -> Value {
-    let histogram = |index: i64, value: f64| {
-        if count == 0 {
-            return json!({"count": 0, "sum": 0.0, "min": null, "max": null, "zero": 0, "buckets": {}});
-        }
-        json!({"count": count, "sum": value * count as f64, "min": value, "max": value, "zero": 0,
-               "buckets": {index.to_string(): count}})
-    };
-    json!({
-        "schema": "flowtap.usage.v1", "time": time, "tap": "chat", "deployment": "blue",
-        "instance": "pod", "model": "gpt-4", "operation": "chat", "outcome": outcome, "stream": false,
-        "count": count,
-        "tokens": {"reported": {"count": count, "input": 400 * count, "output": 100 * count,
-                   "total": 500 * count, "cached_input": 0, "reasoning_output": 0}},
-        "usage_unknown": 0,
-        // 800 ms lies in bucket 77.
-        "latency_ms": histogram(77, 800.0), "first_token_ms": histogram(53, 100.0),
-        "input_tokens": histogram(69, 400.0), "output_tokens": histogram(53, 100.0),
-    })
 }
 
 const MONITOR: &str = "monitors: [{name: daily, schedule: '15 10 * * *', deployment: blue, signals: \
@@ -352,6 +232,98 @@ fn the_book_opens_repeats_and_resolves_whichever_hub_runs() {
     assert_eq!(*repeated, (again.0 + 4, NoticeKind::Repeated), "after the quiet time");
     let last = filled.results().pop().expect("results").1;
     assert_eq!((last.alerts.len(), last.alerts[0].since), (1, after(again.0)));
+}
+
+/// The figures of one run, counted by `runner`.
+fn figures(runner: &Runner, config: &Config) -> Value {
+    let runtime = Runtime::new().expect("a runtime");
+    let run = runtime.block_on(runner.manual(&config.monitors[0], at(DUE), at(DUE)));
+    json!(run.expect("it runs").signals)
+}
+
+#[test]
+fn the_index_and_the_bucket_give_the_same_figures() {
+    let filled = Filled::new();
+    filled.scores(at(DUE), &[5, 4, 1, 3, 5], 0.1);
+    filled.usage(at(DUE), 2);
+    let time = at("2026-11-20T10:00:00Z");
+    filled.put("scores", "blue", time, "g.jsonl.gz", &[score_line(time, 2, 1.0)]);
+    for scope in ["deployment: blue", "tap: chat", "method: plain"] {
+        let monitor = MONITOR.replace("deployment: blue", scope);
+        let folder = filled.folder.path().join(scope.replace(": ", "-"));
+        let config = filled.loaded(&format!("{monitor}\nstore: {{dir: '{}'}}", folder.display()));
+        let drain = Drain::default();
+        let (store, writer) = Store::open(&config.store, false).expect("it opens");
+        drain.thread("store", move || writer.run()).expect("a thread");
+        let runtime = Runtime::new().expect("a runtime");
+        let bucket = runtime.block_on(opened(&config));
+        let metrics = Metrics::new(&config.metrics);
+        let settings = config.store.clone();
+        let ingest = Ingest::new(bucket.clone(), store.clone(), metrics, settings, Arc::default());
+        let (progress, stop) = (ingest.progress(), CancellationToken::new());
+        let working = runtime.spawn(ingest.run(stop.clone()));
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while progress.caught_up().is_none() {
+            assert!(Instant::now() < deadline, "the index is not filled");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let by_bucket = figures(&Runner::new(bucket.clone(), &config), &config);
+        let far = Arc::new(|| Some(Timestamp::MAX));
+        let index = Indexed::new(store, far);
+        // An empty bucket: what is told can only come from the index.
+        let empty = tempfile::tempdir().expect("a folder");
+        let elsewhere = config::Bucket {
+            store: config::BucketStore::Local { path: empty.path().to_owned() },
+            ..config.bucket.clone()
+        };
+        let nothing = runtime.block_on(bucket::open(&elsewhere)).expect("it opens");
+        let by_index = figures(&Runner::new(nothing, &config).with_index(index), &config);
+        assert_eq!(by_index, by_bucket, "{scope}");
+        assert_eq!(by_index[0]["measures"][0]["count"], 161);
+        stop.cancel();
+        runtime.block_on(working).expect("it ends");
+    }
+}
+
+#[test]
+fn a_hub_makes_runs_from_its_index_and_its_api_tells_them() {
+    let filled = Filled::new();
+    let now = Timestamp::now();
+    filled.scores(now, &[2, 3], 0.5);
+    let monitor = "monitors: [{name: often, schedule: '* * * * *', deployment: blue, signals: \
+                   {generation_quality: {average: {fluency: 4}}}}]";
+    let config = filled.loaded(monitor);
+    let runtime = Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let runner = Runner::new(opened(&config).await, &config);
+        let long_ago = now.checked_sub(HOUR * 24 * 9).expect("earlier");
+        runner.scheduled(&config.monitors[0], long_ago, long_ago).await.expect("it runs");
+    });
+    let shown = filled.folder.path().display();
+    let file = filled.folder.path().join("hub.yaml");
+    let text = format!(
+        "bucket: file://{shown}/bucket\nstore: {{dir: {shown}/index, look: 200ms}}\nadmin: {{listen: \
+         127.0.0.1:0}}\n{monitor}\n"
+    );
+    fs::write(&file, text).expect("written");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flowtap"));
+    command.args(["hub", "--config"]).arg(&file);
+    let process = Process::start("hub", &mut command);
+    let admin = address(&process, "\"door\":\"admin\"");
+    let window = format!(
+        "from={}&to={}",
+        now.checked_sub(HOUR).expect("earlier"),
+        now.checked_add(HOUR).expect("later")
+    );
+    let told = await_answer(admin, &format!("/monitors?{window}"), |answer| {
+        answer["latest"][0]["state"] == "violated"
+    });
+    assert_eq!(told["latest"][0]["signals"][0]["measures"][0]["value"], 2.5, "{told}");
+    let alerts = await_answer(admin, &format!("/alerts?{window}"), |answer| {
+        answer["alerts"].as_array().is_some_and(|alerts| !alerts.is_empty())
+    });
+    assert_eq!(alerts["alerts"][0]["state"], "open", "{alerts}");
+    assert_eq!(alerts["alerts"][0]["details"]["metric"], "fluency_average", "{alerts}");
 }
 
 /// The whole: a process that was away when a run was due catches it up once, and tells who is to be told.

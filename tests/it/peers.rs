@@ -149,7 +149,7 @@ fn gunicorn(port: u16) -> Command {
 }
 
 /// A program of prompt flow, in the environment that keeps it quiet.
-fn flow_command(program: &str) -> Command {
+pub fn flow_command(program: &str) -> Command {
     let quiet =
         Command::new("bash").arg(root().join("tests/peers/promptflow.sh")).arg("env").output();
     let quiet = String::from_utf8(quiet.expect("bash is there").stdout).expect("text");
@@ -179,6 +179,7 @@ pub fn installed(path: &str) -> PathBuf {
     full
 }
 
+/// The repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }

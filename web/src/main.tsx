@@ -23,9 +23,15 @@ const VIEWS: Record<string, (props: { place: Place }) => preact.JSX.Element> = {
   "/health": Health,
 };
 
+/** Views of one thing, which the rest of the path names. */
+const BELOW: [path: string, view: (props: { place: Place }) => preact.JSX.Element][] = [
+  ["/samples/", Sample],
+  ["/monitors/", Monitors],
+];
+
 function Page() {
   const place = usePlace();
-  const View = VIEWS[place.path] ?? (place.path.startsWith("/samples/") ? Sample : Overview);
+  const View = VIEWS[place.path] ?? BELOW.find(([path]) => place.path.startsWith(path))?.[1] ?? Overview;
   return (
     <Frame place={place}>
       <View place={place} key={place.path} />
@@ -34,6 +40,8 @@ function Page() {
 }
 
 applyTheme();
+// Messages of alerts lead to `/#/monitors/NAME`.
+if (location.hash.startsWith("#/")) history.replaceState(null, "", location.hash.slice(1));
 addEventListener("click", followLinks);
 const root = document.getElementById("page");
 if (root) {

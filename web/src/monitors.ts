@@ -61,7 +61,7 @@ interface StoredAlert {
   state: string;
   opened: string;
   updated: string;
-  details: { signal?: string; metric?: string } | null;
+  details: { signal?: string; metric?: string; measure?: Measure } | null;
 }
 
 const LOOK_BACK_MS = 40 * 86_400_000;
@@ -80,16 +80,17 @@ export async function alertsIn(window: { from: string; to: string }, signal?: Ab
     for (const alert of run.alerts) {
       const open = alert.resolved === null;
       if (!open && (alert.resolved ?? "") < window.from) continue;
-      const key = [run.monitor, alert.signal, alert.metric].join(" ");
+      const key = keyOf(run.monitor, alert.signal, alert.metric, alert.since);
       alerts.set(key, { key, monitor: run.monitor, ...alert, run, measure: measureOf(run, alert.signal, alert.metric) });
     }
   for (const { id, monitor, state, opened, updated, details } of stored.alerts) {
-    const key = [monitor, details?.signal ?? "", details?.metric ?? id].join(" ");
-    if (!alerts.has(key)) alerts.set(key, { key, monitor, signal: details?.signal ?? "", metric: details?.metric ?? id, since: opened, told: updated, resolved: state === "open" ? null : updated, run: null, measure: null });
+    const key = keyOf(monitor, details?.signal ?? "", details?.metric ?? id, opened);
+    if (!alerts.has(key)) alerts.set(key, { key, monitor, signal: details?.signal ?? "", metric: details?.metric ?? id, since: opened, told: updated, resolved: state === "open" ? null : updated, run: null, measure: details?.measure ?? null });
   }
   return [...alerts.values()].sort((a, b) => Number(a.resolved !== null) - Number(b.resolved !== null) || b.told.localeCompare(a.told));
 }
 
+const keyOf = (monitor: string, signal: string, metric: string, since: string) => [monitor, signal, metric, Date.parse(since)].join(" ");
 const measureOf = (run: Run, kind: string, metric: string) => run.signals.find((signal) => signal.kind === kind)?.measures.find((measure) => measure.metric === metric) ?? null;
 
 /** A figure's threshold, as some monitor has it. */

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::super::check;
 use super::{Answer, ROUTES, Route};
 
 /// The schemas of the answers.
@@ -12,6 +13,7 @@ pub(super) fn description(guarded: bool) -> Value {
     let mut paths: Map<String, Value> =
         ROUTES.iter().map(|route| (format!("/api/v1{}", route.path), path(route))).collect();
     paths.insert("/api/v1/openapi.json".to_owned(), own_path());
+    paths.insert(check::PATH.to_owned(), configured_path());
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -70,6 +72,29 @@ fn own_path() -> Value {
     }})
 }
 
+/// The configured monitors, and the check of others.
+fn configured_path() -> Value {
+    let operation = |id: &str, about: &str, schema: &str, more: &[(&str, &str)]| {
+        let mut responses = problems(false);
+        responses.retain(|status, _| !matches!(status.as_str(), "503" | "500"));
+        for (status, text) in more {
+            responses.insert((*status).to_owned(), problem(text));
+        }
+        let content = json!({"application/json": {"schema": reference(schema)}});
+        let answer = json!({"description": "The answer.", "content": content});
+        responses.insert("200".to_owned(), answer);
+        json!({"operationId": id, "summary": about, "parameters": [], "responses": responses})
+    };
+    let shown = "The monitors of this flowtap's configuration, as YAML.";
+    let checked =
+        "Checks a text of monitors by the rules of the configuration. Nothing is changed.";
+    let too_long = [("413", "The text is longer than 64 KiB.")];
+    let mut post = operation("check_monitors", checked, "CheckedMonitors", &too_long);
+    let text = json!({"schema": {"type": "string"}});
+    post["requestBody"] = json!({"required": true, "content": {"application/yaml": text}});
+    json!({"get": operation("configured_monitors", shown, "ConfiguredMonitors", &[]), "post": post})
+}
+
 fn reference(name: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{name}")})
 }
@@ -87,13 +112,14 @@ fn problems(named: bool) -> Map<String, Value> {
         ("503", "There is no index, or the answer took too long."),
     ];
     let about = about.into_iter().filter(|(status, _)| named || *status != "404");
-    let problem = |text: &str| {
-        json!({
-            "description": text,
-            "content": {"application/problem+json": {"schema": reference("Problem")}},
-        })
-    };
     about.map(|(status, text)| (status.to_owned(), problem(text))).collect()
+}
+
+fn problem(text: &str) -> Value {
+    json!({
+        "description": text,
+        "content": {"application/problem+json": {"schema": reference("Problem")}},
+    })
 }
 
 #[cfg(test)]

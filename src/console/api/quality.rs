@@ -1,11 +1,15 @@
 //! Scores by criterion: averages, pass rates, violations, weighted by what each sample stands for.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::figures;
 use super::params::{BY, CRITERION, DEPLOYMENT, FROM, MODEL, OUTCOME, PASS_SCORE, STEP, TAP, TO};
 use super::{Answer, Asked, Problem, Route};
+use crate::domain::Criterion;
+use crate::monitor::{self, Class, Estimate};
 use crate::store::{QualityRow, ScoreSums, Window};
 
 /// What passes where nobody says: the article's acceptable score.
@@ -37,22 +41,36 @@ fn answer(asked: &Asked<'_>) -> Result<Value, Problem> {
     let (step, axis) = (params.step(window)?, params.axis());
     let pass = pass_score(asked);
     let wanted = params.criterion();
-    let only = |row: &QualityRow| wanted.is_none_or(|wanted| row.criterion == wanted);
-    let series = asked.view.store.quality(window, &filter, Some(step), axis)?;
-    let series: Vec<_> = series.iter().filter(|row| only(row)).collect();
+    let mut series = asked.view.store.quality(window, &filter, Some(step), axis)?;
+    series.retain(|row| wanted.is_none_or(|wanted| row.criterion == wanted));
     let groups = match axis {
-        Some(_) => asked.view.store.quality(window, &filter, None, axis)?,
+        Some(_) => merged(&series, |row| row.group.clone()),
         None => Vec::new(),
     };
-    let groups = groups.iter().filter(|row| only(row));
+    let all = merged(&series, |_| None);
+    let told =
+        |rows: &[QualityRow]| -> Vec<_> { rows.iter().map(|row| told(row, None, pass)).collect() };
     Ok(json!({
         "window": figures::window(window),
         "step_seconds": step,
         "pass_score": pass,
-        "criteria": criteria(asked, window)?,
-        "groups": groups.map(|row| told(row, None, pass)).collect::<Vec<_>>(),
-        "series": series.iter().map(|row| told(row, Some(row.time), pass)).collect::<Vec<_>>(),
+        "criteria": told(&all),
+        "groups": told(&groups),
+        "series": series.iter().map(|row| self::told(row, Some(row.time), pass)).collect::<Vec<_>>(),
     }))
+}
+
+/// The rows of a series put together by criterion and what `group` makes of them.
+fn merged(series: &[QualityRow], group: impl Fn(&QualityRow) -> Option<String>) -> Vec<QualityRow> {
+    let mut merged: BTreeMap<(Option<String>, Criterion), QualityRow> = BTreeMap::new();
+    for row in series {
+        let group = group(row);
+        let empty =
+            || QualityRow { group: group.clone(), sums: ScoreSums::default(), ..row.clone() };
+        let into = merged.entry((group.clone(), row.criterion)).or_insert_with(empty);
+        into.sums.merge(&row.sums);
+    }
+    merged.into_values().collect()
 }
 
 /// Every criterion that was judged in the window.
@@ -78,6 +96,22 @@ fn told(row: &QualityRow, time: Option<Timestamp>, pass: u8) -> Value {
     told
 }
 
+/// The valid scores, each as `value` makes it.
+fn classes(sums: &ScoreSums, value: impl Fn(u8) -> f64) -> Vec<Class> {
+    let valid = sums.scored().iter().filter_map(|one| Some((one.score?, one)));
+    let class = |(score, one): (u8, &crate::store::Scored)| Class {
+        value: value(score),
+        weight: 1.0 / one.probability,
+        count: one.count,
+    };
+    valid.map(class).collect()
+}
+
+/// The ends of a 95% interval, as monitors compute it.
+fn interval(estimate: Option<Estimate>) -> Option<[f64; 2]> {
+    estimate.map(|estimate| [estimate.low, estimate.high])
+}
+
 /// What follows from the counts.
 fn estimates(sums: &ScoreSums, pass: u8) -> Value {
     let scores = sums.scored().iter();
@@ -89,7 +123,11 @@ fn estimates(sums: &ScoreSums, pass: u8) -> Value {
         "failed": sums.failed(),
         "effective": sums.effective_n(),
         "average": sums.average(),
+        "average_interval": interval(monitor::average(&classes(sums, f64::from), 1.0, 5.0)),
         "pass_rate": sums.pass_rate(pass),
+        "pass_rate_interval": interval(monitor::share(&classes(sums, |score| {
+            f64::from(u8::from(score >= pass))
+        }))),
         "violations": sums.count(|score| score < pass),
         "scores": scores,
     })

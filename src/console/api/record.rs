@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use super::View;
 use crate::bucket::{BucketError, LineError, Lines};
-use crate::domain::{Span, TracePart};
+use crate::domain::{Step, TracePart, tree};
 use crate::store::Found;
 
 /// Lines of one object, by number.
@@ -87,16 +87,22 @@ fn pick(
     }
 }
 
-/// The spans at these places, each once: what one part does not know another may. In the order in which
-/// they began. Parts that cannot be had are left out.
-pub(super) fn spans(view: &View, parts: &[Found]) -> Vec<Span> {
+/// The spans at these places as a tree, told step by step: each after the one that it is a part of, with
+/// its `depth` below the outermost. Parts that cannot be had are left out.
+pub(super) fn steps(view: &View, parts: &[Found]) -> Vec<Value> {
     let texts = texts(view, parts).unwrap_or_default();
     let read = texts.values().filter_map(|text| serde_json::from_slice::<TracePart>(text).ok());
-    let mut spans: HashMap<_, Span> = HashMap::new();
-    for span in read.flat_map(|part| part.spans) {
-        spans.entry(span.span_id).or_insert(span);
-    }
-    let mut spans: Vec<_> = spans.into_values().collect();
-    spans.sort_by_key(|span| (span.start, span.span_id.to_bytes()));
-    spans
+    let mut told = Vec::new();
+    tree(read).roots.iter().for_each(|root| tell(root, 0, &mut told));
+    told
+}
+
+/// A step and all within it. The tree bounds how deep that goes.
+fn tell(step: &Step, depth: usize, told: &mut Vec<Value>) {
+    let mut span = serde_json::to_value(&step.span).unwrap_or_default();
+    span["depth"] = json!(depth);
+    span["orphan"] = json!(step.orphan);
+    span["tokens"] = json!(step.tokens);
+    told.push(span);
+    step.children.iter().for_each(|child| tell(child, depth + 1, told));
 }

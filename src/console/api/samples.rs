@@ -47,8 +47,8 @@ pub(super) static ONE: Route = Route {
 
 pub(super) static TRACE: Route = Route {
     path: "/traces/{id}",
-    about: "The steps of one sample: the spans that were told of it, each once, in the order in which \
-            they began, and the flow's calls as its record tells them.",
+    about: "The steps of one sample: the spans that were told of it, each once and after the one that it \
+            is a part of, with its `depth`; and the flow's calls as its record tells them.",
     parameters: &[&ID],
     answer: Answer::Json("Trace", trace),
 };
@@ -92,7 +92,7 @@ fn trace(asked: &Asked<'_>) -> Result<Value, Problem> {
         "sample": brief(&row),
         "calls": calls,
         "missing": missing,
-        "spans": record::spans(asked.view, &store.parts(id)?),
+        "spans": record::steps(asked.view, &store.parts(id)?),
     }))
 }
 

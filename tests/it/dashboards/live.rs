@@ -12,8 +12,8 @@ use crate::support::process::{Process, free_port};
 use crate::support::tap::{Flowtap, Setup};
 use crate::support::wire::{Peer, Upstream, json_post, json_response};
 
-/// How long every query has to find something, from Prometheus' start on.
-const FOUND_WITHIN: Duration = Duration::from_secs(60);
+/// How long every query has to find something, from Prometheus' start on: a monitor runs at the minute.
+const FOUND_WITHIN: Duration = Duration::from_secs(120);
 
 #[test]
 fn every_panel_and_every_rule_shows_something_of_a_live_flowtap() {
@@ -21,8 +21,11 @@ fn every_panel_and_every_rule_shows_something_of_a_live_flowtap() {
         return;
     }
     let upstream = models();
-    let flowtap =
-        Setup::before(upstream.port).tap("deployment: blue").top("sample: {rate: 1}").start();
+    let flowtap = Setup::before(upstream.port)
+        .tap("deployment: blue")
+        .top("sample: {rate: 1}")
+        .top(MONITOR)
+        .start();
     // A defect contained, and a bucket that is away: what the panels of faults stand on.
     let bucket = format!(
         "bucket: {{url: s3://samples/x, endpoint: \"http://127.0.0.1:{}\", region: r, \
@@ -42,6 +45,10 @@ fn every_panel_and_every_rule_shows_something_of_a_live_flowtap() {
     let unhealthy = prometheus.unhealthy_rules();
     assert!(unhealthy.is_empty(), "{unhealthy:#?}");
 }
+
+/// One that finds what the traffic does wrong.
+pub const MONITOR: &str = "monitors: [{name: minutely, schedule: '* * * * *', window: PT1H, method: plain, signals: \
+     {operations: {error_rate_max: 0.001}, generation_quality: {average: {user_feedback: 4.5}}}}]";
 
 /// What only a judge can bring about: looked for once the live flowtap has one.
 const NEEDS_A_JUDGE: &[&str] = &["alert FlowtapJudgeFails"];

@@ -23,10 +23,15 @@ pub struct Process {
 impl Process {
     /// Starts `command`; what it prints is kept for the failure message.
     pub fn start(name: &str, command: &mut Command) -> Self {
+        Self::start_with(name, command, Stdio::null())
+    }
+
+    /// Starts `command` with something to read.
+    pub fn start_with(name: &str, command: &mut Command, input: Stdio) -> Self {
         let output = tempfile::NamedTempFile::new().expect("a file for the output");
         let stream =
             || Stdio::from(File::options().append(true).open(output.path()).expect("opened"));
-        let command = command.stdin(Stdio::null()).stdout(stream()).stderr(stream());
+        let command = command.stdin(input).stdout(stream()).stderr(stream());
         let child =
             command.spawn().unwrap_or_else(|error| panic!("{name} does not start: {error}"));
         Self { name: name.to_owned(), child, output }

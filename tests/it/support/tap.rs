@@ -124,10 +124,10 @@ impl Setup {
         )
     }
 
-    /// With FLOWTAP_TEST_WAY=hyper, what keeps the tap's connections off the express way: any limit on
+    /// With TEST_WAY=hyper, what keeps the tap's connections off the express way: any limit on
     /// header fields but hyper's own.
     fn hypers_way(&self) -> &'static str {
-        let asked = std::env::var("FLOWTAP_TEST_WAY").is_ok_and(|way| way == "hyper");
+        let asked = std::env::var("TEST_WAY").is_ok_and(|way| way == "hyper");
         let lines = "    limits: {headers_max: 99}\n";
         if asked && !self.tap.contains("limits:") { lines } else { "" }
     }
@@ -175,6 +175,11 @@ impl Flowtap {
     /// Where another tap listens.
     pub fn port_of(&self, tap: &str) -> u16 {
         address(&self.process, &format!("\"tap\":\"{tap}\""))
+    }
+
+    /// Where an endpoint for spans listens: `azureml`, `otlp_grpc` or `otlp_http`.
+    pub fn port_of_endpoint(&self, protocol: &str) -> u16 {
+        address(&self.process, &format!("\"door\":\"{protocol}\""))
     }
 
     /// The folder that it keeps everything in.

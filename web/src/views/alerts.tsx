@@ -61,7 +61,7 @@ function One({ alert }: { alert: Alert }) {
     <Card title={said.charAt(0).toUpperCase() + said.slice(1)} wide aside={resolved === null ? <Badge word="open" tone="bad" /> : <Badge word="resolved" />}>
       {measure && run && (
         <p>
-          {words(alert.signal)} over {time(run.from)} to {time(run.to)}
+          From {time(run.from)} to {time(run.to)}
           {measure.low !== null && `; the true value lies between ${figure(measure.metric, measure.low)} and ${figure(measure.metric, measure.high)} with 95% confidence, from ${count(measure.count)} observations`}.
         </p>
       )}

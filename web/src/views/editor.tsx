@@ -14,7 +14,7 @@ interface Fault {
 
 interface Checked {
   faults: Fault[];
-  monitors: { name: string; next: string | null }[];
+  monitors: string[];
 }
 
 const EXAMPLE = `monitors:
@@ -27,7 +27,7 @@ const EXAMPLE = `monitors:
 `;
 
 export function Editor() {
-  const loaded = useLoad("monitors' YAML", (signal) => get<{ yaml: string }>("monitors.yaml", {}, signal));
+  const loaded = useLoad("monitors' YAML", (signal) => get<{ yaml: string }>("configuration/monitors", {}, signal));
   return (
     <div class="cards">
       <Card title="As YAML" wide note="What this flowtap was started with. Try changes here: they are checked as you type, and take effect where you put them into the configuration file.">
@@ -45,7 +45,7 @@ function Text({ begin }: { begin: string }) {
   useEffect(() => {
     const abort = new AbortController();
     const timer = setTimeout(() => {
-      post<Checked>("monitors/check", text, abort.signal).then(
+      post<Checked>("configuration/monitors", text, abort.signal).then(
         (checked) => (setChecked(checked), setFailed(null)),
         (error: Failure) => abort.signal.aborted || setFailed(error),
       );

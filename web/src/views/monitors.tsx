@@ -6,17 +6,36 @@ import { useLoad } from "../load";
 import { figure, metricName } from "../measures";
 import { monitorsIn, type Measure, type Monitors as Answer, type Run } from "../monitors";
 import { Badge, Card, Empty, Heads, Scroll, Show } from "../parts";
-import type { Place } from "../route";
+import { address, kept, type Place } from "../route";
+import { Editor } from "./editor";
 
 export function Monitors({ place }: { place: Place }) {
   const loaded = useLoad(place.query.toString(), (signal) => monitorsIn(moments(windowOf(place)), signal), 30_000);
+  const one = decodeURIComponent(place.path.slice("/monitors/".length));
   return (
     <>
-      <Head title="Monitors" place={place} />
+      <Head title={one ? `Monitor ${one}` : "Monitors"} place={place} />
+      {one && (
+        <p class="note">
+          <a href={address("/monitors", kept(place.query))}>← All monitors</a>
+        </p>
+      )}
       <Show of={loaded} rows={6}>
-        {(answer) => (answer.latest.length === 0 ? <NoRun /> : <div class="cards">{answer.latest.map((run) => <Monitor key={run.monitor} run={run} runs={answer.runs} />)}</div>)}
+        {(answer) => <Runs answer={answer} latest={answer.latest.filter((run) => !one || run.monitor === one)} />}
       </Show>
+      {!one && <Editor />}
     </>
+  );
+}
+
+function Runs({ answer, latest }: { answer: Answer; latest: Run[] }) {
+  if (latest.length === 0) return <NoRun />;
+  return (
+    <div class="cards">
+      {latest.map((run) => (
+        <Monitor key={run.monitor} run={run} runs={answer.runs} />
+      ))}
+    </div>
   );
 }
 
@@ -24,8 +43,7 @@ function NoRun() {
   return (
     <Card title="No monitor ran in this window" wide>
       <Empty title="Nothing was watched in this window.">
-        <p>Choose a longer window. A monitor looks back at regular times and tells when a figure crosses its threshold; in the configuration:</p>
-        <pre tabIndex={0}>{"monitors:\n  - name: daily\n    schedule: \"15 10 * * *\"\n    window: P7D\n    signals:\n      operations: {error_rate_max: 0.01, latency_p95_max: 10s}\nalerts: {email: {to: [ops@example.com], smtp: smtps://…}}"}</pre>
+        <p>Choose a longer window, or write a monitor below: it looks back at regular times and tells when a figure crosses its threshold.</p>
       </Empty>
     </Card>
   );
@@ -60,7 +78,9 @@ function Monitor({ run, runs }: { run: Run; runs: Answer["runs"] }) {
 }
 
 function Figures({ run }: { run: Run }) {
-  const rows = run.signals.flatMap((signal) => signal.measures.map((measure) => ({ kind: signal.kind, measure })));
+  const all = run.signals.flatMap((signal) => signal.measures.map((measure) => ({ kind: signal.kind, measure })));
+  // What is held against a threshold comes first.
+  const rows = all.toSorted((a, b) => Number(b.measure.threshold !== null) - Number(a.measure.threshold !== null));
   return (
     <Scroll name={`Figures of ${run.monitor}`}>
       <table>

@@ -81,13 +81,14 @@ function Glance({ judged, monitors, now }: { judged: Judged[]; monitors: Monitor
   const scores = judged.reduce((sum, row) => sum + row.count, 0);
   const failed = judged.reduce((sum, row) => sum + row.failed, 0);
   const { violations, possible } = violationRate(monitors);
-  const spent = sum(now, "flowtap_judge_tokens_total");
+  const [spent, perDay] = [sum(now, "flowtap_judge_tokens_today"), sum(now, "flowtap_judge_tokens_per_day")];
+  const budget = spent === null ? "this flowtap has no judge" : perDay ? `${percent(spent / perDay)} of ${short(perDay)} a day` : "no budget is set";
   return (
     <Figures>
       <Figure name="Violations" value={possible ? `${count(violations)} of ${count(possible)}` : "–"} sub={possible ? `${percent(violations / possible)} of what monitors looked at` : "no monitor ran in this window"} {...(violations ? { tone: "bad" } : {})} />
       <Figure name="Scores" value={short(scores)} exact={count(scores)} sub={judged.length === 1 ? "of one criterion" : `of ${judged.length} criteria`} />
       <Figure name="Not judged" value={short(failed)} exact={count(failed)} sub="attempts without a valid score" {...(failed > scores / 10 ? { tone: "warn" } : {})} />
-      <Figure name="Judge's tokens" value={short(spent)} exact={count(spent)} sub={spent === null ? "this flowtap has no judge" : "since the start of this flowtap"} />
+      <Figure name="Judge's tokens today" value={short(spent)} exact={count(spent)} sub={budget} {...(spent && perDay && spent > 0.9 * perDay ? { tone: "warn" } : {})} />
     </Figures>
   );
 }
