@@ -38,6 +38,7 @@ pub mod pipeline;
 
 pub mod collector;
 pub mod console;
+pub mod injector;
 pub mod proxy;
 
 pub mod app;

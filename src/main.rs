@@ -1,15 +1,17 @@
 //! Arguments and exit codes only; the work is in the library.
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use flowtap::config::{self, Config, Overrides, Role};
 use flowtap::export::Settings;
-use flowtap::{app, inject, trace};
+use flowtap::{app, trace};
 use jiff::Timestamp;
 
+#[path = "main/kubernetes.rs"]
+mod kubernetes;
 #[path = "main/watching.rs"]
 mod watching;
 
@@ -24,8 +26,6 @@ const START_FAILED: u8 = 1;
 const NOT_PROVEN: u8 = 1;
 /// The environment's options of the bucket that an export is written to.
 const EXPORT_PREFIX: &str = "FLOWTAP_EXPORT__";
-/// Input that cannot be worked on, as in sysexits.h.
-const DATA: u8 = 65;
 /// Wrong arguments, as in sysexits.h.
 const USAGE: u8 = 64;
 /// Faulty configuration, as in sysexits.h.
@@ -39,9 +39,6 @@ struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
-
-/// The image of this version.
-const IMAGE: &str = concat!("flowtap:", env!("CARGO_PKG_VERSION"));
 
 const EXAMPLES: &str = "Examples:
   flowtap run --upstream http://127.0.0.1:9000     before a prompt flow; no file needed
@@ -138,17 +135,7 @@ enum Command {
     /// for a second tap; flowtap.io/port names the port where there are several, flowtap.io/inject: "false"
     /// leaves it out, flowtap.io/env-from names a Secret with variables, flowtap.io/image another image.
     /// Exits 65 where something cannot be edited safely, naming document and line, and writes nothing then.
-    Inject {
-        /// Take it out again
-        #[arg(long, conflicts_with_all = ["image", "set"])]
-        uninject: bool,
-        /// The image
-        #[arg(long, value_name = "IMAGE", default_value = IMAGE)]
-        image: String,
-        /// A key for every workload whose annotations do not set it, as in --set bucket=s3://name/prefix
-        #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
-        set: Vec<(String, String)>,
-    },
+    Inject(kubernetes::Inject),
     /// Monitors: run one now, or import those of Azure ML
     Monitor {
         #[command(subcommand)]
@@ -159,6 +146,11 @@ enum Command {
         #[command(subcommand)]
         command: watching::AlertCommand,
     },
+    /// Serve the admission webhook that does the same for pods on their way into the cluster
+    ///
+    /// Pods with the annotation or label flowtap.io/inject: "true" get a sidecar; other annotations are those
+    /// of `flowtap inject`. No pod is ever denied. The certificate is read again when its files change.
+    Injector(kubernetes::Injector),
     /// Print a completion script
     Completions {
         /// The shell
@@ -280,11 +272,10 @@ fn main() -> ExitCode {
             workspace,
             json,
         } => export(&bucket, &to, &Settings { endpoint, workspace, from, until }, json),
-        Command::Inject { uninject, image, set } => {
-            inject_text(uninject, &inject::Settings { image, set })
-        }
+        Command::Inject(arguments) => kubernetes::inject(arguments),
         Command::Monitor { command } => watching::monitor(command),
         Command::Alert { command } => watching::alert(command),
+        Command::Injector(arguments) => kubernetes::injector(arguments),
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,
@@ -364,38 +355,6 @@ fn export(bucket: &str, to: &str, settings: &Settings, json: bool) -> ExitCode {
     };
     print(&told);
     ExitCode::from(if report.is_complete() { 0 } else { NOT_PROVEN })
-}
-
-fn inject_text(uninject: bool, settings: &inject::Settings) -> ExitCode {
-    let mut text = String::new();
-    // One byte more than is taken, so that what is too long is told and not cut.
-    let limit = inject::TEXT_BYTES_MAX as u64 + 1;
-    if let Err(error) = std::io::stdin().take(limit).read_to_string(&mut text) {
-        return fail(DATA, &format!("stdin: {error}"));
-    }
-    let injected = match uninject {
-        true => inject::uninject(&text).map(|text| (text, Vec::new())),
-        false => inject::inject(&text, settings).map(|injected| (injected.text, injected.notes)),
-    };
-    match injected {
-        Ok((text, notes)) => {
-            notes.iter().for_each(|note| drop(writeln!(std::io::stderr(), "{note}")));
-            print(&text)
-        }
-        Err(refusals) => {
-            for refusal in &refusals {
-                fail(DATA, refusal);
-            }
-            ExitCode::from(DATA)
-        }
-    }
-}
-
-/// `KEY=VALUE`.
-fn pair(text: &str) -> Result<(String, String), String> {
-    let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
-    pair.map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .ok_or_else(|| "allowed: KEY=VALUE".to_owned())
 }
 
 /// A time, or a day's first moment in UTC.

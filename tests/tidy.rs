@@ -25,15 +25,15 @@ const MEDIAN_LINES_BELOW: usize = 10;
 const FENCES: &[Fence] = &[
     Fence {
         krate: "hyper",
-        only_in: &["proxy", "console", "collector", "evaluate/judge", "alert"],
+        only_in: &["proxy", "console", "injector", "collector", "evaluate/judge", "alert"],
     },
     Fence {
         krate: "hyper_util",
-        only_in: &["proxy", "console", "collector", "evaluate/judge", "alert"],
+        only_in: &["proxy", "console", "injector", "collector", "evaluate/judge", "alert"],
     },
     Fence { krate: "reqwest", only_in: &["evaluate/judge", "alert"] },
     Fence { krate: "async_nats", only_in: &["queue"] },
-    Fence { krate: "axum", only_in: &["console", "collector"] },
+    Fence { krate: "axum", only_in: &["console", "injector", "collector"] },
     Fence { krate: "pingora_*", only_in: &["proxy", "metrics"] },
     Fence { krate: "aws_sdk_s3", only_in: &["bucket/s3"] },
     Fence { krate: "aws_config", only_in: &["bucket/s3"] },
@@ -54,7 +54,7 @@ const FENCES: &[Fence] = &[
 
 /// Where threads and tasks may begin. Whatever begins elsewhere nobody waits for at shutdown.
 const SPAWN_ONLY_IN: &[&str] =
-    &["drain", "proxy", "console", "collector", "spool", "archive", "trace"];
+    &["drain", "proxy", "console", "injector", "collector", "spool", "archive", "trace"];
 
 /// Names of files and modules that say nothing.
 const EMPTY_NAMES: &[&str] =

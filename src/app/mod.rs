@@ -20,6 +20,7 @@ use crate::console::{Console, ConsoleError, Ready};
 use crate::domain::MemoryBudget;
 use crate::drain::Drain;
 use crate::evaluate::judge::JudgeFault;
+use crate::injector::InjectorError;
 use crate::metrics::Metrics;
 use crate::pipeline::{self, Pipeline, SpanOuttake};
 use crate::proxy::{self, Proxy, ProxyError};
@@ -31,9 +32,11 @@ use crate::{bucket, config, export};
 mod evaluator;
 mod hub;
 mod index;
+mod injector;
 mod monitors;
 
 pub use hub::Hub;
+pub use injector::serve_injector;
 pub use monitors::{MonitorError, run_monitors, test_alerts};
 
 use index::Index;
@@ -69,6 +72,9 @@ pub enum StartError {
     /// A target of alerts.
     #[error(transparent)]
     Alert(#[from] AlertError),
+    /// The webhook.
+    #[error(transparent)]
+    Injector(#[from] InjectorError),
     /// A thread or a runtime.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),

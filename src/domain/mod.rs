@@ -21,7 +21,7 @@ pub use budget::{MemoryBudget, Reservation};
 pub use exchange::{CapturedBody, Exchange, Mark, Timing, TraceContext};
 pub use ids::{ExchangeId, SpanId, TraceId};
 pub use outcome::{
-    DropReason, DropStage, JoinFate, Outcome, Posted, Protocol, ToldFate, status_class,
+    DropReason, DropStage, Injection, JoinFate, Outcome, Posted, Protocol, ToldFate, status_class,
 };
 pub use reading::{ChatTurn, Countable, Dialect, ModelNames, Operation, Reading};
 pub use sample::{

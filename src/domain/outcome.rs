@@ -147,6 +147,20 @@ labelled! {
     }
 }
 
+labelled! {
+    /// What became of a pod that the admission webhook was asked about.
+    Injection {
+        /// It got a sidecar.
+        Injected = "injected",
+        /// It stays as it is: it did not ask, or has one.
+        Left = "left",
+        /// It asked, and cannot get one.
+        Refused = "refused",
+        /// It was no review.
+        Malformed = "malformed",
+    }
+}
+
 /// The class of a status code: `1xx` to `5xx`, or `none` where there was no answer.
 pub fn status_class(status: Option<u16>) -> &'static str {
     match status.map(|code| code / 100) {

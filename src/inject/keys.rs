@@ -97,7 +97,7 @@ fn variable(key: &str, taps: &mut Vec<String>) -> Result<String, Refusal> {
     }
     if is_key(&format!("taps[].{key}")) {
         Ok(format!("FLOWTAP_TAPS__0__{}", spelt(key)))
-    } else if is_key(key) && !key.starts_with("taps") {
+    } else if is_key(key) && !key.contains("[]") && key != "taps" {
         Ok(format!("FLOWTAP_{}", spelt(key)))
     } else {
         Err(unknown(key))
@@ -136,7 +136,8 @@ mod tests {
     fn every_key_of_a_tap_and_of_the_file_can_be_set() {
         for path in config::key_paths() {
             let key = path.strip_prefix("taps[].").unwrap_or(&path);
-            if path == "taps" {
+            // Lists of maps besides `taps` are a hub's, and an annotation's name has no brackets.
+            if path == "taps" || key.contains("[]") {
                 continue;
             }
             let keys = read_all(&[(key, "x")]).expect("a key");

@@ -15,6 +15,7 @@ mod emit;
 mod keys;
 mod manifest;
 mod plan;
+mod pod;
 mod sidecar;
 mod yaml;
 
@@ -24,6 +25,7 @@ mod tests;
 use edit::{Edits, Starts};
 use manifest::Manifest;
 use plan::Decision;
+pub use pod::{PodPatch, patch};
 pub use sidecar::{NAME, Sidecar};
 use yaml::Parsed;
 
@@ -122,6 +124,11 @@ pub fn inject(text: &str, settings: &Settings) -> Result<Injected, Vec<Refusal>>
     let injected = edits.render();
     prove(&injected, &original, &expected).map_err(|refusal| vec![refusal])?;
     Ok(Injected { text: format!("{mark}{injected}"), notes })
+}
+
+/// Whether the keys that are set for all are keys; their values are checked with each workload.
+pub fn check(settings: &Settings) -> Result<(), Refusal> {
+    keys::read(&Default::default(), &settings.set).map(drop)
 }
 
 /// The manifests as they were before [`inject`], byte for byte.

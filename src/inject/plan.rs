@@ -197,6 +197,7 @@ fn sidecar(
         image: keys.image.unwrap_or_else(|| settings.image.clone()),
         environment: keys.environment,
         port: listen.filter(|_| port.is_some()),
+        port_name: NAME.to_owned(),
         admin_port,
         secret: keys.secret,
         memory: keys.memory.unwrap_or_else(|| MEMORY.to_owned()),

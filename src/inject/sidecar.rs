@@ -28,6 +28,8 @@ pub struct Sidecar {
     pub environment: BTreeMap<String, String>,
     /// The port that takes the traffic; `None` where only the pod itself uses the tap.
     pub port: Option<u16>,
+    /// What that port is called.
+    pub port_name: String,
     /// The port for metrics and health.
     pub admin_port: u16,
     /// A Secret whose entries become variables.
@@ -81,7 +83,7 @@ impl Sidecar {
     }
 
     fn ports(&self) -> Value {
-        let traffic = self.port.map(|port| json!({"name": NAME, "containerPort": port}));
+        let traffic = self.port.map(|port| json!({"name": self.port_name, "containerPort": port}));
         let admin = json!({"name": "flowtap-admin", "containerPort": self.admin_port});
         traffic.into_iter().chain([admin]).collect()
     }

@@ -274,6 +274,13 @@ families! {
         "refused: the log names the fault; the sender was told, too.";
 }
 
+// The webhook.
+families! {
+    INJECTIONS[1] = "flowtap_injections_total", COUNT, ["result"],
+        "Reviews of the admission webhook, by what became of the pod.",
+        "refused: a pod asked for a sidecar that it cannot get; its events tell why.";
+}
+
 // The process.
 families! {
     BUILD_INFO[1] = "flowtap_build_info", COUNT, ["version"],

@@ -6,7 +6,7 @@ use super::Metrics;
 use super::families as f;
 use super::labels::OTHER;
 use super::registry::{Counters, Gauges, Histograms, Registrar};
-use crate::domain::{Dataset, Dialect, DropReason, DropStage, JoinFate, SampleReason};
+use crate::domain::{Dataset, Dialect, DropReason, DropStage, Injection, JoinFate, SampleReason};
 
 /// The kinds of redaction that have a label of their own.
 const REDACTION_KINDS: [&str; 6] = ["email", "phone", "credit_card", "iban", "ip", "secret"];
@@ -26,6 +26,7 @@ pub(super) struct Keeping {
     queue_depth: Gauges<1>,
     capture_bytes: IntGauge,
     capture_truncated: Counters<1>,
+    injections: Counters<1>,
     spool_bytes: IntGauge,
     spool_segments: IntGauge,
     spool_unsynced: Histograms<0>,
@@ -51,6 +52,7 @@ impl Keeping {
             queue_depth: reg.gauges(&f::QUEUE_DEPTH)?,
             capture_bytes: reg.gauge(&f::CAPTURE_BYTES)?,
             capture_truncated: reg.counters(&f::CAPTURE_TRUNCATED)?,
+            injections: reg.counters(&f::INJECTIONS)?,
             spool_bytes: reg.gauge(&f::SPOOL_BYTES)?,
             spool_segments: reg.gauge(&f::SPOOL_SEGMENTS)?,
             spool_unsynced: reg.histograms(&f::SPOOL_UNSYNCED, UNSYNCED_BUCKETS)?,
@@ -76,6 +78,9 @@ impl Keeping {
         }
         for fate in JoinFate::ALL {
             self.join.of([fate.label()]);
+        }
+        for result in Injection::ALL {
+            self.injections.of([result.label()]);
         }
         for kind in REDACTION_KINDS {
             self.redactions.of([kind]);
@@ -139,6 +144,11 @@ impl Metrics {
     /// A body of an exchange was captured only in part.
     pub fn capture_truncated(&self, tap: &str) {
         self.inner.keeping.capture_truncated.of([tap]).inc();
+    }
+
+    /// The admission webhook answered a review.
+    pub fn injection(&self, result: Injection) {
+        self.inner.keeping.injections.of([result.label()]).inc();
     }
 
     /// The spool holds `bytes`.

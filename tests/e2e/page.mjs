@@ -243,6 +243,21 @@ async function samplesAreFound(browser) {
   await page.context().close();
 }
 
+async function stepsStandBelowTheirParents(browser) {
+  const page = await watched(browser, SCREENS[0], () => "trace");
+  const sample = (await get("/api/v1/samples?limit=1&q=Which+steps")).samples[0];
+  const { spans } = await get(`/api/v1/traces/${sample.id}`);
+  await open(page, `/samples/${sample.id}`);
+  const names = await page.locator(".spans .name .content").allInnerTexts();
+  same(names.join(", "), "POST /score, qa_flow, look up, answer, <i>chat</i> gpt-4", "the steps in their order");
+  same(names.length, spans.length, "steps");
+  const left = await page.locator(".spans .track i").evaluateAll((bars) => bars.map((bar) => bar.getBoundingClientRect().left));
+  check(left[1] < left[2] && left[2] < left[3] && left[3] < left[4], `each begins when it began: ${left}`);
+  await page.locator(".spans button").last().click();
+  check((await page.locator(".spans .more").innerText()).includes("<b>it broke</b>"), "a step's error is told, as text");
+  await page.context().close();
+}
+
 async function monitorsTell(browser) {
   const page = await watched(browser, SCREENS[0], () => "monitors");
   const run = (await get("/api/v1/monitors")).latest[0];
@@ -318,7 +333,7 @@ const browser = await chromium.launch({
   executablePath: CHROMIUM,
   args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
 });
-const steps = [figuresAreTrue, everyViewOnEveryScreen, hostileTextIsText, theWindowIsInTheAddress, samplesAreFound, monitorsTell, thePageIsLight, operationsMove, ...(GUARDED ? [theTokenOpens] : [])];
+const steps = [figuresAreTrue, everyViewOnEveryScreen, hostileTextIsText, theWindowIsInTheAddress, samplesAreFound, stepsStandBelowTheirParents, monitorsTell, thePageIsLight, operationsMove, ...(GUARDED ? [theTokenOpens] : [])];
 for (const step of steps) {
   const begun = Date.now();
   try {

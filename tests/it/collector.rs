@@ -276,6 +276,23 @@ fn calls_that_a_second_tap_saw_count_once_and_stand_in_the_trace() {
     }
 }
 
+/// Asks `requests` times on 64 connections, each request by a name of its own.
+fn ask_at_once(flowtap: &Flowtap, requests: u64) {
+    std::thread::scope(|scope| {
+        for connection in 0..64 {
+            scope.spawn(move || {
+                let mut client = flowtap.client();
+                for n in (connection..requests).step_by(64) {
+                    let named = format!("x-request-id: r-{n}\r\nHost");
+                    let post = json_post("/score", r#"{"question":"x"}"#);
+                    client.send(post.replacen("Host", &named, 1));
+                    assert_eq!(client.read_response().status(), 200);
+                }
+            });
+        }
+    });
+}
+
 #[test]
 fn a_thousand_interleaved_requests_get_their_own_spans() {
     use std::sync::atomic::{AtomicU16, Ordering};
@@ -308,21 +325,7 @@ fn a_thousand_interleaved_requests_get_their_own_spans() {
     });
     let flowtap = start(&flow, "");
     PORT.store(flowtap.port_of_endpoint("azureml"), Ordering::SeqCst);
-    std::thread::scope(|scope| {
-        for connection in 0..64 {
-            let flowtap = &flowtap;
-            scope.spawn(move || {
-                let mut client = flowtap.client();
-                for n in (connection..REQUESTS).step_by(64) {
-                    let named = format!("x-request-id: r-{n}\r\nHost");
-                    client.send(
-                        json_post("/score", r#"{"question":"x"}"#).replacen("Host", &named, 1),
-                    );
-                    assert_eq!(client.read_response().status(), 200);
-                }
-            });
-        }
-    });
+    ask_at_once(&flowtap, REQUESTS);
     flowtap.await_metric("flowtap_spans_told_total", &["result=\"joined\""], 3.0 * REQUESTS as f64);
     let all = REQUESTS * (REQUESTS - 1) / 2;
     let tokens = |model: &str| {

@@ -29,7 +29,7 @@ fn the_chart_renders_what_kubernetes_and_flowtap_take_or_refuses() {
         String::from_utf8_lossy(&checked.stderr).into_owned(),
     );
     assert!(checked.status.success(), "{failed}");
-    assert!(said.starts_with("good=5 refused=7 "), "{said}");
+    assert!(said.starts_with("good=7 refused=7 "), "{said}");
     let entries = std::fs::read_dir(folder.path()).expect("the folder");
     let configs: Vec<_> = entries.map(|entry| entry.expect("a file").path()).collect();
     assert_eq!(configs.len(), 6, "{configs:?}");

@@ -110,6 +110,96 @@ fn an_index_made_anew_gives_the_same_answers() {
     assert_eq!(answers(&elsewhere), before);
 }
 
+fn gzip(text: &str) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packer.write_all(text.as_bytes()).expect("packed");
+    packer.finish().expect("packed")
+}
+
+/// Puts an object of these lines into the folder of this hour.
+fn put(folder: &Path, top: &str, lines: &[Value]) {
+    let hour = jiff::Timestamp::now().strftime("date=%Y-%m-%d/hour=%H").to_string();
+    let place = folder.join("bucket").join(top).join(hour);
+    std::fs::create_dir_all(&place).expect("a folder");
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    std::fs::write(place.join("other-1.jsonl.gz"), gzip(&text)).expect("written");
+}
+
+#[test]
+fn scores_traces_and_runs_that_others_wrote_are_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fill(folder.path(), 6, 3);
+    let samples = rows(&folder.path().join("bucket/exchanges"));
+    let given = [(5, 0), (2, 1), (4, 2)];
+    let score = |(score, at): (u8, usize)| {
+        json!({
+            "schema": "flowtap.score.v1", "id": format!("01J0000000000000000000000{at}"),
+            "time": samples[at]["time"], "exchange": samples[at]["id"],
+            "exchange_time": samples[at]["time"], "tap": "chat", "deployment": "blue",
+            "instance": "judge", "criterion": "groundedness", "score": score, "error": null,
+            "reason": "because", "probability": samples[at]["sample"]["probability"],
+            "judge": {"model": "m", "prompt": "groundedness@1", "input": 1, "output": 1, "latency_ms": 2.0},
+            "injection_suspect": false,
+        })
+    };
+    put(folder.path(), "scores/deployment=blue", &given.map(score));
+    let span = |id: &str, parent: Value, name: &str| {
+        json!({
+            "span_id": id, "parent_span_id": parent, "name": name, "kind": "function",
+            "source": "otlp", "start": samples[1]["time"], "duration_ms": 2.5, "failed": false,
+            "error": null, "model": null, "deployment": null,
+            "usage": {"input": null, "output": null, "total": null, "cached_input": null,
+                      "reasoning_output": null, "source": null},
+            "inputs": null, "output": null, "attributes": {},
+        })
+    };
+    let part = |spans: Value| {
+        json!({"schema": "flowtap.trace.v1", "exchange": samples[1]["id"],
+               "exchange_time": samples[1]["time"], "tap": "chat", "deployment": "blue",
+               "instance": "pod", "trace_id": null, "spans": spans})
+    };
+    let inner = span("00000000000000b2", json!("00000000000000a1"), "inner");
+    let outer = span("00000000000000a1", Value::Null, "outer");
+    put(folder.path(), "traces/deployment=blue", &[part(json!([inner])), part(json!([outer]))]);
+    let at = jiff::Timestamp::now();
+    let run = json!({
+        "schema": "flowtap.monitor.v1", "id": "daily@now", "monitor": "daily", "at": at,
+        "state": "violated", "signals": [],
+        "alerts": [{"signal": "operations", "metric": "error_rate", "since": at, "told": at,
+                    "resolved": null}],
+    });
+    put(folder.path(), "monitors/monitor=daily", std::slice::from_ref(&run));
+
+    let hub = hub(folder.path(), "index", &[]);
+    let quality = get(hub.admin, "/quality?by=deployment");
+    let weight = |at: usize| 1.0 / samples[at]["sample"]["probability"].as_f64().expect("p");
+    let (sum, weights) = given.iter().fold((0.0, 0.0), |(sum, weights), (score, at)| {
+        (sum + f64::from(*score) * weight(*at), weights + weight(*at))
+    });
+    let told = &quality["criteria"][0];
+    assert!((figure(told, "/average") - sum / weights).abs() < 1e-12, "{told}");
+    let (low, high) = (figure(told, "/average_interval/0"), figure(told, "/average_interval/1"));
+    assert!(low < sum / weights && sum / weights < high, "{told}");
+    assert_eq!((&told["count"], &told["violations"]), (&json!(3), &json!(1)));
+    assert_eq!(quality["groups"][0]["group"], "blue");
+    let worst = get(hub.admin, "/samples?criterion=groundedness&sort=score&limit=1");
+    assert_eq!(worst["samples"][0]["id"], samples[1]["id"]);
+    assert_eq!(worst["samples"][0]["scores"], json!({"groundedness": 2}));
+    let id = samples[1]["id"].as_str().expect("an id");
+    let one = get(hub.admin, &format!("/samples/{id}"));
+    assert_eq!((&one["scores"][0]["reason"], &one["trace_parts"]), (&json!("because"), &json!(2)));
+    let trace = get(hub.admin, &format!("/traces/{id}"));
+    let steps = trace["spans"].as_array().expect("steps").iter();
+    let steps: Vec<_> = steps.map(|step| (step["name"].clone(), step["depth"].clone())).collect();
+    assert_eq!(steps, [(json!("outer"), json!(0)), (json!("inner"), json!(1))]);
+    assert_eq!(get(hub.admin, "/monitors")["latest"], json!([run]));
+    assert_eq!(get(hub.admin, "/monitors/daily@now"), run);
+    let alerts = get(hub.admin, "/alerts?state=open");
+    assert_eq!(alerts["alerts"][0]["details"]["run"], "daily@now");
+    assert_eq!(get(hub.admin, "/overview")["open_alerts"], 1);
+}
+
 #[test]
 fn what_is_damaged_or_foreign_is_named_and_the_rest_is_read() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -122,12 +212,6 @@ fn what_is_damaged_or_foreign_is_named_and_the_rest_is_read() {
         let place = folder.path().join("bucket").join(dataset).join(&hour);
         std::fs::create_dir_all(&place).expect("a folder");
         std::fs::write(place.join(name), body).expect("written");
-    };
-    let gzip = |text: &str| {
-        use std::io::Write as _;
-        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        packer.write_all(text.as_bytes()).expect("packed");
-        packer.finish().expect("packed")
     };
     let good = rows(&folder.path().join("bucket/exchanges")).remove(0);
     let mut new = good.clone();

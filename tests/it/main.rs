@@ -23,6 +23,7 @@ mod hub;
 mod image;
 mod include_usage;
 mod inject;
+mod injector;
 mod join;
 mod main_job;
 mod monitor;

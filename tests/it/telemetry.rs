@@ -17,8 +17,8 @@ use axum::http::HeaderMap;
 use axum::routing::post;
 use flowtap::config::{MetricsLimits, OtlpProtocol, Secret, Trace};
 use flowtap::domain::{
-    Dialect, ExchangeId, ModelNames, Operation, Outcome, SpanId, Summary, TraceContext, TraceId,
-    Usage, UsageSource, semconv,
+    Criterion, Dialect, ExchangeId, ModelNames, Operation, Outcome, Protocol, SpanId, Summary,
+    TraceContext, TraceId, Usage, UsageSource, semconv,
 };
 use flowtap::metrics::Metrics;
 use flowtap::trace::{SpanFate, SpanFates, Tracer};
@@ -101,6 +101,8 @@ fn promtool_has_nothing_to_say_about_the_page() {
     metrics.reading_fault("models", Dialect::Openai, "not_json");
     metrics.archive_failed("access");
     metrics.queue_depth("intake", 1);
+    metrics.endpoint_opened(Protocol::OtlpHttp);
+    metrics.scored("blue", Criterion::UserFeedback, 4);
     for i in 0..1_000 {
         let mut summary = if i % 2 == 0 { chat() } else { failed() };
         summary.usage.reasoning_output = Some(1);

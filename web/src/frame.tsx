@@ -1,6 +1,6 @@
 // What stands around every view: the way to the others, the window, what is looked at, light or dark.
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { turnZone, zoneName } from "./format";
 import { address, change, kept, type Place } from "./route";
 import { between, fieldOf, named, parseLocal, PRESETS, read, wholeDay, write, type Window } from "./window";
@@ -148,9 +148,11 @@ function WindowPicker({ window }: { window: Window }) {
   const [open, setOpen] = useState(false);
   const box = useRef<HTMLDivElement>(null);
   const button = useRef<HTMLButtonElement>(null);
+  useLayoutEffect(() => {
+    if (open) box.current?.querySelector<HTMLElement>("[aria-pressed=true], button")?.focus();
+  }, [open]);
   useEffect(() => {
     if (!open) return;
-    box.current?.querySelector<HTMLElement>("[aria-pressed=true], button")?.focus();
     const outside = (event: Event) => {
       if (!box.current?.parentElement?.contains(event.target as Node)) setOpen(false);
     };

@@ -29,6 +29,7 @@ fn every_view_shows_in_a_browser_what_the_api_and_the_metrics_tell() {
         .and_tap("models", upstream.port)
         .top("sample: {rate: 1}")
         .top(MONITOR)
+        .top("collector: {otlp_http: 127.0.0.1:0}")
         .start();
     let asked = traffic(&flowtap);
     await_figures(&flowtap, asked);
@@ -90,7 +91,37 @@ fn traffic(flowtap: &Flowtap) -> u64 {
     for _ in 0..7 {
         ask(&mut chat, "/score", json!({"question": "fail"}), "failing");
     }
+    ask(&mut chat, "/score", json!({"question": "Which steps were taken?"}), "traced");
+    tell_steps(flowtap);
     asked
+}
+
+/// The steps of the request `traced`, as a program with OpenTelemetry tells of them.
+fn tell_steps(flowtap: &Flowtap) {
+    let now = jiff::Timestamp::now().as_nanosecond();
+    let text = |key: &str, value: &str| json!({"key": key, "value": {"stringValue": value}});
+    let span = |id: u8, parent: Option<u8>, name: &str, kind: &str, start_ms: i128, ms: i128| {
+        let failed = kind == "LLM";
+        let id_of = |id: u8| format!("00000000000000{id:02x}");
+        let attributes = [text("span_type", kind), text("request_id", "traced")];
+        json!({"traceId": "5b8efff798038103d269b633813fc60c", "spanId": id_of(id),
+            "parentSpanId": parent.map(id_of).unwrap_or_default(), "name": name, "kind": 1,
+            "startTimeUnixNano": (now + start_ms * 1_000_000).to_string(),
+            "endTimeUnixNano": (now + (start_ms + ms) * 1_000_000).to_string(),
+            "attributes": attributes,
+            "status": if failed { json!({"code": 2, "message": "<b>it broke</b>"}) } else { json!({}) }})
+    };
+    let spans = json!([
+        span(3, Some(2), "<i>chat</i> gpt-4", "LLM", 40, 55),
+        span(1, None, "qa_flow", "Flow", 0, 100),
+        span(2, Some(1), "answer", "Function", 35, 64),
+        span(4, Some(1), "look up", "Retrieval", 2, 30),
+    ]);
+    let scopes = json!([{"scope": {}, "spans": spans}]);
+    let body = json!({"resourceSpans": [{"resource": {}, "scopeSpans": scopes}]});
+    let mut sender = Peer::connect(flowtap.port_of_endpoint("otlp_http"));
+    sender.send(json_post("/v1/traces", &body.to_string()));
+    assert_eq!(sender.read_response().status(), 200);
 }
 
 /// Until the API tells of all requests, and of a monitor's run that found what is wrong with them.
