@@ -25,6 +25,15 @@ fn ask(port: u16, ca_file: &Path) -> Output {
     python.output().expect("python")
 }
 
+#[track_caller]
+fn asked(port: u16, ca_file: &Path, process: &Process) {
+    let asked = ask(port, ca_file);
+    let failed = String::from_utf8_lossy(&asked.stderr);
+    assert!(asked.status.success(), "{failed}\n{}", process.printed());
+    let counts = String::from_utf8_lossy(&asked.stdout);
+    assert_eq!(counts.trim(), "valid=6 unknown_kinds=0 restricted=2");
+}
+
 #[test]
 fn reviews_are_answered_in_their_form_and_the_certificate_may_be_replaced() {
     if !peers_wanted() {
@@ -33,22 +42,12 @@ fn reviews_are_answered_in_their_form_and_the_certificate_may_be_replaced() {
     let (first, second) = (Authority::new(), Authority::new());
     let identity = first.issue("127.0.0.1");
     let (mut process, port) = webhook(&identity);
-    let asked = ask(port, &first.ca_file());
-    assert!(
-        asked.status.success(),
-        "{}\n{}",
-        String::from_utf8_lossy(&asked.stderr),
-        process.printed()
-    );
-    assert_eq!(
-        String::from_utf8_lossy(&asked.stdout).trim(),
-        "valid=6 unknown_kinds=0 restricted=2"
-    );
+    asked(port, &first.ca_file(), &process);
     // A file that is no certificate changes nothing.
     let good = std::fs::read(&identity.cert_file).expect("the certificate");
     std::fs::write(&identity.cert_file, "half a certif").expect("written");
     await_line(&process, "the old certificate stays in use");
-    assert!(ask(port, &first.ca_file()).status.success());
+    asked(port, &first.ca_file(), &process);
     std::fs::write(&identity.cert_file, good).expect("written");
     let next = second.issue("127.0.0.1");
     for (from, to) in [(&next.key_file, &identity.key_file), (&next.cert_file, &identity.cert_file)]
@@ -56,7 +55,7 @@ fn reviews_are_answered_in_their_form_and_the_certificate_may_be_replaced() {
         std::fs::copy(from, to).expect("replaced");
     }
     await_line(&process, "a new certificate is in use");
-    assert!(ask(port, &second.ca_file()).status.success(), "{}", process.printed());
+    asked(port, &second.ca_file(), &process);
     assert!(!ask(port, &first.ca_file()).status.success());
     process.terminate();
     assert!(process.await_end(Duration::from_secs(5)).success());
