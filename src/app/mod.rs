@@ -185,14 +185,12 @@ impl App {
             budget,
         };
         Pipeline::new(config, outlets).start(outtake, told, &drain)?;
-        let receiving = CancellationToken::new();
+        let (receiving, stopping) = (CancellationToken::new(), CancellationToken::new());
         if let Some(collector) = collector {
             collector.serve(&drain, receiving.clone())?;
         }
-        let stopping = CancellationToken::new();
         proxy.serve(&drain, &stopping)?;
         ready.set(true);
-        let drain_timeout = config.drain_timeout;
         Ok(Self {
             drain,
             stopping,
@@ -206,7 +204,7 @@ impl App {
             index,
             monitors,
             ready,
-            drain_timeout,
+            drain_timeout: config.drain_timeout,
         })
     }
 

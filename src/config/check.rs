@@ -106,10 +106,7 @@ fn build(
     let data_dir = map.path_buf("data_dir").unwrap_or_else(|| PathBuf::from("."));
     let tap_maps = map.maps("taps");
     if tap_maps.is_empty() && role != Role::Hub && map.sound(&["taps"]) {
-        let origin = root.get("taps").map_or(&Origin::Nowhere, |taps| &taps.origin);
-        let complaint = Complaint::new("there is no tap: nothing to listen on or to forward to")
-            .allowed("`taps` with at least one entry, or `--upstream URL`");
-        report.fault(origin, complaint);
+        no_tap(root, report);
     }
     let taps: Vec<Option<Tap>> = tap_maps.iter().map(|tap| taps::build(tap, report)).collect();
     names(tap_maps, report);
@@ -148,10 +145,7 @@ fn build(
         capture,
         join,
         feedback,
-        collector: match collector {
-            None => None,
-            Some(built) => Some(built?),
-        },
+        collector: if let Some(built) = collector { Some(built?) } else { None },
         redact,
         bucket: bucket?,
         spool,
@@ -170,6 +164,13 @@ fn build(
         log: map.text("log")?.to_owned(),
         warnings: std::mem::take(&mut report.warnings),
     })
+}
+
+fn no_tap(root: &Node, report: &mut Report) {
+    let origin = root.get("taps").map_or(&Origin::Nowhere, |taps| &taps.origin);
+    let complaint = Complaint::new("there is no tap: nothing to listen on or to forward to")
+        .allowed("`taps` with at least one entry, or `--upstream URL`");
+    report.fault(origin, complaint);
 }
 
 /// The instance's name: as given, else the host's with what names cannot have replaced.

@@ -126,41 +126,46 @@ fn put(folder: &Path, top: &str, lines: &[Value]) {
     std::fs::write(place.join("other-1.jsonl.gz"), gzip(&text)).expect("written");
 }
 
+/// A line of `scores/` about `sample`.
+fn scored(sample: &Value, number: usize, score: u8) -> Value {
+    json!({
+        "schema": "flowtap.score.v1", "id": format!("01J0000000000000000000000{number}"),
+        "time": sample["time"], "exchange": sample["id"], "exchange_time": sample["time"],
+        "tap": "chat", "deployment": "blue", "instance": "judge", "criterion": "groundedness",
+        "score": score, "error": null, "reason": "because",
+        "probability": sample["sample"]["probability"],
+        "judge": {"model": "m", "prompt": "groundedness@1", "input": 1, "output": 1, "latency_ms": 2.0},
+        "injection_suspect": false,
+    })
+}
+
+/// A span of `sample`.
+fn span(sample: &Value, id: &str, parent: Value, name: &str) -> Value {
+    json!({
+        "span_id": id, "parent_span_id": parent, "name": name, "kind": "function",
+        "source": "otlp", "start": sample["time"], "duration_ms": 2.5, "failed": false,
+        "error": null, "model": null, "deployment": null,
+        "usage": {"input": null, "output": null, "total": null, "cached_input": null,
+                  "reasoning_output": null, "source": null},
+        "inputs": null, "output": null, "attributes": {},
+    })
+}
+
 #[test]
 fn scores_traces_and_runs_that_others_wrote_are_told() {
     let folder = tempfile::tempdir().expect("a folder");
     fill(folder.path(), 6, 3);
     let samples = rows(&folder.path().join("bucket/exchanges"));
     let given = [(5, 0), (2, 1), (4, 2)];
-    let score = |(score, at): (u8, usize)| {
-        json!({
-            "schema": "flowtap.score.v1", "id": format!("01J0000000000000000000000{at}"),
-            "time": samples[at]["time"], "exchange": samples[at]["id"],
-            "exchange_time": samples[at]["time"], "tap": "chat", "deployment": "blue",
-            "instance": "judge", "criterion": "groundedness", "score": score, "error": null,
-            "reason": "because", "probability": samples[at]["sample"]["probability"],
-            "judge": {"model": "m", "prompt": "groundedness@1", "input": 1, "output": 1, "latency_ms": 2.0},
-            "injection_suspect": false,
-        })
-    };
-    put(folder.path(), "scores/deployment=blue", &given.map(score));
-    let span = |id: &str, parent: Value, name: &str| {
-        json!({
-            "span_id": id, "parent_span_id": parent, "name": name, "kind": "function",
-            "source": "otlp", "start": samples[1]["time"], "duration_ms": 2.5, "failed": false,
-            "error": null, "model": null, "deployment": null,
-            "usage": {"input": null, "output": null, "total": null, "cached_input": null,
-                      "reasoning_output": null, "source": null},
-            "inputs": null, "output": null, "attributes": {},
-        })
-    };
+    let scores = given.map(|(score, at)| scored(&samples[at], at, score));
+    put(folder.path(), "scores/deployment=blue", &scores);
     let part = |spans: Value| {
         json!({"schema": "flowtap.trace.v1", "exchange": samples[1]["id"],
                "exchange_time": samples[1]["time"], "tap": "chat", "deployment": "blue",
                "instance": "pod", "trace_id": null, "spans": spans})
     };
-    let inner = span("00000000000000b2", json!("00000000000000a1"), "inner");
-    let outer = span("00000000000000a1", Value::Null, "outer");
+    let inner = span(&samples[1], "00000000000000b2", json!("00000000000000a1"), "inner");
+    let outer = span(&samples[1], "00000000000000a1", Value::Null, "outer");
     put(folder.path(), "traces/deployment=blue", &[part(json!([inner])), part(json!([outer]))]);
     let at = jiff::Timestamp::now();
     let run = json!({
