@@ -52,6 +52,9 @@ def start(options, folder):
         started.append(peers.envoy(options.envoy, upstream.port, folder))
     for rate in options.rates:
         started.append(peers.Flowtap(f"flowtap, {rate:.0%} kept", rate, options.flowtap, upstream.port, folder))
+        if rate == options.rates[0]:
+            name = f"flowtap run, {rate:.0%} kept"
+            started.append(peers.Flowtap(name, rate, options.flowtap, upstream.port, folder, whole=True))
     if options.baseline:
         rate = options.rates[0]
         started.append(peers.Flowtap(f"baseline, {rate:.0%} kept", rate, options.baseline, upstream.port, folder))

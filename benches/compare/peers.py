@@ -3,6 +3,7 @@
 The proxies run on the last core, one at a time under load; the upstream and the load on the first.
 """
 
+import json
 import os
 import socket
 import subprocess
@@ -86,16 +87,23 @@ class Process:
 
 
 class Flowtap(Process):
-    """flowtap, which also tells what it dropped."""
+    """flowtap as a sidecar or, with `whole`, all in one process; it also tells what it dropped."""
 
-    def __init__(self, name, rate, binary, upstream, folder):
+    def __init__(self, name, rate, binary, upstream, folder, whole=False):
         self.admin = free_port()
         port = free_port()
-        data = Path(folder, name)
-        command = [binary, "run", "--upstream", f"http://127.0.0.1:{upstream}", "--listen", f"127.0.0.1:{port}",
-                   "--admin", f"127.0.0.1:{self.admin}", "--data-dir", str(data)]
-        settings = {"FLOWTAP_SAMPLE__RATE": str(rate), "FLOWTAP_TRAFFIC__THREADS": "1"}
-        super().__init__(name, PROXY_CORE, command, folder, port, settings)
+        config = Path(folder, f"{name}.yaml")
+        config.write_text(json.dumps({
+            "taps": [{"name": "bench", "listen": f"127.0.0.1:{port}", "upstream": f"http://127.0.0.1:{upstream}"}],
+            "admin": {"listen": f"127.0.0.1:{self.admin}"},
+            "sample": {"rate": rate},
+            # Segments are packed while the load goes on, and not a minute after it.
+            "spool": {"segment_age": "5s"},
+            "traffic": {"threads": 1},
+            "data_dir": str(Path(folder, name)),
+        }))
+        command = [binary, "run" if whole else "proxy", "--config", str(config)]
+        super().__init__(name, PROXY_CORE, command, folder, port)
 
     def dropped(self):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=5) as answer:
