@@ -25,7 +25,7 @@ use crate::support::certs::Authority;
 use crate::support::process::{Process, free_port};
 use crate::support::wire::{Message, Peer, Upstream};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A configuration with these alerts.
 fn config(yaml: &str) -> Config {

@@ -78,7 +78,7 @@ fn every_sample_is_scored_by_every_criterion_and_the_row_says_all() {
     let judge = ScriptedJudge::saying(|asked| asked.verdict(4));
     let flowtap = setup(&upstream, &judge, "api_key: k-e-y").top(JUDGED_ONLY).start();
     ask(&flowtap, (0..5).map(|n| format!("question {n}?")));
-    let found = await_scores(&flowtap, 20, Duration::from_secs(20));
+    let found = await_scores(&flowtap, 20, Duration::from_secs(90));
     assert_eq!(times(&found).values().copied().collect::<Vec<_>>(), [1; 20], "each once");
     flowtap.await_metric("flowtap_scores_total", &["score=\"4\""], 20.0);
     flowtap.await_metric("flowtap_evaluate_samples_total", &["result=\"evaluated\""], 5.0);
@@ -169,7 +169,7 @@ fn a_broken_judge_gives_reasons_and_never_a_number() {
     let quick = "timeout: 5s, retry_for: 1s, concurrency: 16";
     let flowtap = setup(&upstream, &judge, quick).top(JUDGED_ONLY).start();
     ask(&flowtap, FAULTS.iter().map(|(question, _)| (*question).to_owned()));
-    let found = await_scores(&flowtap, FAULTS.len() * 4, Duration::from_secs(60));
+    let found = await_scores(&flowtap, FAULTS.len() * 4, Duration::from_secs(120));
     let samples = rows(&flowtap.folder().join("bucket/exchanges"));
     let question_of: HashMap<_, _> =
         samples.iter().map(|sample| (&sample["id"], sample["question"].as_str())).collect();
@@ -255,10 +255,10 @@ fn a_kill_in_the_middle_of_a_thousand_scores_each_sample_once() {
     open.store(true, Ordering::SeqCst);
     // Killed thrice while scores are being stored.
     for stored in [200, 700, 1400] {
-        await_scores(&flowtap, stored, Duration::from_secs(60));
+        await_scores(&flowtap, stored, Duration::from_secs(120));
         flowtap = flowtap.kill_and_restart();
     }
-    await_scores(&flowtap, 2000, Duration::from_secs(60));
+    await_scores(&flowtap, 2000, Duration::from_secs(120));
     std::thread::sleep(Duration::from_millis(500));
     let found = scores(flowtap.folder());
     let times = times(&found);
@@ -295,7 +295,7 @@ fn a_dead_judge_leaves_traffic_alone_and_samples_waiting() {
     let config = std::fs::read_to_string(stopped.folder().join("flowtap.yaml")).expect("read");
     let config = config.replace("http://127.0.0.1:1", &judge.url());
     let flowtap = Flowtap::again(stopped, &config);
-    let found = await_scores(&flowtap, 800, Duration::from_secs(60));
+    let found = await_scores(&flowtap, 800, Duration::from_secs(120));
     assert_eq!(times(&found).len(), 800);
     flowtap.stop();
 }
@@ -320,7 +320,7 @@ fn what_the_judge_cannot_do_is_learnt_once() {
     });
     let flowtap = setup(&upstream, &judge, "concurrency: 1").top(JUDGED_ONLY).start();
     ask(&flowtap, (0..10).map(|n| format!("question {n}?")));
-    let found = await_scores(&flowtap, 40, Duration::from_secs(30));
+    let found = await_scores(&flowtap, 40, Duration::from_secs(90));
     assert!(found.iter().all(|row| row["score"] == 1), "{found:?}");
     flowtap.stop();
     let refused = judge.questions().iter().filter(|a| !a.body["response_format"].is_null()).count();
@@ -339,7 +339,7 @@ fn a_bad_answer_is_repaired_once_by_asking_again() {
         .top("evaluate: {criteria: [fluency], measures: [], poll: 100ms}")
         .start();
     ask(&flowtap, ["one?".to_owned()]);
-    let found = await_scores(&flowtap, 1, Duration::from_secs(20));
+    let found = await_scores(&flowtap, 1, Duration::from_secs(90));
     assert_eq!((&found[0]["score"], &found[0]["judge"]["input"]), (&json!(3), &json!(200)));
     flowtap.stop();
     assert_eq!(judge.questions().iter().filter(|asked| !asked.is_test()).count(), 2);
@@ -358,7 +358,7 @@ fn the_budget_holds_over_restarts_and_says_so() {
     .top("evaluate: {criteria: [fluency], measures: [], poll: 100ms}")
     .start();
     ask(&flowtap, (0..100).map(|n| format!("question {n}?")));
-    let found = await_scores(&flowtap, 100, Duration::from_secs(30));
+    let found = await_scores(&flowtap, 100, Duration::from_secs(90));
     let skipped = found.iter().filter(|row| row["error"] == "budget").count();
     let scored = found.iter().filter(|row| row["score"] == 4).count();
     assert_eq!(scored + skipped, 100);
@@ -371,7 +371,7 @@ fn the_budget_holds_over_restarts_and_says_so() {
     let asked = judge.asked();
     flowtap = flowtap.kill_and_restart();
     ask(&flowtap, (0..50).map(|n| format!("question {n}?")));
-    await_scores(&flowtap, 150, Duration::from_secs(30));
+    await_scores(&flowtap, 150, Duration::from_secs(90));
     let more = judge.asked() - asked;
     assert!((asked + more) * 120 <= 5000, "{asked} and {more} calls: the crash forgot nothing");
     flowtap.stop();
@@ -390,7 +390,7 @@ fn a_judge_behind_a_tap_of_ours_does_not_feed_itself() {
         .top("evaluate: {criteria: [fluency], measures: [], poll: 100ms}")
         .start();
     ask(&flowtap, (0..3).map(|n| format!("question {n}?")));
-    await_scores(&flowtap, 3, Duration::from_secs(20));
+    await_scores(&flowtap, 3, Duration::from_secs(90));
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(scores(flowtap.folder()).len(), 3, "depth 1");
     let seen = flowtap.metric("flowtap_requests_total", &["tap=\"models\""]);
@@ -416,7 +416,7 @@ fn criteria_of_the_users_own_are_judged_by_their_own_words() {
         ))
         .start();
     ask(&flowtap, ["Is it dry?".to_owned()]);
-    let found = await_scores(&flowtap, 2, Duration::from_secs(20));
+    let found = await_scores(&flowtap, 2, Duration::from_secs(90));
     let of = |name: &str| found.iter().find(|row| row["name"] == name).expect("a row");
     assert_eq!((&of("politeness")["score"], &of("politeness")["value"]), (&json!(2), &Value::Null));
     assert_eq!((&of("formal")["score"], &of("formal")["value"]), (&Value::Null, &json!(1.0)));

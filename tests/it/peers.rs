@@ -11,7 +11,7 @@ use crate::support::process::{Process, flowtap, free_port};
 /// A real server may take this long to come up on a busy machine.
 pub const UP_WITHIN: Duration = Duration::from_secs(120);
 /// One comparison may take this long.
-const COMPARED_WITHIN: Duration = Duration::from_secs(180);
+const COMPARED_WITHIN: Duration = Duration::from_secs(500);
 /// The name by which the model is asked for.
 pub const MODEL: &str = "smollm2-135m";
 

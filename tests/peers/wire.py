@@ -2,7 +2,7 @@
 import socket
 from dataclasses import dataclass, field
 
-DEADLINE_S = 60
+DEADLINE_S = 90
 
 
 @dataclass

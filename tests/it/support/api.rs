@@ -58,7 +58,7 @@ pub fn get(port: u16, path: &str) -> Value {
 /// Asks until `wanted` holds.
 #[track_caller]
 pub fn await_answer(port: u16, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let answer = get(port, path);
         if wanted(&answer) {

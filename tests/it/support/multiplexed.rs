@@ -25,7 +25,7 @@ type Body = http_body_util::combinators::BoxBody<Bytes, Infallible>;
 pub type Client = SendRequest<Full<Bytes>>;
 
 /// No exchange in a test takes longer.
-const WITHIN: Duration = Duration::from_secs(20);
+const WITHIN: Duration = Duration::from_secs(60);
 
 /// What is asked for here never ends, and comes in the smallest of pieces.
 pub const ENDLESS: &str = "/endless";

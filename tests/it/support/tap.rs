@@ -153,7 +153,7 @@ fn launch(
 
 /// The port in the log line `listening` that holds `mark`.
 pub fn address(process: &Process, mark: &str) -> u16 {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let printed = process.printed();
         let line = printed.lines().find(|line| line.contains("listening") && line.contains(mark));
@@ -202,7 +202,7 @@ impl Flowtap {
     /// Waits until the sum of a family's series is `wanted` or more.
     #[track_caller]
     pub fn await_metric(&self, family: &str, labels: &[&str], wanted: f64) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while self.metric(family, labels) < wanted {
             let late = Instant::now() > deadline;
             assert!(
@@ -218,7 +218,7 @@ impl Flowtap {
     /// Waits until no exchange is under way.
     #[track_caller]
     pub fn await_idle(&self) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while self.metric("flowtap_in_flight_requests", &[]) != 0.0 {
             assert!(Instant::now() < deadline, "exchanges hang:\n{}", self.process.printed());
             std::thread::sleep(Duration::from_millis(20));

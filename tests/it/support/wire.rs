@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// No read in a test waits longer.
-pub const READ_WITHIN: Duration = Duration::from_secs(20);
+pub const READ_WITHIN: Duration = Duration::from_secs(60);
 
 /// Every byte that came, by connection.
 type Log = Arc<Mutex<Vec<Vec<u8>>>>;
