@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::Shedding;
+
 /// Bytes that everything captured may hold at once. Cloning shares the same budget.
 #[derive(Clone, Debug)]
 pub struct MemoryBudget {
@@ -13,12 +15,14 @@ pub struct MemoryBudget {
 struct Inner {
     bytes_max: u64,
     bytes_used: AtomicU64,
+    shedding: Shedding,
 }
 
 impl MemoryBudget {
     /// A budget of `bytes_max` bytes, all free.
     pub fn new(bytes_max: u64) -> Self {
-        let inner = Inner { bytes_max, bytes_used: AtomicU64::new(0) };
+        let inner =
+            Inner { bytes_max, bytes_used: AtomicU64::new(0), shedding: Shedding::default() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -37,7 +41,16 @@ impl MemoryBudget {
         self.inner.bytes_max
     }
 
+    /// How much is looked at: with less than all, nothing more of this budget is given out, so that
+    /// bodies under way stop being recorded too.
+    pub fn shedding(&self) -> &Shedding {
+        &self.inner.shedding
+    }
+
     fn try_take(&self, bytes: u64) -> bool {
+        if !self.inner.shedding.is_full() {
+            return false;
+        }
         let before = self.inner.bytes_used.fetch_add(bytes, Ordering::Relaxed);
         let fits = before.saturating_add(bytes) <= self.inner.bytes_max;
         if !fits {
@@ -59,7 +72,8 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// Takes `bytes` more; false, and nothing taken, when the budget would be exceeded.
+    /// Takes `bytes` more; false, and nothing taken, when the budget would be exceeded or bodies are
+    /// not looked at for now.
     pub fn try_grow(&mut self, bytes: u64) -> bool {
         let granted = self.budget.try_take(bytes);
         if granted {
@@ -83,6 +97,7 @@ impl Drop for Reservation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{CaptureLevel, ShedCause};
 
     #[test]
     fn a_reservation_gives_back_what_it_took() {
@@ -95,5 +110,17 @@ mod tests {
         assert!(second.try_grow(40));
         drop(first);
         assert_eq!((budget.bytes_used(), second.bytes()), (40, 40));
+    }
+
+    #[test]
+    fn nothing_is_given_out_while_bodies_are_not_looked_at() {
+        let budget = MemoryBudget::new(100);
+        let mut held = budget.reservation();
+        assert!(held.try_grow(10));
+        budget.shedding().ask(ShedCause::Overhead, CaptureLevel::Headers);
+        assert!(!held.try_grow(10), "nor to who has some");
+        assert_eq!(budget.bytes_used(), 10);
+        budget.shedding().ask(ShedCause::Overhead, CaptureLevel::Full);
+        assert!(held.try_grow(10));
     }
 }

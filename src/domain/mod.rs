@@ -6,6 +6,7 @@ mod address;
 mod budget;
 mod exchange;
 mod ids;
+mod level;
 mod outcome;
 mod reading;
 mod sample;
@@ -20,6 +21,7 @@ pub use address::{is_metadata, is_metadata_address};
 pub use budget::{MemoryBudget, Reservation};
 pub use exchange::{CapturedBody, Exchange, Mark, Timing, TraceContext};
 pub use ids::{ExchangeId, SpanId, TraceId};
+pub use level::{CaptureLevel, Shed, ShedCause, Shedding};
 pub use outcome::{
     DropReason, DropStage, Injection, JoinFate, Outcome, Posted, Protocol, ToldFate, status_class,
 };

@@ -56,6 +56,8 @@ labelled! {
         Spool = "spool",
         /// On the way to the bucket.
         Archive = "archive",
+        /// Not looked at, to spare the host.
+        Capture = "capture",
     }
 }
 
@@ -80,6 +82,10 @@ labelled! {
         Shutdown = "shutdown",
         /// The process ended without a shutdown; found out by the next one.
         Crash = "crash",
+        /// The process came near the memory it may take.
+        Memory = "memory",
+        /// Looking took too much time beside the traffic.
+        Overhead = "overhead",
     }
 }
 

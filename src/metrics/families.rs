@@ -131,6 +131,12 @@ families! {
     CAPTURE_TRUNCATED[1] = "flowtap_capture_truncated_total", COUNT, ["tap"],
         "Exchanges of which a body was captured only in part.",
         "Raise capture.body_bytes_max if samples must be whole.";
+    CAPTURE_LEVEL[1] = "flowtap_capture_level", COUNT, ["cause"],
+        "How much is looked at, as each cause asks: 0 full, 1 headers, 2 metrics, 3 off.",
+        "Above 0 for memory: raise the memory limit; for overhead: give it more CPU.";
+    CAPTURE_SHED[2] = "flowtap_capture_shed_total", COUNT, ["level", "cause"],
+        "Exchanges of which less than all was looked at, to spare the host; traffic was not touched.",
+        "As flowtap_capture_level.";
 }
 
 // On the way to the bucket.

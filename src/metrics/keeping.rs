@@ -6,7 +6,10 @@ use super::Metrics;
 use super::families as f;
 use super::labels::OTHER;
 use super::registry::{Counters, Gauges, Histograms, Registrar};
-use crate::domain::{Dataset, Dialect, DropReason, DropStage, Injection, JoinFate, SampleReason};
+use crate::domain::{
+    CaptureLevel, Dataset, Dialect, DropReason, DropStage, Injection, JoinFate, SampleReason, Shed,
+    ShedCause,
+};
 
 /// The kinds of redaction that have a label of their own.
 const REDACTION_KINDS: [&str; 6] = ["email", "phone", "credit_card", "iban", "ip", "secret"];
@@ -26,6 +29,8 @@ pub(super) struct Keeping {
     queue_depth: Gauges<1>,
     capture_bytes: IntGauge,
     capture_truncated: Counters<1>,
+    capture_level: Gauges<1>,
+    capture_shed: Counters<2>,
     injections: Counters<1>,
     spool_bytes: IntGauge,
     spool_segments: IntGauge,
@@ -52,6 +57,8 @@ impl Keeping {
             queue_depth: reg.gauges(&f::QUEUE_DEPTH)?,
             capture_bytes: reg.gauge(&f::CAPTURE_BYTES)?,
             capture_truncated: reg.counters(&f::CAPTURE_TRUNCATED)?,
+            capture_level: reg.gauges(&f::CAPTURE_LEVEL)?,
+            capture_shed: reg.counters(&f::CAPTURE_SHED)?,
             injections: reg.counters(&f::INJECTIONS)?,
             spool_bytes: reg.gauge(&f::SPOOL_BYTES)?,
             spool_segments: reg.gauge(&f::SPOOL_SEGMENTS)?,
@@ -75,6 +82,12 @@ impl Keeping {
             DropStage::ALL.iter().flat_map(|s| DropReason::ALL.iter().map(move |r| (s, r)))
         {
             self.dropped.of([stage.label(), reason.label()]);
+        }
+        for cause in ShedCause::ALL {
+            self.capture_level.of([cause.label()]);
+            for level in &CaptureLevel::ALL[1..] {
+                self.capture_shed.of([level.label(), cause.label()]);
+            }
         }
         for fate in JoinFate::ALL {
             self.join.of([fate.label()]);
@@ -144,6 +157,17 @@ impl Metrics {
     /// A body of an exchange was captured only in part.
     pub fn capture_truncated(&self, tap: &str) {
         self.inner.keeping.capture_truncated.of([tap]).inc();
+    }
+
+    /// From now on `cause` asks for `level`.
+    pub fn capture_level(&self, cause: ShedCause, level: CaptureLevel) {
+        self.inner.keeping.capture_level.of([cause.label()]).set(level as i64);
+    }
+
+    /// Less than all of an exchange was looked at.
+    pub fn shed(&self, shed: Shed) {
+        let labels = [shed.level.label(), shed.cause.label()];
+        self.inner.keeping.capture_shed.of(labels).inc();
     }
 
     /// The admission webhook answered a review.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 use jiff::Timestamp;
 
-use crate::domain::{DropReason, DropStage, Exchange, Outcome};
+use crate::domain::{CaptureLevel, DropReason, DropStage, Exchange, Outcome, Shed};
 use crate::ledger::{Hour, Ledger};
 use crate::metrics::Metrics;
 
@@ -91,6 +91,16 @@ impl Intake {
     pub fn lost_to_panic(&self, tap: &str, ending: Ending, total_us: u64) {
         self.shared.lose(tap, ending, total_us, DropReason::Panic);
     }
+
+    /// No record is made of an exchange, to spare the host: it is entered in the books, and counted and
+    /// timed unless looking is off.
+    pub fn shed(&self, tap: &str, ending: Ending, total_us: u64, shed: Shed) {
+        let shared = &*self.shared;
+        shared.enter_lost(ending, DropStage::Capture, shed.cause.drop_reason());
+        if shed.level < CaptureLevel::Off {
+            shared.count(tap, ending, total_us);
+        }
+    }
 }
 
 impl Clone for Intake {
@@ -119,10 +129,18 @@ impl Shared {
     }
 
     fn lose(&self, tap: &str, ending: Ending, total_us: u64, reason: DropReason) {
+        self.enter_lost(ending, DropStage::Intake, reason);
+        self.count(tap, ending, total_us);
+    }
+
+    fn enter_lost(&self, ending: Ending, stage: DropStage, reason: DropReason) {
         let hour = Hour::of(ending.time);
         self.lost_us.fetch_max(ending.time.as_microsecond(), Ordering::Relaxed);
         self.ledger.seen(hour, 1);
-        self.ledger.dropped(hour, DropStage::Intake, reason, 1);
+        self.ledger.dropped(hour, stage, reason, 1);
+    }
+
+    fn count(&self, tap: &str, ending: Ending, total_us: u64) {
         self.metrics.intake_only(tap, ending.status, ending.outcome, total_us as f64 / 1e6);
     }
 }

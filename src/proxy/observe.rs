@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use super::io::{ConnectionState, Phase};
 use super::tap::TapShared;
 use crate::capture::{HeaderSelection, Recorder};
-use crate::domain::{Exchange, ExchangeId, Outcome, Timing, TraceContext};
+use crate::domain::{CaptureLevel, Exchange, ExchangeId, Outcome, Shed, Timing, TraceContext};
 use crate::join::PROMPTFLOW_HEADER;
 use crate::metrics::Gauge;
 use crate::pipeline::Ending;
@@ -120,6 +120,8 @@ pub struct Observation {
     request_id: Option<String>,
     trace: TraceContext,
     alone: bool,
+    /// What was not looked at when it began, and why.
+    shed: Option<Shed>,
     /// A hook panicked: nothing more is noted.
     broken: bool,
 }
@@ -178,6 +180,7 @@ impl Observation {
             request_id,
             trace,
             alone: false,
+            shed: tap.budget.shedding().now(),
             broken: false,
         };
         observation.hook("request_head", |this| {
@@ -249,7 +252,7 @@ impl Observation {
     }
 
     fn hook(&mut self, name: &'static str, hook: impl FnOnce(&mut Self)) {
-        if self.broken {
+        if self.broken || self.is_unrecorded() {
             return;
         }
         let tap = Arc::clone(&self.tap);
@@ -257,6 +260,11 @@ impl Observation {
             self.broken = true;
             self.response.stop();
         }
+    }
+
+    /// No record is made of it.
+    fn is_unrecorded(&self) -> bool {
+        self.shed.is_some_and(|shed| shed.level >= CaptureLevel::Metrics)
     }
 
     fn finish(&mut self, outcome: Outcome) -> Box<Exchange> {
@@ -315,11 +323,16 @@ impl Drop for Observation {
         let tap = Arc::clone(&self.tap);
         let outcome = self.outcome.unwrap_or_else(|| self.outcome_from_bytes(&self.response));
         let ending = Ending { time: self.time, status: self.status, outcome };
+        let total_us = micros(self.started, Instant::now());
+        if let Some(shed) = self.shed {
+            tap.metrics.shed(shed);
+        }
+        if let Some(shed) = self.shed.filter(|_| self.is_unrecorded()) {
+            return tap.intake.shed(&tap.name, ending, total_us, shed);
+        }
         match contained(&tap, "finish", || self.finish(outcome)) {
             Some(exchange) => tap.intake.offer(exchange),
-            None => {
-                tap.intake.lost_to_panic(&tap.name, ending, micros(self.started, Instant::now()))
-            }
+            None => tap.intake.lost_to_panic(&tap.name, ending, total_us),
         }
     }
 }

@@ -48,8 +48,12 @@ pub struct TapShared {
 }
 
 impl TapShared {
-    /// A recorder for one body.
+    /// A recorder for one body; it records nothing where bodies are not looked at for now.
     pub fn recorder(&self) -> Recorder {
-        Recorder::new(self.body_limits, &self.budget)
+        let mut recorder = Recorder::new(self.body_limits, &self.budget);
+        if !self.budget.shedding().is_full() {
+            recorder.stop();
+        }
+        recorder
     }
 }
