@@ -17,6 +17,7 @@ use crate::domain::{
 };
 use crate::join::Ticket;
 use crate::ledger::Hour;
+use crate::redact::RedactedSummary;
 use crate::sample::SampleKeys;
 
 /// Names the deployment of an Azure ML endpoint.
@@ -236,7 +237,7 @@ impl Pipeline {
         &self,
         exchange: &Exchange,
         reading: Reading,
-        summary: Summary,
+        summary: RedactedSummary,
         calls: Vec<Call>,
         sampling: Sampling,
     ) -> Result<Row, DropReason> {

@@ -152,7 +152,9 @@ fn record_of(mode: RedactMode, capture: CaptureMode, operation: Operation, text:
         [("x-note", text), ("authorization", text), ("referer", text), ("x-secret", text)];
     let exchange = exchange(&path, &headers, text);
     let (reading, summary) = (reading(operation, text), summary(&path, text));
-    redactor(mode).record(&exchange, reading, summary, capture, vec![call(text)])
+    let redactor = redactor(mode);
+    let summary = redactor.summary(summary);
+    redactor.record(&exchange, reading, summary, capture, vec![call(text)])
 }
 
 fn call(name: &str) -> Call {
@@ -249,10 +251,11 @@ fn what_cannot_be_read_is_not_kept() {
     let image = format!("data:image/png;base64,{}", "iVBORw0KGgo".repeat(40));
     reading.response_body = Some(json!({"data": [{"embedding": [0.1, 0.2]}], "url": image,
         "choices": [{"logprobs": {"content": [{"token": "joe"}]}}], "logprobs": null, "audio": {"data": "QUJD".repeat(100)}}));
-    let record = redactor(RedactMode::Mask).record(
+    let redactor = redactor(RedactMode::Mask);
+    let record = redactor.record(
         &exchange("/v1/embeddings", &[], "id-1"),
         reading,
-        summary("/v1/embeddings", "gpt-4o"),
+        redactor.summary(summary("/v1/embeddings", "gpt-4o")),
         CaptureMode::Full,
         Vec::new(),
     );
@@ -269,10 +272,11 @@ fn a_column_is_not_counted_beside_its_body() {
     reading.question = Some(json!("I am joe@example.com"));
     reading.request_body = Some(json!({"question": "I am joe@example.com"}));
     let path = "/score";
-    let record = redactor(RedactMode::Mask).record(
+    let redactor = redactor(RedactMode::Mask);
+    let record = redactor.record(
         &exchange(path, &[], "id-1"),
         reading,
-        summary(path, "gpt-4o"),
+        redactor.summary(summary(path, "gpt-4o")),
         CaptureMode::Full,
         Vec::new(),
     );
@@ -285,7 +289,10 @@ fn names_are_cut_and_keys_that_become_equal_are_both_kept() {
     let long = "é".repeat(5_000);
     let redactor = redactor(RedactMode::Mask);
     let named = redactor.summary(summary(&format!("/{long}"), &long));
-    assert!(named.path.len() <= 1024 && named.model.request.is_some_and(|name| name.len() <= 256));
+    assert!(
+        named.path.len() <= 1024
+            && named.model.request.as_ref().is_some_and(|name| name.len() <= 256)
+    );
     let body = json!({"a@example.com": 1, "b@example.com": 2, "c": 3});
     let kept = json::Walk::new(&redactor, &mut Counts::default()).value(body);
     assert_eq!(kept, json!({"[email]": 1, "[email] 2": 2, "c": 3}));

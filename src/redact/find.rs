@@ -33,25 +33,68 @@ pub(super) fn find(kinds: &[RedactKind], text: &str) -> Vec<Finding> {
     if text.len() < TEXT_BYTES_MIN || is_short_word(text) {
         return found;
     }
-    let digits = count_digits(text.as_bytes());
+    let seen = Glance::of(text.as_bytes());
     for kind in kinds {
         match kind {
-            RedactKind::Secret => secret::find(text, &mut found),
-            RedactKind::Email => personal::emails(text, &mut found),
-            RedactKind::CreditCard if digits >= 13 => personal::cards(text, &mut found),
-            RedactKind::Iban if digits >= 2 => personal::ibans(text, &mut found),
-            RedactKind::Phone if digits >= 8 => personal::phones(text, &mut found),
-            RedactKind::Ip if digits >= 1 => personal::addresses(text, &mut found),
+            RedactKind::Secret => secret::find(text, seen, &mut found),
+            RedactKind::Email if seen.at || seen.percent => personal::emails(text, &mut found),
+            RedactKind::CreditCard if seen.digits >= 13 => personal::cards(text, &mut found),
+            RedactKind::Iban if seen.digits >= 2 => personal::ibans(text, &mut found),
+            RedactKind::Phone if seen.digits >= 8 => personal::phones(text, &mut found),
+            RedactKind::Ip if seen.digits >= 1 => personal::addresses(text, &mut found),
             _ => {}
         }
     }
     settle(found)
 }
 
-/// In pieces that a byte can count, which compilers turn into a few instructions for many bytes.
-fn count_digits(bytes: &[u8]) -> usize {
-    let of = |piece: &[u8]| piece.iter().map(|byte| u8::from(byte.is_ascii_digit())).sum::<u8>();
-    bytes.chunks(255).map(|piece| usize::from(of(piece))).sum()
+/// What a text has, seen in one pass: nothing is looked for where it cannot be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Glance {
+    pub(super) digits: usize,
+    /// There is an `@`.
+    pub(super) at: bool,
+    /// There is a `%`.
+    pub(super) percent: bool,
+    /// There is a `:`.
+    pub(super) colon: bool,
+    /// There is an `=`.
+    pub(super) equals: bool,
+}
+
+impl Glance {
+    /// In pieces whose digits a byte can count, and without additions that are checked for overflow: so
+    /// that compilers make a few instructions for many bytes of it.
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        let mut seen = Self::default();
+        for piece in bytes.chunks(192) {
+            let mut digits = 0_u8;
+            let (mut at, mut percent, mut colon, mut equals) = (0_u8, 0_u8, 0_u8, 0_u8);
+            for &byte in piece {
+                digits = digits.wrapping_add(u8::from(byte.is_ascii_digit()));
+                at |= u8::from(byte == b'@');
+                percent |= u8::from(byte == b'%');
+                colon |= u8::from(byte == b':');
+                equals |= u8::from(byte == b'=');
+            }
+            seen.digits += usize::from(digits);
+            seen.at |= at != 0;
+            seen.percent |= percent != 0;
+            seen.colon |= colon != 0;
+            seen.equals |= equals != 0;
+        }
+        seen
+    }
+}
+
+/// Where the first byte that `is` means stands, from `from` on; stretches without one are passed over
+/// many bytes at a time.
+pub(super) fn position(bytes: &[u8], from: usize, is: impl Fn(u8) -> bool) -> Option<usize> {
+    const STRETCH: usize = 32;
+    let rest = bytes.get(from..)?;
+    let has = |piece: &[u8]| piece.iter().fold(0_u8, |any, byte| any | u8::from(is(*byte))) != 0;
+    let passed = rest.chunks_exact(STRETCH).take_while(|piece| !has(piece)).count() * STRETCH;
+    rest[passed..].iter().position(|byte| is(*byte)).map(|index| from + passed + index)
 }
 
 /// Most keys and many values of JSON: too short for a secret without a sign that every other finding
@@ -90,5 +133,27 @@ fn gravity(kind: RedactKind) -> u8 {
         RedactKind::Email => 2,
         RedactKind::Phone => 1,
         RedactKind::Ip => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_glance_sees_what_is_there_and_a_place_is_found_wherever_it_is() {
+        for before in [0, 1, 31, 32, 33, 191, 192, 193, 1000] {
+            let text = format!("{}7@%:={}", "x".repeat(before), "y".repeat(before));
+            let (at, percent, colon, equals) = (true, true, true, true);
+            let seen = Glance::of(text.as_bytes());
+            assert_eq!(seen, Glance { digits: 1, at, percent, colon, equals });
+            let place = |from| position(text.as_bytes(), from, |byte| byte.is_ascii_digit());
+            assert_eq!(
+                (place(0), place(before), place(before + 1)),
+                (Some(before), Some(before), None)
+            );
+        }
+        assert_eq!(Glance::of("9".repeat(1000).as_bytes()).digits, 1000);
+        assert_eq!(Glance::of(b"plain"), Glance::default());
     }
 }

@@ -24,6 +24,7 @@ use sha2::Sha256;
 
 use crate::config::{Redact, RedactKind, RedactMode, Secret};
 use find::Finding;
+pub use record::RedactedSummary;
 
 /// Removes what the settings name. One for the whole process; cheap to share.
 #[derive(Clone, Debug)]

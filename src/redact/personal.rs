@@ -8,7 +8,7 @@ use memchr::{memchr_iter, memmem};
 use regex::Regex;
 
 use super::checksum::{iban_length, is_card, is_iban};
-use super::find::Finding;
+use super::find::{Finding, position};
 use crate::config::RedactKind;
 
 /// Adds e-mail addresses: letters and digits of any script around `@` (or `%40`, as in forms), and
@@ -71,7 +71,7 @@ pub(super) fn cards(text: &str, found: &mut Vec<Finding>) {
 fn digit_groups(bytes: &[u8]) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut at = 0;
-    while let Some(start) = bytes[at..].iter().position(u8::is_ascii_digit).map(|i| at + i) {
+    while let Some(start) = position(bytes, at, |byte| byte.is_ascii_digit()) {
         let len = bytes[start..].iter().take_while(|b| b.is_ascii_digit()).count();
         let end = start + len;
         let word = |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_alphabetic() || *b == b'_');
@@ -198,7 +198,7 @@ pub(super) fn addresses(text: &str, found: &mut Vec<Finding>) {
     let bytes = text.as_bytes();
     let part = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b':');
     let mut at = 0;
-    while let Some(start) = next_number_or_colon(bytes, at) {
+    while let Some(start) = position(bytes, at, |byte| byte.is_ascii_digit() || byte == b':') {
         // Hexadecimal letters before the first digit or colon belong to the address.
         let back = bytes[at..start].iter().rev().take_while(|byte| part(byte)).count();
         let start = start - back;
@@ -208,11 +208,6 @@ pub(super) fn addresses(text: &str, found: &mut Vec<Finding>) {
         found.extend(address_in(text, start, start + trimmed));
         at = end.max(start + 1);
     }
-}
-
-fn next_number_or_colon(bytes: &[u8], from: usize) -> Option<usize> {
-    let first = |byte: &u8| byte.is_ascii_digit() || *byte == b':';
-    bytes.get(from..)?.iter().position(first).map(|index| from + index)
 }
 
 /// The address in a run of hexadecimal digits, dots and colons.

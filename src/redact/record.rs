@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use http::HeaderMap;
@@ -23,6 +24,21 @@ const REASON_BYTES_MAX: usize = 4096;
 /// Bytes kept of a path or of a header's value.
 const LINE_BYTES_MAX: usize = 1024;
 
+/// A summary whose names are redacted, and what was found in them; [`Redactor::summary`] alone makes one.
+#[derive(Debug)]
+pub struct RedactedSummary {
+    summary: Summary,
+    counts: Counts,
+}
+
+impl Deref for RedactedSummary {
+    type Target = Summary;
+
+    fn deref(&self) -> &Summary {
+        &self.summary
+    }
+}
+
 impl Redactor {
     /// Makes the record of `exchange` from what was understood of it.
     ///
@@ -37,14 +53,14 @@ impl Redactor {
         &self,
         exchange: &Exchange,
         reading: Reading,
-        summary: Summary,
+        named: RedactedSummary,
         mode: CaptureMode,
         calls: Vec<Call>,
     ) -> Record {
         let full = mode == CaptureMode::Full;
         let content = full && reading.operation != Operation::Other;
-        let (mut names, mut bodies, mut columns) =
-            (Counts::default(), Counts::default(), Counts::default());
+        let RedactedSummary { summary, counts: mut names } = named;
+        let (mut bodies, mut columns) = (Counts::default(), Counts::default());
         let kept = |value: Option<Value>| value.filter(|_| content);
         let none = CleanTexts::default();
         let request_body = self.body(kept(reading.request_body), &none, &mut bodies);
@@ -67,7 +83,6 @@ impl Redactor {
         };
         let request = side(&exchange.request_headers, &exchange.request, request_body);
         let response = side(&exchange.response_headers, &exchange.response, response_body);
-        let summary = self.summary_counted(summary, &mut names);
         let request_id = exchange.request_id.as_deref().map(|id| self.name(id, &mut names));
         names.add_all(&bodies.larger(&columns));
         Record {
@@ -88,9 +103,10 @@ impl Redactor {
     }
 
     /// `summary` with all that a client or an upstream chose redacted and cut: fit for metrics,
-    /// spans and rollups. [`Redactor::record`] does the same.
-    pub fn summary(&self, summary: Summary) -> Summary {
-        self.summary_counted(summary, &mut Counts::default())
+    /// spans, rollups and records.
+    pub fn summary(&self, summary: Summary) -> RedactedSummary {
+        let mut counts = Counts::default();
+        RedactedSummary { summary: self.named(summary, &mut counts), counts }
     }
 
     /// A call's names likewise; its flow's record counts nothing for them, the call's own does.
@@ -110,7 +126,7 @@ impl Redactor {
         self.folder(name, &mut Counts::default())
     }
 
-    fn summary_counted(&self, summary: Summary, counts: &mut Counts) -> Summary {
+    fn named(&self, summary: Summary, counts: &mut Counts) -> Summary {
         let mut model = |name: Option<String>| name.map(|name| self.repeated_name(name, counts));
         let model = ModelNames {
             request: model(summary.model.request),

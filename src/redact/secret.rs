@@ -3,26 +3,21 @@
 
 use std::sync::LazyLock;
 
-use memchr::{memchr2_iter, memmem};
+use memchr::{memchr2, memchr2_iter, memmem};
 use regex::{Captures, Regex};
 
 use super::credential;
-use super::find::Finding;
+use super::find::{Finding, Glance};
 use crate::config::RedactKind;
 
 /// Adds the secrets in `text`.
-pub(super) fn find(text: &str, found: &mut Vec<Finding>) {
-    let (assigns, token) = (has_assignment(text), has_token(text.as_bytes()));
-    for shape in SHAPES.iter() {
-        let possible = match shape.hint {
-            Hint::Text(literal) => memmem::find(text.as_bytes(), literal.as_bytes()).is_some(),
-            Hint::Word(word) => has_word(text.as_bytes(), word.as_bytes()),
-            Hint::Assignment => assigns,
-            Hint::Token => token,
-        };
-        if !possible {
-            continue;
-        }
+pub(super) fn find(text: &str, seen: Glance, found: &mut Vec<Finding>) {
+    let sight = Sight::of(text, seen);
+    find_shapes(text, |shape| (shape.possible)(&sight), found);
+}
+
+fn find_shapes(text: &str, is_tried: impl Fn(&Shape) -> bool, found: &mut Vec<Finding>) {
+    for shape in SHAPES.iter().filter(|shape| is_tried(shape)) {
         for captures in shape.pattern.captures_iter(text) {
             let inner = captures.iter().skip(1).flatten().next();
             let hit = inner.or_else(|| captures.get(0));
@@ -35,19 +30,41 @@ pub(super) fn find(text: &str, found: &mut Vec<Finding>) {
 /// A pattern whose match is a secret: the capture group that took part, else the whole match.
 struct Shape {
     pattern: Regex,
-    hint: Hint,
+    possible: Possible,
     accept: Accept,
 }
 
-/// What a text must have for a pattern to match: spares patterns that have no literal to search for.
-#[derive(Clone, Copy)]
-enum Hint {
-    Text(&'static str),
-    /// In any case.
-    Word(&'static str),
-    Assignment,
+/// False for a text in which a pattern cannot match: most of them are spared most texts.
+type Possible = fn(&Sight<'_>) -> bool;
+
+/// What is known of a text before a pattern is tried.
+struct Sight<'t> {
+    text: &'t [u8],
+    seen: Glance,
+    /// See [`has_assignment`].
+    assigns: bool,
     /// See [`has_token`].
-    Token,
+    token: bool,
+}
+
+impl<'t> Sight<'t> {
+    fn of(text: &'t str, seen: Glance) -> Self {
+        let assigns = (seen.colon || seen.equals) && has_assignment(text);
+        Self { text: text.as_bytes(), seen, assigns, token: has_token(text.as_bytes()) }
+    }
+
+    fn has(&self, literal: &str) -> bool {
+        memmem::find(self.text, literal.as_bytes()).is_some()
+    }
+
+    /// True if `word`, in lower case, stands somewhere in any case.
+    fn has_word(&self, word: &str) -> bool {
+        let word = word.as_bytes();
+        let (Some(first), len) = (word.first(), word.len()) else { return true };
+        memchr2_iter(*first, first.to_ascii_uppercase(), self.text).any(|at| {
+            self.text.get(at..at + len).is_some_and(|found| found.eq_ignore_ascii_case(word))
+        })
+    }
 }
 
 /// Says of a match, and of the part that would be redacted, whether it is a secret.
@@ -56,8 +73,8 @@ type Accept = fn(&Captures<'_>, &str) -> bool;
 /// Word boundaries are ASCII ones throughout: Unicode's send the engine to its slowest matcher, a hundred
 /// times slower, wherever the text has a letter beyond ASCII.
 static SHAPES: LazyLock<Vec<Shape>> = LazyLock::new(|| {
-    let compiled = |(pattern, hint, accept): (String, Hint, Accept)| {
-        Some(Shape { pattern: Regex::new(&pattern).ok()?, hint, accept })
+    let compiled = |(pattern, possible, accept): (String, Possible, Accept)| {
+        Some(Shape { pattern: Regex::new(&pattern).ok()?, possible, accept })
     };
     table().into_iter().filter_map(compiled).collect()
 });
@@ -119,60 +136,76 @@ const QUOTED: &str = concat!(
     r#"|\\+"((?:[^"\\\r\n]|\\[^"\r\n])+)|\\+'((?:[^'\\\r\n]|\\[^'\r\n])+))"#
 );
 
-fn table() -> Vec<(String, Hint, Accept)> {
+fn table() -> Vec<(String, Possible, Accept)> {
     let (begin, end) = (r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY", r"-----END [A-Z0-9 ]*PRIVATE KEY");
     let base64 = r"[A-Za-z0-9+/]{40,}={0,2}";
     vec![
-        (format!("(?-u:{})", TOKENS.join("|")), Hint::Token, always),
+        (format!("(?-u:{})", TOKENS.join("|")), |sight| sight.token, always),
         (
             format!(r#"(?i)(?:{NAMES}|["'`]secret|["'`]token|["'`]pass){SEPARATOR}{QUOTED}"#),
-            Hint::Assignment,
+            |sight| sight.assigns,
             in_quotes,
         ),
         (
             format!(r#"(?i)(?:{NAMES}){SEPARATOR}{SCHEME}([^\s"'`\\&,;<>]{{4,}})"#),
-            Hint::Assignment,
+            |sight| sight.assigns,
             assigned,
         ),
         (
             format!(
                 r#"(?i)(?:(?-u:\b)|_)(?:{LABELS}){SEPARATOR}\\*["'`]?{SCHEME}([A-Za-z0-9_\-+/=.%~]{{16,}})"#
             ),
-            Hint::Assignment,
+            |sight| sight.assigns,
             with_digit,
         ),
         (
             format!(
                 r#"(?i)(?:key|token|secret|password)(?:\\*["'`])?[ \t:=]{{1,4}}(?:is[ \t:=]{{1,4}})?\\*["'`]?([0-9a-f]{{32,64}}|{base64})"#
             ),
-            Hint::Token,
+            |sight| sight.token,
             with_digit,
         ),
         (
             r"(?i)(?-u:\b)bearer[ \t]+([A-Za-z0-9._~+/=-]{8,})".into(),
-            Hint::Word("bearer"),
+            |sight| sight.has_word("bearer"),
             opaque_part,
         ),
         (
             r"(?i)(?-u:\b)basic[ \t]+([A-Za-z0-9+/]{8,}={0,2})".into(),
-            Hint::Word("basic"),
+            |sight| sight.has_word("basic"),
             opaque_part,
         ),
-        (r#"(?i)(?-u:\b)cookie:[ \t]*([^\s=;"]+=[^\r\n"'`\\]+)"#.into(), Hint::Text(":"), always),
-        (format!(r"(?s){begin}.*?(?:{end}(?: BLOCK)?-----|\z)"), Hint::Text("-----BEGIN "), always),
-        (r#"://([^\s/?#"'`<>\\]+)@"#.into(), Hint::Text("://"), userinfo),
+        (
+            r#"(?i)(?-u:\b)cookie:[ \t]*([^\s=;"]+=[^\r\n"'`\\]+)"#.into(),
+            |sight| sight.seen.colon && sight.seen.equals && sight.has_word("cookie:"),
+            always,
+        ),
+        (
+            format!(r"(?s){begin}.*?(?:{end}(?: BLOCK)?-----|\z)"),
+            |sight| sight.has("-----BEGIN "),
+            always,
+        ),
+        (
+            r#"://([^\s/?#"'`<>\\]+)@"#.into(),
+            |sight| sight.seen.colon && sight.seen.at && sight.has("://"),
+            userinfo,
+        ),
         (
             r#"[?&](?:amp;)?(?i:code|key|sig|token|secret|pass|pwd|auth)=([^\s"'`&<>#]{6,})"#
                 .into(),
-            Hint::Text("="),
+            |sight| sight.seen.equals && memchr2(b'?', b'&', sight.text).is_some(),
             always,
         ),
         // Azure OpenAI's longer keys have a fixed part in the middle.
-        (r"(?-u:\b)[A-Za-z0-9]{30,70}JQQJ9[A-Za-z0-9]{10,}".into(), Hint::Text("JQQJ9"), always),
+        (
+            r"(?-u:\b)[A-Za-z0-9]{30,70}JQQJ9[A-Za-z0-9]{10,}".into(),
+            |sight| sight.token && sight.has("JQQJ9"),
+            always,
+        ),
     ]
 }
 
-/// Ends of all names that the patterns with [`Hint::Assignment`] begin with.
+/// Ends of all names that the patterns with `assigns` begin with.
 const NAME_ENDS: &[&str] = &[
     "key",
     "token",
@@ -249,13 +282,6 @@ const PARTS: [bool; 256] = {
     parts
 };
 
-/// True if `word`, in lower case, stands somewhere in any case.
-fn has_word(bytes: &[u8], word: &[u8]) -> bool {
-    let (Some(first), len) = (word.first(), word.len()) else { return true };
-    memchr2_iter(*first, first.to_ascii_uppercase(), bytes)
-        .any(|at| bytes.get(at..at + len).is_some_and(|found| found.eq_ignore_ascii_case(word)))
-}
-
 fn always(_: &Captures<'_>, _: &str) -> bool {
     true
 }
@@ -319,7 +345,48 @@ mod tests {
             }
         }
         assert!(!has_token(b"An understandable sentence, with everything in it, has no token."));
-        assert!(has_word(b"say BeArer now", b"bearer") && !has_word(b"bear er", b"bearer"));
+        let sight = |text| Sight::of(text, Glance::default());
+        assert!(sight("say BeArer now").has_word("bearer") && !sight("bear er").has_word("bearer"));
+    }
+
+    #[test]
+    fn nothing_is_found_where_no_pattern_is_tried() {
+        use proptest::prelude::*;
+        const PIECES: &[&str] = &[
+            "cookie",
+            "Cookie:",
+            "=",
+            ":",
+            "://",
+            "@",
+            "?",
+            "&",
+            "code=",
+            "sig=abcdefg",
+            " ",
+            "\"",
+            "api_key",
+            "token",
+            "Bearer ",
+            "basic ",
+            "abc12345",
+            "sid=1; b",
+            "https",
+            "user:pass",
+            "-----BEGIN RSA PRIVATE KEY",
+            "AbCdEf0123456789AbCdEf0123456789",
+            "JQQJ9",
+            "is ",
+            "\n",
+        ];
+        let texts = proptest::collection::vec(proptest::sample::select(PIECES), 1..12);
+        proptest!(|(pieces in texts)| {
+            let text = pieces.concat();
+            let (mut spared, mut all) = (Vec::new(), Vec::new());
+            find(&text, Glance::of(text.as_bytes()), &mut spared);
+            find_shapes(&text, |_| true, &mut all);
+            prop_assert_eq!(spared, all);
+        });
     }
 
     #[test]
