@@ -36,24 +36,28 @@ pub struct Redactor {
     clean: Arc<CleanNames>,
 }
 
-/// Names in which nothing was found: models and deployments come again with every exchange. Only
-/// what may be kept is in it; once full it stays as it is.
+/// Names in which nothing was found: models, paths and programs come again with every exchange. Only
+/// what may be kept is in it; once full it begins anew, so that no flood of names lasts.
 #[derive(Debug, Default)]
 struct CleanNames(RwLock<HashSet<Box<str>, RandomState>>);
 
 impl CleanNames {
     const NAMES_MAX: usize = 1000;
-    const NAME_BYTES_MAX: usize = 64;
+    const NAME_BYTES_MAX: usize = 128;
 
     fn has(&self, name: &str) -> bool {
         self.0.read().unwrap_or_else(PoisonError::into_inner).contains(name)
     }
 
     fn add(&self, name: &str) {
-        let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if name.len() <= Self::NAME_BYTES_MAX && names.len() < Self::NAMES_MAX {
-            names.insert(Box::from(name));
+        if name.len() > Self::NAME_BYTES_MAX {
+            return;
         }
+        let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if names.len() >= Self::NAMES_MAX {
+            names.clear();
+        }
+        names.insert(Box::from(name));
     }
 }
 

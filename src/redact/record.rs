@@ -136,7 +136,7 @@ impl Redactor {
         let (finish_reason, response_id) = (name(summary.finish_reason), name(summary.response_id));
         let method = self.name(&summary.method, counts);
         let path = summary.path.split(['?', '#']).next().unwrap_or_default();
-        let path = cut(self.scan(path, counts), LINE_BYTES_MAX);
+        let path = cut(self.repeated(path, counts), LINE_BYTES_MAX);
         let deployment = self.folder(&summary.deployment, counts);
         Summary { model, finish_reason, response_id, method, path, deployment, ..summary }
     }
@@ -201,7 +201,7 @@ impl Redactor {
                 _ => value,
             })
             .collect();
-        cut(self.scan(&values.join(", "), counts), LINE_BYTES_MAX)
+        cut(self.repeated(&values.join(", "), counts), LINE_BYTES_MAX)
     }
 }
 
