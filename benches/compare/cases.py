@@ -57,7 +57,9 @@ CASES = {case.name: case for case in (
     Case("counted", "2 KiB answer, no usage reported: flowtap counts the tokens", asked(300), answered(1750, None)),
     Case("stream", "50 events in one piece, usage in the last", asked(300, stream=True), streamed(50),
          "text/event-stream"),
+    Case("small", "1 KiB answer, usage reported", asked(300), answered(750)),
     Case("large", "64 KiB answer, usage reported", asked(300), answered(65000)),
+    Case("huge", "1 MiB answer, usage reported", asked(300), answered(2**20)),
     Case("score", "a prompt flow's 2 KiB answer: tokens counted", json.dumps({"question": prose(300)}).encode(),
          json.dumps({"answer": prose(1950)}).encode()),
 )}

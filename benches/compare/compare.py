@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""flowtap beside nginx and Envoy, interleaved in one run; writes a table of medians.
+"""flowtap beside nginx, haproxy and Envoy, interleaved in one run; writes a table of medians.
 
 Every round puts the same load before each peer in turn, so that whatever else the machine does
 falls on all alike; ratios are taken within a round, and their median is told. CPU is the process's
@@ -28,7 +28,10 @@ BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
 QUIET_CPU_SECONDS = 0.004
 SETTLE_SECONDS = 0.25
 SETTLE_TIMES_MAX = 120
-PLAN = [("plain", 1), ("plain", 16), ("plain", 64), ("counted", 16), ("score", 16), ("stream", 16), ("large", 16)]
+PLAN = [("plain", 1, "http1"), ("plain", 16, "http1"), ("plain", 64, "http1"), ("plain", 512, "http1"),
+        ("small", 16, "http1"), ("large", 16, "http1"), ("huge", 16, "http1"), ("stream", 16, "http1"),
+        ("counted", 16, "http1"), ("score", 16, "http1"),
+        ("plain", 16, "tls"), ("plain", 16, "tls-up"), ("plain", 16, "http2"), ("plain", 16, "http2-tls")]
 
 
 def arguments():
@@ -38,7 +41,7 @@ def arguments():
     parser.add_argument("--envoy", help="the binary; without it Envoy is left out")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=int, default=2, help="of each load")
-    parser.add_argument("--only", nargs="*", default=[], metavar="CASE[:CONNECTIONS]")
+    parser.add_argument("--only", nargs="*", default=[], metavar="CASE[:CONNECTIONS[:WIRE]]")
     parser.add_argument("--rates", nargs="*", type=float, default=[0.1, 0, 1], help="sampling rates")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/PERFORMANCE.md")
     return parser.parse_args()
@@ -46,28 +49,51 @@ def arguments():
 
 def start(options, folder):
     """The upstream first, then the peers in the order of the table."""
+    peers.certificate(folder)
     upstream = peers.upstream(folder)
-    started = [upstream, peers.nginx_proxy(upstream.port, folder)]
+    started = [upstream, peers.nginx_proxy(upstream, folder)]
+    beside = peers.haproxy(upstream, folder)
+    started += [beside] if beside else []
     if options.envoy:
-        started.append(peers.envoy(options.envoy, upstream.port, folder))
+        started.append(peers.envoy(options.envoy, upstream, folder))
     for rate in options.rates:
-        started.append(peers.Flowtap(f"flowtap, {rate:.0%} kept", rate, options.flowtap, upstream.port, folder))
+        started.append(peers.Flowtap(f"flowtap, {rate:.0%} kept", rate, options.flowtap, upstream, folder))
         if rate == options.rates[0]:
             name = f"flowtap run, {rate:.0%} kept"
-            started.append(peers.Flowtap(name, rate, options.flowtap, upstream.port, folder, whole=True))
+            started.append(peers.Flowtap(name, rate, options.flowtap, upstream, folder, whole=True))
     if options.baseline:
         rate = options.rates[0]
-        started.append(peers.Flowtap(f"baseline, {rate:.0%} kept", rate, options.baseline, upstream.port, folder))
+        started.append(peers.Flowtap(f"baseline, {rate:.0%} kept", rate, options.baseline, upstream, folder))
     return started
 
 
-def load(folder, port, case, connections, seconds):
-    """One load by wrk on the load's core; its figures."""
+def load(folder, peer, case, connections, wire, seconds):
+    """One load on the load's core; its figures."""
+    tool = by_h2load if wire.startswith("http2") else by_wrk
+    scheme = "https" if wire in ("tls", "http2-tls") else "http"
+    url = f"{scheme}://127.0.0.1:{peer.ports[wire]}{path_of(case)}"
+    return tool(url, Path(folder, f"{case.name}.request"), connections, seconds)
+
+
+def by_wrk(url, body, connections, seconds):
     command = ["taskset", "-c", peers.LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout",
-               "10s", "-s", str(Path(__file__).with_name("load.lua")), f"http://127.0.0.1:{port}{path_of(case)}"]
-    env = {**os.environ, "BENCH_BODY": str(Path(folder, f"{case.name}.request"))}
+               "10s", "-s", str(Path(__file__).with_name("load.lua")), url]
+    env = {**os.environ, "BENCH_BODY": str(body)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, env=env, check=True)
     return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def by_h2load(url, body, connections, seconds):
+    with tempfile.NamedTemporaryFile(mode="r", prefix="flowtap-h2load-") as log:
+        command = ["taskset", "-c", peers.LOAD_CORE, "h2load", "-t1", f"-c{connections}", "-m1", f"-D{seconds}",
+                   f"--log-file={log.name}", "-d", str(body), "-H", "content-type: application/json",
+                   "-H", "authorization: Bearer not-a-key", url]
+        subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, check=True)
+        answered = [line.split() for line in log.read().splitlines()]
+    times = sorted(int(line[2]) / 1e3 for line in answered) or [0]
+    failed = sum(line[1] != "200" for line in answered)
+    return {"requests": len(answered), "seconds": seconds, "p50_ms": times[len(times) // 2],
+            "p99_ms": times[len(times) * 99 // 100], "failed": failed}
 
 
 def settle(peer):
@@ -79,10 +105,10 @@ def settle(peer):
             return
 
 
-def measure(peer, folder, case, connections, seconds):
+def measure(peer, folder, case, connections, wire, seconds):
     """The load's figures with what the peer spent on it."""
     cpu, threads, dropped = peer.cpu_seconds(), peer.threads(), peer.dropped()
-    figures = load(folder, peer.port, case, connections, seconds)
+    figures = load(folder, peer, case, connections, wire, seconds)
     settle(peer)
     requests = max(figures["requests"], 1)
     if figures["failed"]:
@@ -99,16 +125,17 @@ def measure(peer, folder, case, connections, seconds):
     }
 
 
-def rounds(started, folder, options, case, connections):
+def rounds(started, folder, options, case, connections, wire):
     """Figures of every round, by peer; each round begins with the next peer."""
+    started = [peer for peer in started if wire in peer.ports]
     found = {peer.name: [] for peer in started}
     for peer in started:
-        load(folder, peer.port, case, connections, 1)
+        load(folder, peer, case, connections, wire, 1)
         settle(peer)
     for number in range(options.rounds):
         turn = number % len(started)
         for peer in started[turn:] + started[:turn]:
-            found[peer.name].append(measure(peer, folder, case, connections, options.seconds))
+            found[peer.name].append(measure(peer, folder, case, connections, wire, options.seconds))
     return found
 
 
@@ -163,8 +190,8 @@ def version(command):
 def plan(options):
     if not options.only:
         return PLAN
-    chosen = [entry.partition(":") for entry in options.only]
-    return [(case, int(connections or 16)) for case, _, connections in chosen]
+    chosen = [(entry + "::").split(":")[:3] for entry in options.only]
+    return [(case, int(connections or 16), wire or "http1") for case, connections, wire in chosen]
 
 
 def main():
@@ -177,10 +204,11 @@ def main():
         started = []
         try:
             started = start(options, folder)
-            for name, connections in plan(options):
+            for name, connections, wire in plan(options):
                 case = CASES[name]
-                found = rounds(started, folder, options, case, connections)
+                found = rounds(started, folder, options, case, connections, wire)
                 title = f"### {case.note}, {connections} connection{'s' if connections > 1 else ''}"
+                title += "" if wire == "http1" else f", {peers.WIRES[wire]}"
                 report.append("\n\n".join([title, table(found), thread_table(found)]))
                 print(report[-1], end="\n\n", flush=True)
         finally:

@@ -5,6 +5,7 @@ The proxies run on the last core, one at a time under load; the upstream and the
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -24,11 +25,21 @@ def free_port():
         return probe.getsockname()[1]
 
 
-class Process:
-    """A server on one core, ended by id."""
+# How requests travel: what the client speaks, and what goes up.
+WIRES = {
+    "http1": "HTTP/1.1",
+    "tls": "HTTP/1.1 over TLS",
+    "http2": "HTTP/2, 1 stream a connection",
+    "http2-tls": "HTTP/2 over TLS, 1 stream a connection",
+    "tls-up": "HTTP/1.1, TLS to the upstream",
+}
 
-    def __init__(self, name, core, command, folder, port, env=None):
-        self.name, self.port = name, port
+
+class Process:
+    """A server on one core, ended by id. `ports` are by wire; the first one is waited for."""
+
+    def __init__(self, name, core, command, folder, ports, env=None):
+        self.name, self.ports, self.port = name, ports, next(iter(ports.values()))
         self.log = open(Path(folder, f"{name}.log"), "wb")
         self.child = subprocess.Popen(["taskset", "-c", core, *command], stdout=self.log, stderr=self.log,
                                       env={**os.environ, **(env or {})})
@@ -91,10 +102,10 @@ class Flowtap(Process):
 
     def __init__(self, name, rate, binary, upstream, folder, whole=False):
         self.admin = free_port()
-        port = free_port()
+        ports = {wire: free_port() for wire in WIRES}
         config = Path(folder, f"{name}.yaml")
         config.write_text(json.dumps({
-            "taps": [{"name": "bench", "listen": f"127.0.0.1:{port}", "upstream": f"http://127.0.0.1:{upstream}"}],
+            "taps": [tap(wire, port, upstream, folder) for wire, port in ports.items()],
             "admin": {"listen": f"127.0.0.1:{self.admin}"},
             "sample": {"rate": rate},
             # Segments are packed while the load goes on, and not a minute after it.
@@ -103,7 +114,7 @@ class Flowtap(Process):
             "data_dir": str(Path(folder, name)),
         }))
         command = [binary, "run" if whole else "proxy", "--config", str(config)]
-        super().__init__(name, PROXY_CORE, command, folder, port)
+        super().__init__(name, PROXY_CORE, command, folder, ports)
 
     def dropped(self):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=5) as answer:
@@ -112,9 +123,23 @@ class Flowtap(Process):
         return sum(float(line.rsplit(" ", 1)[1]) for line in drops)
 
 
+def tap(wire, port, upstream, folder):
+    """flowtap's settings for one wire."""
+    settings = {"name": wire, "listen": f"127.0.0.1:{port}", "upstream": f"http://127.0.0.1:{upstream.ports['http1']}"}
+    if wire.startswith("http2"):
+        settings["http2"] = True
+    if wire in ("tls", "http2-tls"):
+        settings["tls"] = {"cert_file": f"{folder}/cert.pem", "key_file": f"{folder}/key.pem"}
+    if wire == "tls-up":
+        url = f"https://127.0.0.1:{upstream.ports['tls']}"
+        # As the others do it.
+        settings["upstream"] = {"url": url, "ca_file": f"{folder}/ca.pem", "http2": "off"}
+    return settings
+
+
 NGINX_HEAD = """
 daemon off; worker_processes 1; pid {folder}/{name}.pid; error_log stderr crit;
-events {{ worker_connections 1024; }}
+events {{ worker_connections 4096; }}
 http {{
   access_log off; keepalive_requests 100000000; keepalive_timeout 75s; client_max_body_size 0;
   client_body_temp_path {folder}/{name}-body; proxy_temp_path {folder}/{name}-proxy;
@@ -122,37 +147,100 @@ http {{
 """
 
 
-def nginx(name, core, folder, port, body):
+def nginx(name, core, folder, ports, body):
     config = Path(folder, f"{name}.conf")
     config.write_text(NGINX_HEAD.format(folder=folder, name=name) + body + "}\n")
-    return Process(name, core, ["nginx", "-p", folder, "-c", str(config)], folder, port)
+    return Process(name, core, ["nginx", "-p", folder, "-c", str(config)], folder, ports)
+
+
+def certificate(folder):
+    """An authority, `ca.pem`, and a certificate by it that everybody here shows: `cert.pem` and `key.pem`."""
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=folder)
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    openssl("req", "-x509", *key, "-subj", "/CN=bench", "-keyout", "ca.key", "-out", "ca.pem")
+    openssl("req", "-x509", *key, "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-addext",
+            "basicConstraints=critical,CA:FALSE", "-CA", "ca.pem", "-CAkey", "ca.key", "-keyout", "key.pem",
+            "-out", "cert.pem")
+    Path(folder, "both.pem").write_bytes(Path(folder, "cert.pem").read_bytes() + Path(folder, "key.pem").read_bytes())
+
+
+def listen(ports):
+    """nginx's lines for the ports of each wire."""
+    of = {"http1": "", "tls": " ssl", "http2": " http2", "http2-tls": " ssl http2"}
+    return "".join(f"listen 127.0.0.1:{port}{of[wire]} backlog=1024;\n" for wire, port in ports.items() if wire in of)
 
 
 def upstream(folder):
     """nginx that answers every case's path with the case's file."""
-    port = free_port()
+    ports = {wire: free_port() for wire in ("http1", "tls", "http2", "http2-tls")}
     places = []
     for case in CASES.values():
         Path(folder, f"{case.name}.body").write_bytes(case.answer)
         Path(folder, f"{case.name}.request").write_bytes(case.request)
         places.append(f"location = {path_of(case)} {{ error_page 405 =200 /{case.name}.body; return 405; }}\n"
                       f"location = /{case.name}.body {{ types {{}} default_type {case.media}; root {folder}; }}\n")
-    listen = f"open_file_cache max=16; server {{ listen 127.0.0.1:{port} backlog=1024; {''.join(places)} }}"
-    return nginx("upstream", LOAD_CORE, folder, port, listen)
+    secured = f"ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem;"
+    server = f"open_file_cache max=16; server {{ {listen(ports)} {secured} {''.join(places)} }}"
+    return nginx("upstream", LOAD_CORE, folder, {**ports, "tls-up": ports["http1"]}, server)
 
 
-def nginx_proxy(upstream_port, folder):
-    port = free_port()
+def nginx_proxy(upstream, folder):
+    ports = {wire: free_port() for wire in ("http1", "tls", "http2", "http2-tls")}
+    sealed = free_port()
+    place = """location / {{
+      proxy_pass {up}; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffers 16 8k;
+      proxy_ssl_trusted_certificate {folder}/ca.pem; proxy_ssl_verify on; proxy_ssl_name 127.0.0.1;
+    }}"""
+    secured = f"ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem;"
     body = f"""
-  upstream up {{ server 127.0.0.1:{upstream_port}; keepalive 64; keepalive_requests 100000000; }}
-  server {{
-    listen 127.0.0.1:{port} backlog=1024;
-    location / {{
-      proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffers 16 8k;
-    }}
-  }}
+  upstream up {{ server 127.0.0.1:{upstream.ports['http1']}; keepalive 64; keepalive_requests 100000000; }}
+  upstream up_tls {{ server 127.0.0.1:{upstream.ports['tls']}; keepalive 64; keepalive_requests 100000000; }}
+  server {{ {listen(ports)} {secured} {place.format(up='http://up', folder=folder)} }}
+  server {{ {listen({'http1': sealed})} {place.format(up='https://up_tls', folder=folder)} }}
 """
-    return nginx("nginx", PROXY_CORE, folder, port, body)
+    return nginx("nginx", PROXY_CORE, folder, {**ports, "tls-up": sealed}, body)
+
+
+HAPROXY = """
+global
+  nbthread 1
+  maxconn 8000
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+  http-reuse always
+frontend plain
+  bind 127.0.0.1:{http1}
+  default_backend up
+frontend sealed
+  bind 127.0.0.1:{tls} ssl crt {folder}/both.pem alpn h2,http/1.1
+  default_backend up
+frontend plain2
+  bind 127.0.0.1:{http2} proto h2
+  default_backend up
+frontend before_tls
+  bind 127.0.0.1:{tls_up}
+  default_backend up_tls
+backend up
+  server one 127.0.0.1:{up}
+backend up_tls
+  server one 127.0.0.1:{up_tls} ssl ca-file {folder}/ca.pem verify required
+"""
+
+
+def haproxy(upstream, folder):
+    """None where it is not installed."""
+    binary = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
+    if not binary:
+        return None
+    ports = {wire: free_port() for wire in ("http1", "tls", "http2", "tls-up")}
+    config = Path(folder, "haproxy.cfg")
+    config.write_text(HAPROXY.format(folder=folder, up=upstream.ports["http1"], up_tls=upstream.ports["tls"],
+                                     **{wire.replace("-", "_"): port for wire, port in ports.items()}))
+    return Process("haproxy", PROXY_CORE, [binary, "-db", "-f", str(config)], folder, {**ports, "http2-tls": ports["tls"]})
 
 
 ENVOY = """
@@ -182,9 +270,10 @@ static_resources:
 """
 
 
-def envoy(binary, upstream_port, folder):
+def envoy(binary, upstream, folder):
     port = free_port()
     config = Path(folder, "envoy.yaml")
-    config.write_text(ENVOY.format(port=port, upstream=upstream_port))
+    config.write_text(ENVOY.format(port=port, upstream=upstream.ports["http1"]))
     command = [binary, "-c", str(config), "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
-    return Process("Envoy", PROXY_CORE, command, folder, port)
+    # It tells HTTP/2 from HTTP/1.1 by the first bytes.
+    return Process("Envoy", PROXY_CORE, command, folder, {"http1": port, "http2": port})

