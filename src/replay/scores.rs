@@ -1,5 +1,6 @@
 //! Scores that were stored of the recorded answers.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 
 use super::pick::{Picked, each_line};
@@ -36,6 +37,6 @@ pub(super) async fn known(bucket: &dyn Bucket, picked: &Picked) -> Result<Known,
             });
         }
     }
-    known.values_mut().for_each(|scores| scores.sort_by(|a, b| b.time.cmp(&a.time)));
+    known.values_mut().for_each(|scores| scores.sort_by_key(|score| Reverse(score.time)));
     Ok(known)
 }
