@@ -36,6 +36,8 @@ pub mod ingest;
 pub mod monitor;
 pub mod pipeline;
 
+pub mod replay;
+
 pub mod collector;
 pub mod console;
 pub mod injector;

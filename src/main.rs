@@ -1,7 +1,7 @@
 //! Arguments and exit codes only; the work is in the library.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -12,6 +12,8 @@ use jiff::Timestamp;
 
 #[path = "main/kubernetes.rs"]
 mod kubernetes;
+#[path = "main/replaying.rs"]
+mod replaying;
 #[path = "main/watching.rs"]
 mod watching;
 
@@ -136,6 +138,15 @@ enum Command {
     /// leaves it out, flowtap.io/env-from names a Secret with variables, flowtap.io/image another image.
     /// Exits 65 where something cannot be edited safely, naming document and line, and writes nothing then.
     Inject(kubernetes::Inject),
+    /// Send recorded requests to another deployment and compare the answers; exits 3 where they are worse
+    ///
+    /// Both answers are judged by the same judge; each criterion's paired difference is told with its 95%
+    /// interval, weighted by how the requests were sampled. Exits 0 where nothing is worse, 3 where an
+    /// interval lies wholly below -margin, 4 where there is not enough data to say, 1 where it failed.
+    /// What was redacted when it was recorded cannot be restored: such requests are counted as masked.
+    /// The result is stored below replays/ of the bucket. Options of the bucket come from the
+    /// configuration, or from FLOWTAP_BUCKET__*.
+    Replay(replaying::Replay),
     /// Monitors: run one now, or import those of Azure ML
     Monitor {
         #[command(subcommand)]
@@ -203,6 +214,16 @@ impl Source {
         environment.retain(|(name, _)| name != "FLOWTAP_BUCKET" && name != "FLOWTAP_BUCKET__URL");
         environment.retain(|(name, _)| !name.starts_with(EXPORT_PREFIX));
         Self::bucket_in(url, environment)
+    }
+
+    /// A configuration's settings, with `url` as the bucket.
+    fn bucket_with(file: Option<&Path>, url: &str) -> Result<Config, config::Faults> {
+        let mut environment = environment();
+        environment.retain(|(name, _)| name != "FLOWTAP_BUCKET" && name != "FLOWTAP_BUCKET__URL");
+        environment.retain(|(name, _)| !name.starts_with(EXPORT_PREFIX));
+        environment.push(("FLOWTAP_BUCKET__URL".to_owned(), url.to_owned()));
+        let overrides = Overrides { role: Role::Hub, ..Overrides::default() };
+        config::load(file, &overrides, &environment)
     }
 
     /// The folder or bucket that an export goes to; its options are those of `FLOWTAP_EXPORT__*`.
@@ -273,6 +294,7 @@ fn main() -> ExitCode {
             json,
         } => export(&bucket, &to, &Settings { endpoint, workspace, from, until }, json),
         Command::Inject(arguments) => kubernetes::inject(arguments),
+        Command::Replay(arguments) => replaying::replay(arguments),
         Command::Monitor { command } => watching::monitor(command),
         Command::Alert { command } => watching::alert(command),
         Command::Injector(arguments) => kubernetes::injector(arguments),

@@ -27,7 +27,7 @@ use crate::proxy::{self, Proxy, ProxyError};
 use crate::spool::{Recovery, Spool, SpoolError};
 use crate::store::StoreError;
 use crate::trace::{SpanFate, TraceError, Tracer};
-use crate::{bucket, config, export};
+use crate::{bucket, config, export, replay};
 
 mod evaluator;
 mod hub;
@@ -275,6 +275,32 @@ pub fn export_azureml(
         export::azureml(&*source, &*target, settings).await
     };
     Ok(runtime.block_on(exported)?)
+}
+
+/// Why `flowtap replay` gave no result.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayFailed {
+    /// It could not be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// It came to nothing.
+    #[error(transparent)]
+    Replay(#[from] replay::ReplayError),
+}
+
+/// Sends recorded requests to another deployment and compares the answers; `plain` is a tap with all
+/// defaults before it.
+pub fn replay(
+    config: &Config,
+    plain: config::Tap,
+    settings: &replay::Settings,
+    progress: &dyn Fn(replay::Progress),
+) -> Result<replay::Report, ReplayFailed> {
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(StartError::from)?;
+    runtime.block_on(async {
+        let bucket = bucket::open(&config.bucket).await.map_err(StartError::from)?;
+        Ok(replay::replay(config, plain, bucket, settings, progress).await?)
+    })
 }
 
 /// The endpoints for spans, if there are any, and the pipeline's end of what they hand over.

@@ -16,7 +16,7 @@ const LINE_BYTES_MAX: u64 = 64 << 20;
 
 /// What is judged of a sample, redacted long before.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Case {
+pub struct Case {
     pub(super) id: ExchangeId,
     pub(super) time: Timestamp,
     pub(super) tap: Arc<str>,
@@ -67,6 +67,18 @@ impl Input {
 }
 
 impl Case {
+    /// Reads a line of `exchanges/`; `None` for anything else.
+    pub fn parse(line: &[u8]) -> Option<Self> {
+        serde_json::from_slice(line).ok()
+    }
+
+    /// The same question, answered by somebody else. A `context` of its own is the one that this answer
+    /// was made from; without one it is the recorded.
+    pub fn answered(&self, answer: Option<Value>, context: Option<Value>) -> Self {
+        let context = context.or_else(|| self.context.clone());
+        Self { answer, context, ..self.clone() }
+    }
+
     /// A case of our own making.
     pub(super) fn made(id: ExchangeId, now: Timestamp, texts: [&str; 4]) -> Self {
         let [question, answer, context, ground_truth] =
@@ -163,7 +175,7 @@ impl Iterator for Lines {
     fn next(&mut self) -> Option<Self::Item> {
         let mut line = Vec::new();
         let whole = self.read(&mut line)?;
-        Some(whole.then(|| serde_json::from_slice(&line).ok()).flatten())
+        Some(whole.then(|| Case::parse(&line)).flatten())
     }
 }
 

@@ -64,17 +64,22 @@ pub(super) struct Opinion {
 impl Grader {
     /// The rows of one sample: one for each criterion, always, whether it has a score or an error.
     pub(super) async fn grade(&self, case: &Case) -> Vec<Score> {
+        self.grade_knowing(case, &[]).await
+    }
+
+    /// As [`Self::grade`], for a sample of which some scores are known: those that this judge gave to
+    /// the same question stand, and it is not asked again.
+    pub(super) async fn grade_knowing(&self, case: &Case, known: &[Score]) -> Vec<Score> {
         let mut rows: Vec<Score> = Vec::new();
         if let Some(bench) = &self.bench {
-            let opinions =
-                join_all(bench.rubrics.iter().map(|rubric| bench.ask(rubric, case))).await;
-            let mut suspect = false;
-            for (rubric, opinion) in bench.rubrics.iter().zip(opinions) {
-                let row = self.judged_row(case, bench, rubric, opinion);
-                suspect |= row.injection_suspect;
-                rows.push(row);
-            }
-            if suspect {
+            let asking = bench.rubrics.iter().map(|rubric| async move {
+                match known.iter().find(|score| bench.stands_by(rubric, score)) {
+                    Some(score) => score.clone(),
+                    None => self.judged_row(case, bench, rubric, bench.ask(rubric, case).await),
+                }
+            });
+            rows = join_all(asking).await;
+            if rows.iter().any(|row| row.injection_suspect) {
                 self.metrics.injection_suspected();
             }
         }
@@ -134,6 +139,14 @@ impl Grader {
 }
 
 impl Bench {
+    /// True where `score` is this judge's own answer to the question that `rubric` would put now.
+    fn stands_by(&self, rubric: &Rubric, score: &Score) -> bool {
+        let same = |judged: &Judged| judged.model == self.model && judged.prompt == rubric.prompt;
+        let about = score.criterion == rubric.criterion && score.name == rubric.name;
+        let valid = score.score.is_some() || score.value.is_some();
+        about && valid && !score.judge_drift && score.judge.as_ref().is_some_and(same)
+    }
+
     /// Asks the judge about `case`, once more where its answer cannot be read.
     pub(super) async fn ask(&self, rubric: &Rubric, case: &Case) -> Opinion {
         let mut opinion = Opinion::default();

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::bucket::Bucket;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::metrics::Metrics;
 use crate::queue::Inbox;
 use crate::redact::Redactor;
@@ -31,12 +31,16 @@ mod claim;
 mod frame;
 mod grade;
 pub mod judge;
+mod jury;
 mod measure;
 mod panel;
 mod part;
 mod selftest;
 mod unit;
 mod verdict;
+
+pub use case::Case;
+pub use jury::{Jury, Tested};
 
 use board::Board;
 use budget::Budget;
@@ -91,15 +95,35 @@ pub fn from_bucket(
     let rubrics = panel::rubrics(settings);
     let tokens = config.judge.as_ref().and_then(|judge| judge.tokens_per_day);
     metrics.evaluator_opened(rubrics.iter().map(panel::Rubric::label), tokens);
+    let concurrency = config.judge.as_ref().map_or(0, |judge| judge.concurrency);
+    let parts_max = match rubrics.is_empty() {
+        true => PARTS_MIN,
+        false => PARTS_MIN + concurrency / unit::PART_LINES,
+    };
     let instance = Arc::clone(&config.instance);
-    let mut parts_max = PARTS_MIN;
+    let rate = settings.rate;
+    let grader = grader(config, settings, marker, (Arc::clone(&bucket), instance), &metrics)?;
+    let board = Board::new(settings, inbox, metrics.clone());
+    let sampler = part::drawer(rate, config.sample.key.as_ref());
+    Ok(Some(Evaluator { bucket, grader, sampler, board, stored, tracer, metrics, parts_max }))
+}
+
+/// The judge and what is computed, as `settings` say. What is spent is booked in the bucket under the
+/// name beside it.
+fn grader(
+    config: &Config,
+    settings: &config::Evaluate,
+    marker: HeaderValue,
+    (bucket, instance): (Arc<dyn Bucket>, Arc<str>),
+    metrics: &Metrics,
+) -> Result<Grader, JudgeFault> {
+    let rubrics = panel::rubrics(settings);
     let mut bench = None;
     if let Some(judge) = config.judge.as_ref().filter(|_| !rubrics.is_empty()) {
-        parts_max += judge.concurrency / unit::PART_LINES;
         let budget =
-            Budget::new(tokens, Arc::clone(&bucket), Arc::clone(&instance), metrics.clone());
+            Budget::new(judge.tokens_per_day, bucket, Arc::clone(&instance), metrics.clone());
         bench = Some(Bench {
-            judge: Box::new(HttpJudge::new(judge, marker, &metrics)?),
+            judge: Box::new(HttpJudge::new(judge, marker, metrics)?),
             model: judge.model.clone(),
             rubrics,
             budget,
@@ -110,12 +134,8 @@ pub fn from_bucket(
             drift: AtomicBool::new(false),
         });
     }
-    let rate = settings.rate;
-    let measures = settings.measures.clone();
-    let grader = Grader { bench, measures, instance, rate, metrics: metrics.clone() };
-    let board = Board::new(settings, inbox, metrics.clone());
-    let sampler = part::drawer(rate, config.sample.key.as_ref());
-    Ok(Some(Evaluator { bucket, grader, sampler, board, stored, tracer, metrics, parts_max }))
+    let (measures, rate) = (settings.measures.clone(), settings.rate);
+    Ok(Grader { bench, measures, instance, rate, metrics: metrics.clone() })
 }
 
 impl Evaluator {
@@ -162,7 +182,7 @@ impl Evaluator {
     async fn watch_judge(&self) {
         let Some(bench) = &self.grader.bench else { return std::future::pending().await };
         loop {
-            bench.test_itself(&self.metrics).await;
+            let _told = bench.test_itself(&self.metrics).await;
             tokio::time::sleep(TEST_EVERY).await;
         }
     }

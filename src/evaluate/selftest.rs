@@ -7,8 +7,9 @@ use jiff::Timestamp;
 
 use super::case::Case;
 use super::grade::{Bench, Opinion};
+use super::jury::Tested;
 use super::verdict::Verdict;
-use crate::domain::{Criterion, ExchangeId};
+use crate::domain::{Criterion, ExchangeId, ScoreError};
 use crate::metrics::Metrics;
 
 const QUESTION: &str = "What is the capital of France, and which river runs through it?";
@@ -22,24 +23,26 @@ const BAD: &str = "Bananas is ripen under because. Lisbon capital were the, of F
                    therefore. Buying of shoes the moon lies on the Danube never always is.";
 
 impl Bench {
-    /// Judges both, and remembers what that says of the judge. Nothing is concluded from errors.
-    pub(super) async fn test_itself(&self, metrics: &Metrics) {
+    /// Judges both, and remembers what that says of the judge. Nothing is concluded from errors, nor
+    /// where there is no criterion of ours.
+    pub(super) async fn test_itself(&self, metrics: &Metrics) -> Tested {
         let rubric = self.rubrics.iter().find(|rubric| rubric.criterion != Criterion::Custom);
-        let Some(rubric) = rubric else { return };
+        let Some(rubric) = rubric else { return Tested::Passes };
         let now = Timestamp::now();
         let case =
             |answer| Case::made(ExchangeId::new(now), now, [QUESTION, answer, CONTEXT, TRUTH]);
         let good = self.ask(rubric, &case(GOOD)).await;
         let bad = self.ask(rubric, &case(BAD)).await;
-        let (Some(good), Some(bad)) = (score(&good), score(&bad)) else {
+        let (Some(good_score), Some(bad_score)) = (score(&good), score(&bad)) else {
             tracing::warn!(
                 model = self.model,
                 good = good.error.map(|error| error.label()),
                 bad = bad.error.map(|error| error.label()),
                 "the judge's own test came to nothing"
             );
-            return;
+            return Tested::Silent(good.error.or(bad.error).unwrap_or(ScoreError::Unparsable));
         };
+        let (good, bad) = (good_score, bad_score);
         let drift = good < 4 || bad > 2;
         if drift {
             tracing::error!(
@@ -54,6 +57,7 @@ impl Bench {
         }
         self.drift.store(drift, Ordering::Relaxed);
         metrics.judge_drift(drift);
+        if drift { Tested::Drifts } else { Tested::Passes }
     }
 }
 

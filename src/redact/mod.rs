@@ -186,6 +186,12 @@ static PLACEHOLDER: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(r"\[(?:email|phone|credit_card|iban|ip|secret)(?::[0-9a-f]{16})?\]").ok()
 });
 
+/// True where a placeholder stands in `text`: it is not what somebody wrote, unless somebody wrote a
+/// placeholder.
+pub fn is_masked(text: &str) -> bool {
+    PLACEHOLDER.as_ref().is_some_and(|pattern| pattern.is_match(text))
+}
+
 /// Takes out of `found` what is a placeholder or lies in one. In the first round a placeholder with
 /// a hash is not believed: a client may have written it to smuggle digits through.
 fn drop_placeholders(found: &mut Vec<Finding>, text: &str, hashes_believed: bool) {

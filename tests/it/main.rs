@@ -29,6 +29,7 @@ mod main_job;
 mod monitor;
 mod peers;
 mod proxy;
+mod replay;
 mod secrets;
 mod streams;
 mod telemetry;
