@@ -46,7 +46,13 @@ impl Reader {
             reading.usage = tokens::count(reading.model.best(), reading.operation, texts);
         }
         let summary = self.summary(recorded, exchange, &reading);
-        let record = self.redactor.record(exchange, reading, summary, CaptureMode::Full, vec![]);
+        let record = self.redactor.record(
+            exchange,
+            reading,
+            self.redactor.summary(summary),
+            CaptureMode::Full,
+            vec![],
+        );
         let told = Told {
             status: exchange.status,
             outcome: record.summary.outcome,
