@@ -245,6 +245,7 @@ fn closes_the_outermost(rest: &[u8]) -> bool {
 /// The text with every `\uD800` to `\uDFFF` that has no partner replaced by `\uFFFD`; `None`
 /// where there was none.
 fn without_lone_surrogates(bytes: &[u8]) -> Option<Vec<u8>> {
+    memmem::find(bytes, b"\\u")?;
     let mut mended = Vec::with_capacity(bytes.len());
     let (mut at, mut found_any) = (0, false);
     while at < bytes.len() {

@@ -4,9 +4,11 @@
 
 mod address;
 mod budget;
+pub mod bytes;
 mod exchange;
 mod ids;
 mod level;
+mod line;
 mod outcome;
 mod reading;
 mod sample;
@@ -22,6 +24,7 @@ pub use budget::{MemoryBudget, Reservation};
 pub use exchange::{CapturedBody, Exchange, Mark, Timing, TraceContext};
 pub use ids::{ExchangeId, SpanId, TraceId};
 pub use level::{CaptureLevel, Shed, ShedCause, Shedding};
+pub use line::to_line;
 pub use outcome::{
     DropReason, DropStage, Injection, JoinFate, Outcome, Posted, Protocol, ToldFate, status_class,
 };

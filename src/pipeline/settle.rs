@@ -13,7 +13,7 @@ use crate::config::CaptureMode;
 use crate::dialect;
 use crate::domain::{
     Call, Dataset, DropReason, DropStage, Exchange, Outcome, Reading, Row, Sample, Sampling, Span,
-    Summary, semconv,
+    Summary, semconv, to_line,
 };
 use crate::join::Ticket;
 use crate::ledger::Hour;
@@ -253,8 +253,7 @@ impl Pipeline {
         self.outlets.metrics.sampled(&exchange.tap, sampling.reason);
         let sample = Sample { schema: Sample::SCHEMA, record, sample: sampling };
         // Every part of a sample is a JSON type; a failure would be a bug of the redactor's.
-        let mut json = Vec::with_capacity(row_bytes(exchange));
-        serde_json::to_writer(&mut json, &sample).map_err(|_| DropReason::Corrupt)?;
+        let json = to_line(&sample, row_bytes(exchange)).map_err(|_| DropReason::Corrupt)?;
         Ok(Row { dataset: Dataset::Exchanges, deployment, time, json })
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Pipeline;
 use crate::domain::{
     Call, CallStep, Dataset, Operation, Outcome, Row, Span, SpanKind, SpanSource, Summary,
-    ToldSpan, TraceContext, TraceId, TracePart, Usage, UsageSource,
+    ToldSpan, TraceContext, TraceId, TracePart, Usage, UsageSource, to_line,
 };
 use crate::join::Home;
 
@@ -56,7 +56,7 @@ impl Pipeline {
             spans,
         };
         // Every part of a span is a JSON type; a failure would be a bug of the redactor's.
-        let Ok(json) = serde_json::to_vec(&part) else { return };
+        let Ok(json) = to_line(&part, 0) else { return };
         let (deployment, time) = (Arc::clone(&home.deployment), home.time);
         // The spool keeps the books of what it is given, refusals included.
         let _booked =

@@ -8,8 +8,9 @@ use memchr::{memchr_iter, memmem};
 use regex::Regex;
 
 use super::checksum::{iban_length, is_card, is_iban};
-use super::find::{Finding, position};
+use super::find::Finding;
 use crate::config::RedactKind;
+use crate::domain::bytes::position;
 
 /// Adds e-mail addresses: letters and digits of any script around `@` (or `%40`, as in forms), and
 /// a domain that ends in a label of two letters or more.

@@ -1,0 +1,28 @@
+//! Looking for single bytes in long texts.
+
+/// Bytes looked at together.
+const STRETCH: usize = 32;
+
+/// Where the first byte that `is` means stands, from `from` on; stretches without one are passed over
+/// many bytes at a time, since compilers make a few wide instructions of the loop.
+pub fn position(bytes: &[u8], from: usize, is: impl Fn(u8) -> bool) -> Option<usize> {
+    let rest = bytes.get(from..)?;
+    let has = |piece: &[u8]| piece.iter().fold(0_u8, |any, byte| any | u8::from(is(*byte))) != 0;
+    let passed = rest.chunks_exact(STRETCH).take_while(|piece| !has(piece)).count() * STRETCH;
+    rest[passed..].iter().position(|byte| is(*byte)).map(|index| from + passed + index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_is_found_wherever_it_is() {
+        for before in [0, 1, 31, 32, 33, 63, 64, 1000] {
+            let text = format!("{}7{}", "x".repeat(before), "y".repeat(before));
+            let place = |from| position(text.as_bytes(), from, |byte| byte.is_ascii_digit());
+            assert_eq!((place(0), place(before)), (Some(before), Some(before)));
+            assert_eq!((place(before + 1), place(text.len() + 1)), (None, None));
+        }
+    }
+}
