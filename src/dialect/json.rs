@@ -36,6 +36,12 @@ pub(super) fn salvage(prefix: &[u8]) -> Option<Value> {
     within_limits(prefix).then(|| salvage_at_level(prefix, SALVAGE_LEVELS)).flatten()
 }
 
+/// True for a text whose first value does not end in it: a parser would look at all of it to say so.
+pub(super) fn is_cut(prefix: &[u8]) -> bool {
+    let prefix = prefix.strip_prefix(b"\xef\xbb\xbf").unwrap_or(prefix);
+    value_end(prefix, skip_blanks(prefix, 0)).is_none()
+}
+
 /// The `usage` member of the outermost object, from the last bytes of a JSON text. That it is the
 /// outermost is proved by what follows: only whole members, and one brace more than was opened.
 pub(super) fn usage_in_tail(tail: &[u8]) -> Option<Value> {

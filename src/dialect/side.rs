@@ -172,10 +172,14 @@ fn json_or_plain(media: &str, decoded: &Decoded<'_>) -> (Content, Option<Fault>)
         return (Content::Plain, None);
     }
     // With a hole behind it the head is no whole text, even if it could be read as one.
-    let whole = decoded.tail.is_empty();
+    let holed = !decoded.tail.is_empty();
+    if holed && json::is_cut(&decoded.head) {
+        let salvaged = json::salvage(&decoded.head);
+        return (salvaged.map_or(Content::Plain, Content::Salvaged), Some(Fault::Truncated));
+    }
     match json::parse(&decoded.head) {
-        Ok(value) if whole => (Content::Json(value), None),
-        Ok(_) => (Content::Plain, Some(Fault::Truncated)),
+        Ok(_) if holed => (Content::Plain, Some(Fault::Truncated)),
+        Ok(value) => (Content::Json(value), None),
         Err(_) if decoded.missing => match json::salvage(&decoded.head) {
             Some(value) => (Content::Salvaged(value), Some(Fault::Truncated)),
             None => (Content::Plain, Some(Fault::Truncated)),

@@ -5,6 +5,7 @@
 //! way that fails, malformed, failed or merely unusual is no matter for this room. It answers `None`, and
 //! the exchange is read as a whole.
 
+mod brief;
 mod chat;
 mod chunks;
 mod events;
@@ -50,9 +51,10 @@ pub(super) fn read(
     let answered = whole(&exchange.response, &exchange.response_headers)?;
     let media = side::media(&exchange.response_headers);
     let mut request = Asked::default();
-    scan::object(text(&asked)?, &mut request)?;
-    let text = text(&answered)?;
+    let asked = text(&asked)?;
+    scan::object(&asked, &mut request)?;
     let stream = side::streams(media, &answered.head);
+    let text: &str = &if stream { events(&answered)? } else { text(&answered)? };
     let told = match (operation, stream) {
         (Operation::Messages, false) => messages::answer(text),
         (Operation::Messages, true) => messages::stream(text),
@@ -93,10 +95,20 @@ fn whole<'a>(body: &'a CapturedBody, headers: &http::HeaderMap) -> Option<Decode
     (whole && decoded.fault.is_none()).then_some(decoded)
 }
 
-/// The body as text that is within the limits of what is read as JSON.
-fn text<'a>(body: &'a Decoded<'_>) -> Option<&'a str> {
-    let small = body.head.len() <= json::NODES_MAX || json::within_limits(&body.head);
-    small.then(|| std::str::from_utf8(&body.head).ok()).flatten()
+/// A body that is one JSON text, without what is long in it.
+fn text<'a>(body: &'a Decoded<'_>) -> Option<Cow<'a, str>> {
+    within_limits(brief::brief(std::str::from_utf8(&body.head).ok()?))
+}
+
+/// A body of events.
+fn events<'a>(body: &'a Decoded<'_>) -> Option<Cow<'a, str>> {
+    within_limits(Cow::Borrowed(std::str::from_utf8(&body.head).ok()?))
+}
+
+/// A text within the limits of what is read as JSON.
+fn within_limits(text: Cow<'_, str>) -> Option<Cow<'_, str>> {
+    let small = text.len() <= json::NODES_MAX || json::within_limits(text.as_bytes());
+    small.then_some(text)
 }
 
 fn short(name: Option<Cow<'_, str>>) -> Option<String> {
