@@ -53,7 +53,7 @@ families! {
         "Attempts to connect to the upstream, by result.",
         "Results other than ok: the upstream is down, or its name or certificate is wrong.";
     RETRIES[1] = "flowtap_retries_total", COUNT, ["tap"],
-        "Requests sent again because a pooled connection had gone stale before any byte was sent.",
+        "Requests sent again on a fresh connection because a kept one had gone stale: it took no byte, or was closed before the request came there, or the request was safe to repeat and not answered.",
         "Frequent: lower timeouts.pool_idle below the upstream's own keep-alive time.";
     INFORMATIONAL_DROPPED[1] = "flowtap_informational_dropped_total", COUNT, ["tap"],
         "Interim answers (1xx) of the upstream that were not passed on.",

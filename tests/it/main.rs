@@ -30,6 +30,7 @@ mod monitor;
 mod peers;
 mod proxy;
 mod replay;
+mod reuse;
 mod secrets;
 mod streams;
 mod telemetry;

@@ -120,6 +120,10 @@ pub struct Outbox {
     own_sent: usize,
     passing: usize,
     unflushed: bool,
+    /// What is written shall be kept, to be written once more.
+    is_keeping: bool,
+    /// What was kept: no more than was written, so that one that waits for long holds little.
+    kept: Vec<u8>,
 }
 
 impl Outbox {
@@ -153,6 +157,27 @@ impl Outbox {
         self.own_sent == 0
     }
 
+    /// Keeps what is written next, if it goes out in one piece that a buffer holds.
+    pub fn keep(&mut self) {
+        self.is_keeping = true;
+    }
+
+    /// What was kept is needed no more.
+    pub fn let_go(&mut self) {
+        (self.is_keeping, self.kept) = (false, Vec::new());
+    }
+
+    /// Puts what was kept where it waits to be written; false where nothing was.
+    pub fn repeat(&mut self) -> bool {
+        self.is_keeping = false;
+        if self.kept.is_empty() {
+            return false;
+        }
+        (self.own, self.own_sent) = (std::mem::take(&mut self.kept), 0);
+        self.unflushed = true;
+        true
+    }
+
     /// Forgets what was to be written.
     pub fn clear(&mut self, buffers: &Buffers) {
         (self.own_sent, self.passing, self.unflushed) = (0, 0, false);
@@ -169,10 +194,13 @@ impl Outbox {
         buffers: &Buffers,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.own.is_empty() && (1..=COPIED_MAX).contains(&self.passing) {
+        let room = BUFFER_BYTES.saturating_sub(self.own.len());
+        let copied_max = if self.is_keeping { room } else { COPIED_MAX };
+        if !self.own.is_empty() && (1..=copied_max).contains(&self.passing) {
             self.own.extend_from_slice(&inbox.rest()[..self.passing]);
             inbox.consume(std::mem::take(&mut self.passing));
         }
+        self.is_keeping &= self.passing == 0;
         while self.own_sent < self.own.len() || self.passing > 0 {
             let own = &self.own[self.own_sent..];
             let sent = ready!(poll_write(stream, own, &inbox.rest()[..self.passing], cx))?;
@@ -186,6 +214,9 @@ impl Outbox {
         }
         if self.unflushed {
             ready!(Pin::new(stream).poll_flush(cx))?;
+            if std::mem::take(&mut self.is_keeping) {
+                self.kept = self.own.as_slice().into();
+            }
             self.clear(buffers);
         }
         Poll::Ready(Ok(()))

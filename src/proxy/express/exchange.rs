@@ -1,12 +1,14 @@
 //! One plain exchange up to its answer's head: the request goes up, and what comes back is looked at.
 
 use std::future::{Future, poll_fn};
+use std::io::ErrorKind;
 use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Method;
 use jiff::Timestamp;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::answer;
@@ -45,6 +47,8 @@ pub struct Exchange {
     pub is_broken: bool,
     /// The client has been waited for since bytes moved last.
     pub is_slow: bool,
+    /// Some of an answer has come.
+    is_answered: bool,
     method: Method,
     upload: Upload,
     /// Bytes of the request's body that were not read yet.
@@ -77,6 +81,8 @@ pub enum Waiting {
 pub enum Fault {
     /// The upstream's connection took no byte of the request.
     Unsent,
+    /// The upstream's connection ended, and brought no byte of an answer.
+    Unanswered,
     /// The client is told.
     Failed(Failure),
     /// There is no client any more.
@@ -154,6 +160,7 @@ impl Lane<'_> {
             is_watching: true,
             is_broken: false,
             is_slow: false,
+            is_answered: false,
             method,
             upload: Upload::Unsent,
             body_left: body_bytes,
@@ -165,30 +172,53 @@ impl Lane<'_> {
         match self.ask(&mut exchange).await {
             Ok(()) => {}
             Err(Fault::Gone) => return Err(Stop),
-            Err(Fault::Unsent) => return self.fail(exchange, NO_ANSWER).await,
+            Err(Fault::Unsent | Fault::Unanswered) => return self.fail(exchange, NO_ANSWER).await,
             Err(Fault::Failed(failure)) => return self.fail(exchange, failure).await,
         }
         poll_fn(|cx| self.poll_relay(&mut exchange, cx)).await?;
         self.to_upstream.clear(&self.depot.buffers);
         self.waiting = Some(exchange.moved);
         let whole = exchange.is_sent();
-        Ok(if whole && !exchange.close { Keep::Yes } else { Keep::No { unread: !whole } })
+        // What was sent behind the last request would reset the connection, and its answer with it.
+        let unread = !whole || !self.from_client.is_empty();
+        Ok(if whole && !exchange.close { Keep::Yes } else { Keep::No { unread } })
     }
 
     /// Sends the request, on an idle connection if there is one, and waits for its answer's head. One
-    /// that takes no byte of it is followed by a fresh one.
+    /// that takes no byte of it, or is found to have been closed before, is followed by a fresh one.
     async fn ask(&mut self, exchange: &mut Exchange) -> Result<(), Fault> {
         exchange.upstream = self.depot.take(exchange.moved.into());
         if exchange.upstream.is_some() {
+            #[cfg(feature = "failpoints")]
+            crate::capture::failpoint::hit("upstream_taken");
+            if exchange.body_left as usize <= self.from_client.rest().len() {
+                self.to_upstream.keep();
+            }
             match poll_fn(|cx| self.poll_head(exchange, cx)).await {
-                Err(Fault::Unsent) => {
-                    self.listener.tap.metrics.retried(&self.listener.tap.name);
-                }
+                Err(Fault::Unsent) => self.to_upstream.let_go(),
+                Err(Fault::Unanswered) if self.repeats(exchange).await => {}
                 answered => return answered,
             }
+            self.listener.tap.metrics.retried(&self.listener.tap.name);
         }
         exchange.upstream = Some(self.connect(exchange).await?);
         poll_fn(|cx| self.poll_head(exchange, cx)).await
+    }
+
+    /// True where the request shall be sent once more, all of it being kept: a safe one always
+    /// (RFC 9110, section 9.2.2), any other where the upstream cannot have taken it.
+    async fn repeats(&mut self, exchange: &mut Exchange) -> bool {
+        let is_safe = matches!(exchange.method, Method::GET | Method::HEAD | Method::OPTIONS);
+        let was_refused = match &exchange.upstream {
+            Some(upstream) if exchange.is_sent() && !is_safe => closed_before(upstream.tcp()).await,
+            _ => false,
+        };
+        if !(exchange.is_sent() && (is_safe || was_refused) && self.to_upstream.repeat()) {
+            return false;
+        }
+        exchange.upload = Upload::Unsent;
+        exchange.moved = Instant::now();
+        true
     }
 
     async fn connect(&mut self, exchange: &mut Exchange) -> Result<Stream, Fault> {
@@ -219,11 +249,18 @@ impl Lane<'_> {
             };
             let Some(upstream) = &mut exchange.upstream else { return failed(NO_ANSWER) };
             match exchange.from_upstream.poll_fill(upstream, &self.depot.buffers, cx) {
-                Poll::Ready(Ok(count)) if count > 0 => match self.read_answer(exchange) {
-                    Ok(true) => return Poll::Ready(Ok(())),
-                    Ok(false) => {}
-                    Err(failure) => return failed(failure),
-                },
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    self.to_upstream.let_go();
+                    exchange.is_answered = true;
+                    match self.read_answer(exchange) {
+                        Ok(true) => return Poll::Ready(Ok(())),
+                        Ok(false) => {}
+                        Err(failure) => return failed(failure),
+                    }
+                }
+                Poll::Ready(_) if !exchange.is_answered => {
+                    return Poll::Ready(Err(Fault::Unanswered));
+                }
                 Poll::Ready(_) => return failed(NO_ANSWER),
                 Poll::Pending if self.is_client_gone(exchange, cx) => {
                     return Poll::Ready(Err(Fault::Gone));
@@ -348,6 +385,27 @@ impl Lane<'_> {
                 tcp.take_error().ok().flatten().is_some()
             }
         }
+    }
+}
+
+/// How long a connection's refusal is waited for, which comes one way through the network and back
+/// after what it refuses.
+const REFUSED_WITHIN: Duration = Duration::from_millis(100);
+
+/// True where the other side had closed a connection, which has ended, before all that was sent on it
+/// came there. Linux tells by the error that it leaves at the socket: `EPIPE` where a reset followed the
+/// end, that is, where something reached a closed socket. A request that came there whole before the end
+/// leaves none, and one that was dropped unread leaves `ECONNRESET`.
+async fn closed_before(tcp: &TcpStream) -> bool {
+    let until = Instant::now() + REFUSED_WITHIN;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match tcp.take_error() {
+            Ok(Some(error)) => return error.kind() == ErrorKind::BrokenPipe,
+            Ok(None) if Instant::now() < until => tokio::time::sleep(pause).await,
+            _ => return false,
+        }
+        pause *= 2;
     }
 }
 
