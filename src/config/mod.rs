@@ -39,6 +39,8 @@ mod units;
 mod walk;
 
 pub use alerts::{Alerts, Email, Webhook, WebhookFormat};
+#[cfg(any(test, feature = "fuzzing"))]
+pub use check::load_bytes;
 pub use check::{Overrides, load, monitors_in};
 pub use fault::{Fault, Faults, Place};
 pub use feedback::{Feedback, RatingScale};

@@ -43,6 +43,9 @@ use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::pipeline::Intake;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub use express::read_heads;
+
 use connect::Connector;
 use express::Depot;
 use include_usage::Injection;

@@ -20,7 +20,7 @@ fn closing_when_told(told: Receiver<()>) -> Upstream {
         if let Some(told) = first {
             peer.read_request().expect("the first request");
             peer.send(json_response("1"));
-            drop(told.recv());
+            told.recv().expect("told");
             return;
         }
         while peer.read_request().is_some() {
