@@ -303,6 +303,9 @@ pub struct CaptureLimits {
     pub headers: Vec<String>,
     /// Exchanges that may wait for the pipeline. Default 8192.
     pub queue_max: usize,
+    /// What our own work may hold a request up for, at the 99th percentile, before less is looked at;
+    /// zero where it never is. Default 1 ms.
+    pub overhead_max: Duration,
 }
 
 /// How a flow's calls, seen by another tap, are joined to the flow's exchange.

@@ -41,6 +41,8 @@ fn assert_all_refused(cases: &[(&str, Vec<u8>)], status: u16) {
     }
 }
 
+/// Promise (security): a `Transfer-Encoding` other than one `chunked` is refused, and the connection
+/// ends. Figure: 15 forms on both ways, 0 smuggled.
 #[test]
 fn every_way_to_disguise_chunks_is_refused() {
     let cases = [
@@ -64,6 +66,8 @@ fn every_way_to_disguise_chunks_is_refused() {
     assert_all_refused(&cases, 400);
 }
 
+/// Promise (security): a `Content-Length` that is none, or two that differ, is refused. Figure: 10
+/// forms on both ways, 0 smuggled.
 #[test]
 fn every_length_that_is_none_is_refused() {
     let cases = [
@@ -81,6 +85,8 @@ fn every_length_that_is_none_is_refused() {
     assert_all_refused(&cases.map(|fields| (fields, post(fields, "ab"))), 400);
 }
 
+/// Promise (security): broken chunks are refused, and what was begun upstream gets no end. Figure: 12
+/// forms on both ways, 0 ends made up.
 #[test]
 fn chunks_that_break_their_grammar_are_refused_and_what_was_begun_upstream_stays_unfinished() {
     let long = format!("2;{}\r\nab\r\n0\r\n\r\n", "x".repeat(64 * 1024));
@@ -112,6 +118,8 @@ fn chunks_that_break_their_grammar_are_refused_and_what_was_begun_upstream_stays
     }
 }
 
+/// Promise (security): heads that can be read in two ways are refused, CONNECT and TRACE too. Figure:
+/// 31 forms on both ways, 0 reach the upstream.
 #[test]
 fn heads_that_break_their_grammar_are_refused() {
     let get = |rest: &str| format!("GET /a HTTP/1.1\r\n{rest}\r\n\r\n").into_bytes();
@@ -159,6 +167,8 @@ fn heads_that_break_their_grammar_are_refused() {
     assert_all_refused(&cases, 405);
 }
 
+/// Promise (security): heads beyond the limits are answered with 431. Figure: 101 to 300 fields, 66 kB
+/// to 1.2 MB.
 #[test]
 fn heads_beyond_the_limits_are_refused_to_whoever_sends_them_whole() {
     let fields = |count: usize| (0..count).map(|n| format!("a{n}: b\r\n")).collect::<String>();
@@ -175,6 +185,8 @@ fn heads_beyond_the_limits_are_refused_to_whoever_sends_them_whole() {
     assert_all_refused(&cases, 431);
 }
 
+/// Promise (security): nothing follows a request for another protocol that was not switched to. Figure:
+/// 3 protocols on both ways.
 #[test]
 fn a_request_for_another_protocol_lets_nothing_follow() {
     let upstream = Upstream::answering(json_response("{}"));
@@ -225,6 +237,8 @@ fn what_can_be_read_in_one_way_only_is_forwarded_in_its_plainest_form() {
 }
 
 /// Cases 6 and 20: what a refusal leaves unread is never read as a request.
+/// Promise (security): the rest of a refused request is never read as a next one, and the refusal
+/// arrives. Figure: a body of 3.1 MB that looks like 100,000 requests.
 #[test]
 fn a_refusal_reaches_whoever_still_sends_a_body_and_nothing_of_it_is_read_as_a_request() {
     let upstream = Upstream::answering(json_response("{}"));

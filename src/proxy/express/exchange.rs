@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::answer;
 use super::ask::{self, Ask};
 use super::buffer::Inbox;
+use super::digest::Came;
 use super::field;
 use super::framing::Framing;
 use super::{Keep, Lane, Next};
@@ -45,6 +46,8 @@ pub struct Exchange {
     pub is_watching: bool,
     /// The answer's framing broke.
     pub is_broken: bool,
+    /// What came of the bodies, where they are attested.
+    pub came: Came,
     /// The client has been waited for since bytes moved last.
     pub is_slow: bool,
     /// Some of an answer has come.
@@ -128,12 +131,12 @@ impl Lane<'_> {
         };
         let tap = &self.listener.tap;
         let time = Timestamp::now();
-        let exchange = ExchangeId::new(time);
-        let id = RequestId::of(ask.given_id, exchange);
+        let id = ExchangeId::new(time);
+        let request_id = RequestId::of(ask.given_id, id);
         let trace = context::begin(ask.traceparent.and_then(context::Incoming::parse));
         let ours = tap.tracing.then(|| context::traceparent(&trace));
         let ours = ours.as_ref().map(|value| value.as_bytes());
-        ask.write(self.to_upstream.own(&self.depot.buffers), &tap.route, &id, ours);
+        ask.write(self.to_upstream.own(&self.depot.buffers), &tap.route, &request_id, ours);
         let fields = ask.fields.iter().map(|field| (field.name, field.value));
         let mut observation = Observation::begin(
             tap,
@@ -141,7 +144,7 @@ impl Lane<'_> {
             &ask.method,
             ask.path(),
             |selection| selection.of_request_fields(fields),
-            Beginning { id: exchange, time, started, request_id: Some(id.into_text()), trace },
+            Beginning { id, time, started, request_id: Some(request_id.into_text()), trace },
         );
         observation.own_time(started);
         let Ask { method, head_bytes, body_bytes, close, .. } = ask;
@@ -149,6 +152,9 @@ impl Lane<'_> {
         if body_bytes == 0 {
             observation.request().complete();
         }
+        let came = Came::of(id);
+        self.to_upstream.digest(came.is_attested());
+        self.to_client.digest(came.is_attested());
         Some(Next::Plain(Box::new(Exchange {
             observation,
             upstream: None,
@@ -163,6 +169,7 @@ impl Lane<'_> {
             is_answered: false,
             method,
             upload: Upload::Unsent,
+            came,
             body_left: body_bytes,
         })))
     }
@@ -176,6 +183,7 @@ impl Lane<'_> {
             Err(Fault::Failed(failure)) => return self.fail(exchange, failure).await,
         }
         poll_fn(|cx| self.poll_relay(&mut exchange, cx)).await?;
+        self.attest(&exchange);
         self.to_upstream.clear(&self.depot.buffers);
         self.waiting = Some(exchange.moved);
         let whole = exchange.is_sent();
@@ -219,6 +227,17 @@ impl Lane<'_> {
         exchange.upload = Upload::Unsent;
         exchange.moved = Instant::now();
         true
+    }
+
+    /// Holds what came of the bodies against what went on.
+    fn attest(&mut self, exchange: &Exchange) {
+        let up = self.to_upstream.take_digest().filter(|_| exchange.is_sent());
+        let Some(altered) = exchange.came.differs(up, self.to_client.take_digest()) else { return };
+        let tap = &self.listener.tap;
+        tap.metrics.attested(&tap.name, altered);
+        if altered.contains(&true) {
+            tracing::error!(tap = &*tap.name, "a body did not pass as it came");
+        }
     }
 
     async fn connect(&mut self, exchange: &mut Exchange) -> Result<Stream, Fault> {
@@ -303,6 +322,7 @@ impl Lane<'_> {
                         &body[..count],
                         exchange.moved.into(),
                     );
+                    exchange.came.up(&body[..count]);
                     self.to_upstream.pass(count);
                     exchange.body_left -= count as u64;
                     if exchange.body_left == 0 {

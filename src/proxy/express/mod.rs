@@ -10,6 +10,7 @@ mod answer;
 mod ask;
 mod buffer;
 mod depot;
+mod digest;
 mod exchange;
 mod field;
 mod framing;
