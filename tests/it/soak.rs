@@ -260,7 +260,7 @@ fn chaos(flowtap: &Flowtap, length: Duration, seed: u64) -> u64 {
     let until = Instant::now() + length;
     let spans = flowtap.port_of_endpoint("otlp_http");
     while Instant::now() < until {
-        assert!(flowtap.metrics().contains("flowtap_requests_total"));
+        assert!(flowtap.metrics().contains("flowtap_in_flight_requests"));
         let mut peer = Peer::connect(spans);
         peer.send(json_post("/v1/traces", "{\"resourceSpans\":[{\"scopeSpans\":7}]}"));
         assert!(peer.read_response().status() >= 400);
