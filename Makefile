@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench peers fmt clean-cache
+.PHONY: help demo test soak fuzz deny bench peers fmt clean-cache
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 20
@@ -12,6 +12,18 @@ demo: ## a real prompt flow behind flowtap, with questions asked; ARGS=--once en
 
 test: ## everything that CI runs
 	@tests/all.sh
+
+SECONDS_OF_SOAK ?= 1800
+soak: ## everything fails at once for half an hour, and 200 crashes; SECONDS_OF_SOAK=300 shortens it
+	@TEST_KILLS=200 TEST_SOAK_SECONDS=$(SECONDS_OF_SOAK) cargo test --locked --features failpoints --test it -- \
+	    --nocapture --test-threads 1 crash::after_kills soak::
+
+SECONDS_OF_FUZZ ?= 60
+fuzz: ## each target of fuzz/ for a minute, by coverage; needs a nightly compiler and cargo-fuzz
+	@fuzz/run.sh $(SECONDS_OF_FUZZ)
+
+deny: ## licences, sources and banned crates, by cargo-deny
+	@tests/peers/deny.sh
 
 bench: ## flowtap beside nginx and Envoy, into docs/PERFORMANCE.md; ARGS="--rounds 3 --only plain:16" shortens it
 	@benches/compare/run.sh $(ARGS)

@@ -44,3 +44,5 @@ pub mod injector;
 pub mod proxy;
 
 pub mod app;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;

@@ -33,8 +33,13 @@ if [[ -d web/node_modules ]]; then npm --prefix web --silent test; fi
 begin "the rules of the house (the first build takes 5 to 10 minutes)"
 tests --test tidy
 
-begin "lints"
+begin "lints, licences and sources"
 cargo clippy --locked --all-targets --features failpoints --quiet -- -D warnings
+if [[ ${FLOWTAP_PEERS:-} == none ]]; then
+    echo "    left out: cargo-deny (FLOWTAP_PEERS=none)"
+else
+    tests/peers/deny.sh
+fi
 
 begin "unit tests and documentation examples"
 tests --lib --bins

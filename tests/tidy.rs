@@ -3,6 +3,8 @@
 
 #[path = "tidy/paths.rs"]
 mod paths;
+#[path = "tidy/promises.rs"]
+mod promises;
 #[path = "tidy/rules.rs"]
 mod rules;
 #[path = "tidy/tree.rs"]
@@ -90,7 +92,7 @@ const WORDS: &[Word] = &[
         "a path of one machine; use one inside the repository",
         &[],
     ),
-    word(concat!("crates", ".io"), "registries", REGISTRIES, &["Cargo.lock"]),
+    word(concat!("crates", ".io"), "registries", REGISTRIES, &["Cargo.lock", "fuzz/Cargo.lock"]),
     word(concat!("pypi", ".org"), "registries", REGISTRIES, &[]),
     word(concat!("python", "hosted.org"), "registries", REGISTRIES, &[]),
     word(concat!("npm", "js.org"), "registries", REGISTRIES, &[]),
@@ -218,6 +220,23 @@ fn the_lock_file_holds_no_known_fault() {
     let lock = sources.iter().find(|s| s.path == "Cargo.lock").expect("Cargo.lock is committed");
     assert!(lock.text.contains("name = \"h2\""), "the crates with a floor are in the tree");
     assert_none(words::lock_faults(lock, LOWEST, NEVER));
+}
+
+#[test]
+fn the_books_promise_what_tests_hold() {
+    let sources = sources();
+    for (kind, path) in promises::BOOKS {
+        let promises = promises::promises(&sources, kind);
+        assert!(promises.len() > 5, "{promises:?}");
+        let book = sources.iter().find(|source| source.path == path).expect("the book");
+        let wanted = promises::with_table(&book.text, &promises::table(&promises));
+        let wanted = wanted.unwrap_or_else(|| panic!("{path} has no marks for the table"));
+        if std::env::var_os("FLOWTAP_BLESS").is_some() {
+            std::fs::write(root().join(path), &wanted).expect("written");
+        } else {
+            assert!(wanted == book.text, "{path}: FLOWTAP_BLESS=1 makes the table anew");
+        }
+    }
 }
 
 #[path = "tidy/proofs.rs"]

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::bucket::{Bucket, BucketError};
+use crate::capture::failpoint;
 use crate::domain::Dataset;
 use crate::ledger::{Ledger, LedgerRow};
 use crate::metrics::Metrics;
@@ -259,7 +260,9 @@ impl Archive {
     }
 
     async fn put(&self, object: &Object) -> Result<(), BucketError> {
+        failpoint::hit("archive_begun");
         self.bucket.put(&object.name, object.body.clone()).await?;
+        failpoint::hit("archive_put");
         self.metrics.archive_uploaded(object.dataset, object.body.len() as u64);
         if let Some(announcer) =
             self.announcer.as_ref().filter(|_| object.dataset == Dataset::Exchanges)
@@ -299,6 +302,7 @@ impl Archive {
         for row in changed {
             if let Some(line) = line(&row) {
                 self.bucket.put(&row.name(), line).await?;
+                failpoint::hit("ledger_put");
             }
             self.ledger.forget(&row);
             self.published.insert(row.name(), row);

@@ -1,31 +1,64 @@
-//! Fail points, in test builds only: a named place that panics or stalls when told to.
+//! Fail points: a named place that panics, stalls or ends the process when told to. In test builds only
+//! (feature `failpoints`); elsewhere nothing is left of them.
 //!
-//! `FLOWTAP_FAILPOINT=request_body:panic,pipeline:stall=500` (milliseconds). Read once.
+//! `FLOWTAP_FAILPOINT=request_body:panic,pipeline:stall=500,spool_synced:kill=3`: milliseconds of a
+//! stall, and at which passage the process ends. Read once.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Does at `place` what the environment asked for; nothing otherwise.
-#[allow(clippy::panic)] // to panic is what a fail point is for
+#[inline]
 pub fn hit(place: &str) {
-    match actions().iter().find(|(name, _)| name == place).map(|(_, action)| action.as_str()) {
-        Some("panic") => panic!("fail point {place}"),
-        Some(action) => stall(action),
-        None => {}
+    if cfg!(feature = "failpoints") {
+        act(place);
     }
 }
 
-fn stall(action: &str) {
-    if let Some(ms) = action.strip_prefix("stall=").and_then(|ms| ms.parse().ok()) {
-        std::thread::sleep(Duration::from_millis(ms));
+/// What is done at a place, and how often it was passed.
+struct Action {
+    place: String,
+    what: What,
+    passed: AtomicU64,
+}
+
+enum What {
+    Panic,
+    Stall(Duration),
+    Kill(u64),
+}
+
+#[allow(clippy::panic)] // to panic is what a fail point is for
+fn act(place: &str) {
+    let Some(action) = actions().iter().find(|action| action.place == place) else { return };
+    let passed = action.passed.fetch_add(1, Ordering::Relaxed) + 1;
+    match action.what {
+        What::Panic => panic!("fail point {place}"),
+        What::Stall(time) => std::thread::sleep(time),
+        // No destructor runs and nothing is flushed: to files it is the same as `kill -9`.
+        What::Kill(at) if passed >= at => std::process::abort(),
+        What::Kill(_) => {}
     }
 }
 
-fn actions() -> &'static [(String, String)] {
-    static ACTIONS: OnceLock<Vec<(String, String)>> = OnceLock::new();
+fn actions() -> &'static [Action] {
+    static ACTIONS: OnceLock<Vec<Action>> = OnceLock::new();
     ACTIONS.get_or_init(|| {
         let text = std::env::var("FLOWTAP_FAILPOINT").unwrap_or_default();
-        let pairs = text.split(',').filter_map(|pair| pair.split_once(':'));
-        pairs.map(|(place, action)| (place.to_owned(), action.to_owned())).collect()
+        text.split(',').filter_map(parsed).collect()
     })
+}
+
+fn parsed(text: &str) -> Option<Action> {
+    let (place, what) = text.split_once(':')?;
+    let (what, number) = what.split_once('=').unwrap_or((what, "1"));
+    let number = number.parse().ok()?;
+    let what = match what {
+        "panic" => What::Panic,
+        "stall" => What::Stall(Duration::from_millis(number)),
+        "kill" => What::Kill(number),
+        _ => return None,
+    };
+    Some(Action { place: place.to_owned(), what, passed: AtomicU64::new(0) })
 }

@@ -11,7 +11,6 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::domain::{CapturedBody, Mark, MemoryBudget, Reservation};
 
-#[cfg(feature = "failpoints")]
 pub mod failpoint;
 
 /// How much of one body is recorded.

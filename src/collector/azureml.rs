@@ -114,6 +114,16 @@ fn span(row: Value) -> Result<RawSpan, String> {
     })
 }
 
+/// The spans that `body` holds, as a row after another: to be fuzzed.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn spans_in(body: &[u8]) -> Vec<RawSpan> {
+    let rows = match parse(body) {
+        Ok(Value::Array(rows)) => rows,
+        _ => Vec::new(),
+    };
+    rows.into_iter().filter_map(|row| span(row).ok()).collect()
+}
+
 fn exception(events: Option<&Value>) -> Option<String> {
     let events = events?.as_array()?.iter();
     let attributes = events.filter_map(|event| event.get("attributes"));

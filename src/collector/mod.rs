@@ -172,3 +172,13 @@ impl Desk {
         Some(taken)
     }
 }
+
+/// Reads `body` as each endpoint would, and the spans as the pipeline would: to be fuzzed.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn read_posted(body: &[u8], tap: &crate::config::Tap) {
+    let azureml = azureml::spans_in(body);
+    let otlp = otlp::http::spans_in(&bytes::Bytes::copy_from_slice(body));
+    for raw in azureml.into_iter().chain(otlp) {
+        drop(crate::dialect::span::read(raw, tap));
+    }
+}

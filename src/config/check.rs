@@ -51,6 +51,24 @@ pub fn load(
     }
 }
 
+/// As [`load`], of a file that holds `bytes`.
+///
+/// # Errors
+/// As [`load`].
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn load_bytes(
+    bytes: Vec<u8>,
+    overrides: &Overrides,
+    env: &[(String, String)],
+) -> Result<Config, Faults> {
+    let mut report = Report::new(None);
+    let config = from_bytes(bytes, overrides, env, &mut report);
+    match config {
+        Some(config) if report.count() == 0 => Ok(config),
+        _ => Err(report.into_faults()),
+    }
+}
+
 /// The monitors that `text` describes, as a file would that holds `monitors` and nothing else. Nothing
 /// but the text is read: no file, and no variable of the environment.
 ///

@@ -101,6 +101,14 @@ pub(super) static CAPTURE: &[Key] = &[
         "Exchanges that may wait for the pipeline; what comes then is dropped and counted.",
         "8192",
     ),
+    Key::new(
+        "overhead_max",
+        Time(0, 60_000),
+        Is("1ms"),
+        "What our own work may hold a request up for, at the 99th percentile; past it less is looked \
+         at, and the traffic is spared. 0: never less.",
+        "1ms",
+    ),
 ];
 
 /// The keys of `join`.
@@ -245,6 +253,7 @@ pub(super) fn build_capture(map: &Map, report: &mut Report) -> CaptureLimits {
         memory_bytes_max: map.whole("memory_bytes_max").unwrap_or_default(),
         headers,
         queue_max: map.size("queue_max"),
+        overhead_max: map.time("overhead_max"),
     }
 }
 
@@ -355,6 +364,7 @@ pub(super) fn show_capture(capture: &CaptureLimits) -> Vec<(&'static str, Shown)
         ("memory_bytes_max", Shown::text(show_bytes(capture.memory_bytes_max))),
         ("headers", Shown::List(capture.headers.clone())),
         ("queue_max", Shown::text(capture.queue_max)),
+        ("overhead_max", Shown::text(show_time(capture.overhead_max))),
     ]
 }
 

@@ -39,6 +39,8 @@ mod units;
 mod walk;
 
 pub use alerts::{Alerts, Email, Webhook, WebhookFormat};
+#[cfg(any(test, feature = "fuzzing"))]
+pub use check::load_bytes;
 pub use check::{Overrides, load, monitors_in};
 pub use fault::{Fault, Faults, Place};
 pub use feedback::{Feedback, RatingScale};
@@ -301,6 +303,9 @@ pub struct CaptureLimits {
     pub headers: Vec<String>,
     /// Exchanges that may wait for the pipeline. Default 8192.
     pub queue_max: usize,
+    /// What our own work may hold a request up for, at the 99th percentile, before less is looked at;
+    /// zero where it never is. Default 1 ms.
+    pub overhead_max: Duration,
 }
 
 /// How a flow's calls, seen by another tap, are joined to the flow's exchange.

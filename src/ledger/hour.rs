@@ -34,11 +34,6 @@ impl Hour {
         let text = format!("{}T{}:00:00Z", value("date=")?, value("hour=")?);
         text.parse().ok().map(Self::of)
     }
-
-    /// The hour `hours` earlier.
-    pub fn minus(self, hours: i64) -> Self {
-        Self(self.0.saturating_sub(hours))
-    }
 }
 
 /// One run of the process: 48 bits of Unix milliseconds and 16 random bits, shown as 16 hex digits.

@@ -29,8 +29,10 @@ pub use row::{LedgerRow, Loss, run_name};
 
 use counts::{Cells, add};
 
-/// Hours that a run keeps apart: an exchange older than that counts for the oldest of them.
-const HOURS_MAX: i64 = 7 * 24;
+/// Hours that a run keeps apart; past them, an exchange of an older one counts for the oldest. They are
+/// counted and not measured by the clock, which may jump months ahead and back: an hour that was let go
+/// of would begin at zero again, and its published figures would shrink.
+const HOURS_MAX: usize = 7 * 24;
 /// Pages of earlier runs that are remembered; a process that restarts for days with a dead bucket
 /// loses the oldest first.
 const PAST_PAGES_MAX: usize = 1024;
@@ -184,7 +186,7 @@ impl Ledger {
     }
 
     /// Forgets the page of `row`, once it was published and nothing of it can change. Pages of this
-    /// run stay for [`HOURS_MAX`] hours, because late exchanges may still count for them.
+    /// run stay among [`HOURS_MAX`], because late exchanges may still count for them.
     pub fn forget(&self, row: &LedgerRow) {
         if row.is_settled() && row.incarnation != self.inner.incarnation {
             let key = BookKey { incarnation: row.incarnation, hour: Hour::of(row.hour) };
@@ -230,12 +232,18 @@ impl Ledger {
     }
 }
 
-/// The cells of `hour`, or of the oldest hour that is kept; hours that can no longer change go.
+/// The cells of `hour`, or of the oldest hour where it is older and there are enough; then, for a newer
+/// one, the oldest of those that can no longer change goes.
 fn begin_hour(hours: &mut BTreeMap<Hour, Cells>, hour: Hour) -> &Cells {
-    let newest = hours.last_key_value().map_or(hour, |(last, _)| (*last).max(hour));
-    let oldest = newest.minus(HOURS_MAX);
-    hours.retain(|hour, cells| *hour >= oldest || !cells.snapshot().is_settled());
-    hours.entry(hour.max(oldest)).or_insert_with(Cells::new)
+    let oldest = hours.first_key_value().map_or(hour, |(oldest, _)| *oldest);
+    let is_full = hours.len() >= HOURS_MAX;
+    if is_full && hour > oldest {
+        let mut settled = hours.iter().filter(|(_, cells)| cells.snapshot().is_settled());
+        let settled = settled.next().map(|(hour, _)| *hour);
+        settled.and_then(|settled| hours.remove(&settled));
+    }
+    let hour = if is_full { hour.max(oldest) } else { hour };
+    hours.entry(hour).or_insert_with(Cells::new)
 }
 
 /// The one place where tests of this floor and above make their metrics.
@@ -356,6 +364,23 @@ mod tests {
         assert_eq!(ledger.rows(at("2026-11-23T22:00:01Z"))[0].not_sampled, 40_000);
     }
 
+    /// Promise (operations): the clock may jump months ahead and back, and the books still balance hour by
+    /// hour. Figure: 90 days ahead, 400 back.
+    #[test]
+    fn a_clock_that_jumps_costs_no_hour_its_figures() {
+        let ledger = ledger();
+        let jumps = [0, 2, -24, 0, 90 * 24, -400 * 24, 0].map(|hours: i64| {
+            Hour::of(Timestamp::from_second(1_700_000_000 + hours * 3600).expect("a time"))
+        });
+        for hour in jumps {
+            ledger.seen(hour, 50);
+            ledger.not_sampled(hour, 50);
+        }
+        let rows = ledger.rows(at("2026-11-23T22:00:01Z"));
+        let seen: Vec<_> = rows.iter().map(|row| row.seen).collect();
+        assert_eq!(seen, [50, 50, 150, 50, 50], "400 days back, a day back, now, and so on");
+    }
+
     #[test]
     fn the_number_of_hours_is_bounded() {
         let ledger = ledger();
@@ -366,7 +391,7 @@ mod tests {
         }
         ledger.seen(Hour::of(Timestamp::UNIX_EPOCH), 1);
         let rows = ledger.rows(at("2026-11-23T22:00:01Z"));
-        assert_eq!(rows.len() as i64, HOURS_MAX + 1);
+        assert_eq!(rows.len(), HOURS_MAX);
         assert_eq!(rows[0].seen, 2, "what is older counts for the oldest hour that is left");
     }
 }

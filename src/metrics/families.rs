@@ -53,8 +53,14 @@ families! {
         "Attempts to connect to the upstream, by result.",
         "Results other than ok: the upstream is down, or its name or certificate is wrong.";
     RETRIES[1] = "flowtap_retries_total", COUNT, ["tap"],
-        "Requests sent again because a pooled connection had gone stale before any byte was sent.",
+        "Requests sent again on a fresh connection because a kept one had gone stale: it took no byte, or was closed before the request came there, or the request was safe to repeat and not answered.",
         "Frequent: lower timeouts.pool_idle below the upstream's own keep-alive time.";
+    ATTESTED[1] = "flowtap_attested_total", COUNT, ["tap"],
+        "Exchanges of which a digest of the bodies as they came was held against one of what was sent: one of 64 on the express way.",
+        "It stands still where requests go hyper's way (HTTP/2, chunks): their bodies are not attested.";
+    ALTERED[2] = "flowtap_bytes_altered_total", COUNT, ["tap", "direction"],
+        "Attested bodies that did not pass as they came.",
+        "Always 0: anything else is a fault of flowtap. Take it out of the way and tell us.";
     INFORMATIONAL_DROPPED[1] = "flowtap_informational_dropped_total", COUNT, ["tap"],
         "Interim answers (1xx) of the upstream that were not passed on.",
         "Harmless: a documented deviation.";

@@ -34,6 +34,8 @@ pub(super) struct Traffic {
     rejected: Counters<2>,
     upstream_connects: Counters<2>,
     retries: Counters<1>,
+    attested: Counters<1>,
+    altered: Counters<2>,
     informational_dropped: Counters<1>,
 }
 
@@ -45,6 +47,8 @@ impl Traffic {
             rejected: reg.counters(&f::REJECTED)?,
             upstream_connects: reg.counters(&f::UPSTREAM_CONNECTS)?,
             retries: reg.counters(&f::RETRIES)?,
+            attested: reg.counters(&f::ATTESTED)?,
+            altered: reg.counters(&f::ALTERED)?,
             informational_dropped: reg.counters(&f::INFORMATIONAL_DROPPED)?,
         })
     }
@@ -53,6 +57,10 @@ impl Traffic {
         self.in_flight.of([tap]);
         self.connections.of([tap]);
         self.retries.of([tap]);
+        self.attested.of([tap]);
+        for direction in ["up", "down"] {
+            self.altered.of([tap, direction]);
+        }
         self.informational_dropped.of([tap]);
     }
 }
@@ -81,6 +89,15 @@ impl Metrics {
     /// A request was sent again after a stale pooled connection.
     pub fn retried(&self, tap: &str) {
         self.inner.traffic.retries.of([tap]).inc();
+    }
+
+    /// The bodies of an exchange were held against what went on; `altered` says of each, up and down,
+    /// whether it differed.
+    pub fn attested(&self, tap: &str, altered: [bool; 2]) {
+        self.inner.traffic.attested.of([tap]).inc();
+        for (direction, _) in ["up", "down"].into_iter().zip(altered).filter(|(_, is)| *is) {
+            self.inner.traffic.altered.of([tap, direction]).inc();
+        }
     }
 
     /// A 1xx answer was not passed on.

@@ -125,8 +125,11 @@ fn check_framing(head: &Parts) -> Result<(), Refusal> {
 
 /// The field names that the `Connection` lines nominate.
 pub fn nominations(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let lines = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|name| !name.is_empty())
+    let lines = headers.get_all(CONNECTION).iter();
+    // Item by item: an odd one must not hide those beside it.
+    let items = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let names = items.filter_map(|item| std::str::from_utf8(item.trim_ascii()).ok());
+    names.filter(|name| !name.is_empty())
 }
 
 /// True where `Connection: upgrade` and `Upgrade: websocket` both stand.

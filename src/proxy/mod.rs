@@ -11,6 +11,7 @@ mod connect;
 mod express;
 mod failure;
 mod forward;
+mod governor;
 mod guard;
 mod include_usage;
 mod io;
@@ -43,8 +44,12 @@ use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::pipeline::Intake;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub use express::read_heads;
+
 use connect::Connector;
 use express::Depot;
+use governor::Governor;
 use include_usage::Injection;
 use pool::Pool;
 use route::Route;
@@ -113,9 +118,11 @@ struct BoundTap {
 impl Proxy {
     /// Binds every tap's socket; a taken port is told before anything runs.
     pub fn bind(config: &Config, outlets: &Outlets) -> Result<Self, ProxyError> {
+        let (budget, metrics) = (outlets.budget.clone(), outlets.metrics.clone());
+        let governor = Arc::new(Governor::new(config.capture.overhead_max, budget, metrics));
         let taps = config.taps.iter().enumerate();
         let taps = taps
-            .map(|(index, tap)| bind_tap(index, tap, config, outlets))
+            .map(|(index, tap)| bind_tap(index, tap, config, outlets, &governor))
             .collect::<Result<_, _>>()?;
         Ok(Self { taps, threads: config.traffic.threads.max(1), deadline: config.drain_timeout })
     }
@@ -167,6 +174,7 @@ fn bind_tap(
     tap: &config::Tap,
     config: &Config,
     outlets: &Outlets,
+    governor: &Arc<Governor>,
 ) -> Result<BoundTap, ProxyError> {
     let name = || tap.name.to_string();
     let bound = |source| ProxyError::Bind { address: tap.listen, index, tap: name(), source };
@@ -193,6 +201,7 @@ fn bind_tap(
         settings: tap.clone(),
         intake: outlets.intake.clone(),
         budget: outlets.budget.clone(),
+        governor: Arc::clone(governor),
         body_limits: BodyLimits::of(config.capture.body_bytes_max),
         selection: HeaderSelection::new(&config.capture.headers),
         in_flight: outlets.metrics.in_flight(&tap.name),

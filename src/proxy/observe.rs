@@ -324,6 +324,7 @@ impl Drop for Observation {
         let outcome = self.outcome.unwrap_or_else(|| self.outcome_from_bytes(&self.response));
         let ending = Ending { time: self.time, status: self.status, outcome };
         let total_us = micros(self.started, Instant::now());
+        tap.governor.note(self.overhead_us);
         if let Some(shed) = self.shed {
             tap.metrics.shed(shed);
         }

@@ -83,7 +83,7 @@ impl Route {
     }
 
     /// A route to `up` below `prefix`.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn for_test(prefix: &str) -> Self {
         Self {
             scheme: Scheme::HTTPS,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{Request, Response, Version, request};
+use http::{Method, Request, Response, Version, request};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
@@ -76,8 +76,9 @@ pub async fn send_asking_for_usage(
     Ok(Answered::plain(second))
 }
 
-/// Sends the request, on an idle connection if there is one. A request that an idle connection gave
-/// back unsent is sent once more on a fresh one; one of which a byte was sent never is.
+/// Sends the request, on an idle connection if there is one. What an idle connection gave back unsent,
+/// or ended without answering where the request is safe (RFC 9110, section 9.2.2) and has no body, is
+/// sent once more on a fresh one; nothing else is of which a byte was sent.
 pub async fn send(
     passage: &Passage,
     observation: &Observation,
@@ -86,20 +87,35 @@ pub async fn send(
     let mut pooled = passage.pool.take();
     loop {
         let reused = pooled.is_some();
+        let copy = if reused { copy_of_safe(&request) } else { None };
         let sender = match pooled.take() {
             Some(sender) => sender,
             None => connect(passage).await?,
         };
-        match send_once(passage, observation, sender, request).await {
-            Ok(answered) => return Ok(answered),
-            Err(Unsent::GivenBack(unsent)) if reused => {
-                passage.tap.metrics.retried(&passage.tap.name);
-                request = *unsent;
+        request = match (send_once(passage, observation, sender, request).await, copy) {
+            (Ok(answered), _) => return Ok(answered),
+            (Err(Unsent::GivenBack(unsent)), _) if reused => *unsent,
+            (Err(Unsent::GivenBack(_)), _) => return Err(NO_ANSWER),
+            (Err(Unsent::Failed(failure)), Some(copy)) if failure.reason == NO_ANSWER.reason => {
+                copy
             }
-            Err(Unsent::GivenBack(_)) => return Err(NO_ANSWER),
-            Err(Unsent::Failed(failure)) => return Err(failure),
-        }
+            (Err(Unsent::Failed(failure)), _) => return Err(failure),
+        };
+        passage.tap.metrics.retried(&passage.tap.name);
     }
+}
+
+fn copy_of_safe(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if !is_safe || !matches!(request.body(), RequestBody::Empty) {
+        return None;
+    }
+    let mut copy = Request::new(RequestBody::Empty);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
+    Some(copy)
 }
 
 async fn connect(passage: &Passage) -> Result<Sender, Failure> {

@@ -46,8 +46,10 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Lets go of upstream connections that are closed or were idle for too long.
+    /// What is due once a second: lets go of upstream connections that are closed or were idle for too
+    /// long, and has our own work judged.
     fn sweep(&self) {
+        self.tap.governor.look(std::time::Instant::now());
         self.pool.sweep();
         if let Some(depot) = &self.express {
             depot.sweep();

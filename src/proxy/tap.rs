@@ -10,6 +10,7 @@ use crate::metrics::{Gauge, Metrics};
 use crate::pipeline::Intake;
 
 use super::connect::Connector;
+use super::governor::Governor;
 use super::include_usage::Injection;
 use super::route::Route;
 
@@ -29,6 +30,8 @@ pub struct TapShared {
     pub intake: Intake,
     /// What memory recording may take.
     pub budget: MemoryBudget,
+    /// What our own work may take.
+    pub governor: Arc<Governor>,
     /// How much of a body is recorded.
     pub body_limits: BodyLimits,
     /// Which headers are looked at.

@@ -19,6 +19,7 @@ use rustix::fs::OFlags;
 
 use super::SpoolError;
 use super::faults::{Faults, Point};
+use crate::capture::failpoint;
 use crate::ledger::Incarnation;
 
 /// Files that `corrupt/` may hold.
@@ -131,6 +132,7 @@ impl Folder {
     pub(super) fn seal(&self, id: SegmentId) -> io::Result<()> {
         self.faults.at(Point::Rename)?;
         fs::rename(self.path(id, State::Open), self.path(id, State::Sealed))?;
+        failpoint::hit("spool_sealed");
         self.sync()
     }
 

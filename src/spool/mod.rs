@@ -37,6 +37,8 @@ mod segment;
 pub use folder::SegmentId;
 pub use format::{StoredRow, Tally};
 pub use read::SegmentRows;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use recovery::walk_over;
 
 use keeper::{Command, Keeper, Message};
 

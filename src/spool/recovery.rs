@@ -213,6 +213,19 @@ fn by_footer(file: &File) -> Option<Inspection> {
     Some(Inspection { bytes, head: Some(head), tally, ..Inspection::default() })
 }
 
+/// Reads `bytes` as a segment's file in every way in which one is read: to be fuzzed.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn walk_over(bytes: &[u8]) {
+    let rows = by_walk(bytes).map(|seen| seen.tally.rows());
+    let walked = Walk::new(bytes).into_iter().flatten();
+    let records = walked.filter(|item| matches!(item, Item::Record(Kind::Row, _))).count() as u64;
+    assert!(rows.unwrap_or(0) <= records, "more rows than records");
+    if let Some(trailer) = bytes.last_chunk::<TRAILER_BYTES>() {
+        let offset = format::footer_offset(trailer).and_then(|at| usize::try_from(at).ok());
+        drop(offset.and_then(|at| bytes.get(at..)).and_then(format::read_footer));
+    }
+}
+
 /// Every record.
 fn by_walk(bytes: &[u8]) -> Option<Inspection> {
     let mut seen = Inspection { bytes: bytes.len() as u64, ..Inspection::default() };

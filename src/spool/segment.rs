@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::faults::Point;
 use super::folder::{Folder, SegmentId, State};
 use super::format::{self, Head, Kind, Mark, Tally};
+use crate::capture::failpoint;
 
 /// The one segment that is being written. Its first records are the head and a full checkpoint.
 pub(super) struct OpenSegment {
@@ -37,6 +38,7 @@ impl OpenSegment {
         mark: &Mark,
     ) -> io::Result<Self> {
         let file = folder.create(id, State::Open)?;
+        failpoint::hit("spool_created");
         let mut segment = Self {
             id,
             opened: head.opened,
@@ -87,7 +89,10 @@ impl OpenSegment {
             .at(Point::Write)
             .and_then(|()| self.file.write_all_at(records, self.bytes));
         match written {
-            Ok(()) => self.bytes += records.len() as u64,
+            Ok(()) => {
+                self.bytes += records.len() as u64;
+                failpoint::hit("spool_written");
+            }
             Err(_) => {
                 let _ = self.file.set_len(self.bytes);
             }
@@ -100,6 +105,7 @@ impl OpenSegment {
     pub(super) fn sync(&mut self, folder: &Folder) -> io::Result<()> {
         folder.faults.at(Point::Sync)?;
         self.file.sync_data()?;
+        failpoint::hit("spool_synced");
         if self.is_unlinked() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the segment was removed"));
         }

@@ -237,6 +237,8 @@ fn a_crash_between_removal_and_the_next_checkpoint_counts_nothing_twice() {
     }
 }
 
+/// Promise (operations): a spool that is torn anywhere starts, gives what is whole and counts the rest.
+/// Figure: every byte of a segment.
 #[test]
 fn torn_at_every_byte_the_spool_starts_and_counts() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -255,6 +257,7 @@ fn torn_at_every_byte_the_spool_starts_and_counts() {
     }
 }
 
+/// Promise (operations): flipped, zeroed and foreign segments give what is whole and count the rest.
 #[test]
 fn damaged_sealed_segments_give_what_is_whole_and_count_the_rest() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -317,6 +320,7 @@ fn the_quota_drops_the_newest_and_counts_them() {
     assert!(stored_rows(&spool)[0].contains("000"), "the oldest stayed");
 }
 
+/// Promise (operations): a producer ten times as fast loses exactly what is counted.
 #[test]
 fn a_producer_ten_times_as_fast_loses_exactly_what_is_counted() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -339,6 +343,7 @@ fn a_producer_ten_times_as_fast_loses_exactly_what_is_counted() {
     assert_eq!(stored_rows(&spool).len(), accepted);
 }
 
+/// Promise (operations): a full disk drops and counts, and then works again.
 #[test]
 fn a_full_disk_drops_and_counts_and_then_works_again() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -357,6 +362,7 @@ fn a_full_disk_drops_and_counts_and_then_works_again() {
     assert!(ledger_row(&spool).balances());
 }
 
+/// Promise (operations): after a failed fsync the segment is given up and its safe rows are saved.
 #[test]
 fn after_a_failed_fsync_the_segment_is_given_up_and_its_safe_rows_are_saved() {
     let dir = tempfile::tempdir().expect("a folder");

@@ -72,6 +72,7 @@ fn every_view_is_the_page_and_says_what_it_may_load() {
     assert_eq!(get(&flowtap, "/assets/gone.js").status(), 404);
 }
 
+/// Promise (security): the admin side answers no other host and changes nothing for another page.
 #[test]
 fn other_hosts_and_changes_from_other_pages_are_refused() {
     let flowtap = open();
@@ -87,6 +88,7 @@ fn other_hosts_and_changes_from_other_pages_are_refused() {
     assert_eq!(program.status(), 303, "no page of any site says nothing of where it comes from");
 }
 
+/// Promise (security): data needs the token or a session that began with it.
 #[test]
 fn data_needs_the_token_or_a_session_that_began_with_it() {
     let flowtap = guarded();

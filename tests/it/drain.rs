@@ -53,6 +53,8 @@ fn begin_streams(flowtap: &Flowtap, count: usize) -> Vec<crate::support::wire::P
     (0..count).map(begin).collect()
 }
 
+/// Promise (operations): at SIGTERM no stream is cut before the deadline, and the end comes with the
+/// last one.
 #[test]
 fn no_stream_is_cut_and_the_end_comes_with_the_last_one() {
     let ending = Arc::new(AtomicBool::new(false));

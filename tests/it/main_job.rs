@@ -54,6 +54,8 @@ fn dropped(report: &Value) -> u64 {
     losses.map(|loss| loss["count"].as_u64().expect("a count")).sum()
 }
 
+/// Promise (operations): sampling is within binomial bounds, and seen = not sampled + stored + dropped.
+/// Figure: 10,000 requests.
 #[test]
 fn ten_thousand_requests_are_sampled_within_binomial_bounds_and_every_one_is_accounted_for() {
     let upstream = Upstream::answering(json_response(ANSWER));

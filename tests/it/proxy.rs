@@ -106,6 +106,7 @@ fn what_can_be_read_in_two_ways_is_refused_by_name_and_never_reaches_the_upstrea
     );
 }
 
+/// Promise (security): a length beside chunks smuggles nothing. Figure: 1 answer, the connection ends.
 #[test]
 fn a_length_beside_chunks_smuggles_nothing() {
     let upstream = Upstream::answering(json_response("{}"));
@@ -281,6 +282,7 @@ fn a_client_that_stops_sending_still_gets_its_answer() {
     assert_eq!(client.read_response().text(), "\"late\"");
 }
 
+/// Promise (security): a head that trickles is cut. Figure: limit 500 ms, cut within 3 s.
 #[test]
 fn a_head_that_trickles_is_cut_in_time() {
     let upstream = Upstream::answering(json_response("{}"));

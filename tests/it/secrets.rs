@@ -7,8 +7,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::streams::CHAT;
-use crate::support::tap::Setup;
-use crate::support::wire::{Upstream, json_post};
+use crate::support::api;
+use crate::support::judge::ScriptedJudge;
+use crate::support::tap::{Setup, rows};
+use crate::support::wire::{Upstream, json_post, json_response};
 
 /// One secret for each place where a client or an upstream may put one.
 const BEARER: &str = "canary-bearer-5up3rs3cr3t";
@@ -125,16 +127,20 @@ fn leaves_no_trace(bucket_works: bool) {
     assert_clean(&places);
 }
 
+/// Promise (security): secrets from every place of a request or answer are in no object, log (at
+/// `trace`) or metric. Figure: 10 secrets in 10 places, 0 found.
 #[test]
 fn secrets_are_in_no_object_log_or_metric() {
     leaves_no_trace(true);
 }
 
+/// Promise (security): nor in the spool. Figure: 0 found.
 #[test]
 fn secrets_are_in_no_segment_that_waits_for_the_bucket() {
     leaves_no_trace(false);
 }
 
+/// Promise (security): nor in what is told of an upstream that fails. Figure: 0 found.
 #[test]
 fn secrets_are_in_no_message_of_an_upstream_that_fails() {
     let upstream = Upstream::start(|peer| {
@@ -154,6 +160,62 @@ fn secrets_are_in_no_message_of_an_upstream_that_fails() {
     assert_eq!(client.read_response().status(), 400);
     let stopped = flowtap.stop();
     let mut places = vec![("the log".to_owned(), stopped.printed.clone())];
+    places.extend(contents(stopped.folder()));
+    assert_clean(&places);
+}
+
+/// Whatever leaves the process by another way than the bucket: what a judge is asked, what it says in
+/// turn, spans, and what the page is told.
+/// Promise (security): nor in what a judge is asked or says, in spans, or in what the page is told.
+/// Figure: 0 found.
+#[test]
+fn secrets_are_in_no_question_to_a_judge_no_span_and_no_answer_to_the_page() {
+    let answer = serde_json::json!({"answer": format!("yours is {ECHOED}"), "api_key": JSON_KEY});
+    let upstream = Upstream::answering(json_response(&answer.to_string()));
+    let judge = ScriptedJudge::saying(|asked| {
+        let said = serde_json::json!({"check": asked.check(), "reason": format!("it said {PLAIN_TOKEN}"), "score": 1});
+        said.to_string()
+    });
+    let spans = Upstream::answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let flowtap = Setup::before(upstream.port)
+        .top("sample: {rate: 1}\nlog: trace\nevaluate: {measures: [], criteria: [coherence], poll: 100ms}")
+        .top(&format!("judge: {{url: \"{}\", model: scripted}}", judge.url()))
+        .top(&format!("trace: {{otlp_endpoint: \"http://127.0.0.1:{}\", protocol: http}}", spans.port))
+        .start();
+    let mut client = flowtap.client();
+    let question = format!("my key is {PROMPT}, my token {PLAIN_TOKEN}");
+    let body = serde_json::json!({"question": question, "api_key": JSON_KEY}).to_string();
+    client.send(format!(
+        "POST /score?sig={QUERY} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {BEARER}\r\nCookie: s={COOKIE}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    assert_eq!(client.read_response().status(), 200);
+    let samples = api::await_answer(flowtap.admin, "/samples", |answer| {
+        answer["samples"].as_array().is_some_and(|samples| !samples.is_empty())
+    });
+    let id = samples["samples"][0]["id"].as_str().expect("an id").to_owned();
+    let path = format!("/samples/{id}");
+    let scored = |answer: &serde_json::Value| answer.to_string().contains("it said");
+    let sample = api::await_answer(flowtap.admin, &path, scored);
+    assert!(judge.questions().iter().any(|asked| asked.user().contains("my key is [secret]")));
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while !spans.received_text().contains("/score") {
+        assert!(std::time::Instant::now() < deadline, "no span came");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let asked =
+        judge.questions().iter().map(|asked| format!("{} {}", asked.head, asked.body)).collect();
+    let mut places = vec![
+        ("what the judge is asked".to_owned(), asked),
+        ("spans".to_owned(), spans.received_text()),
+        ("a list of samples".to_owned(), samples.to_string()),
+        ("a sample".to_owned(), sample.to_string()),
+        ("metrics".to_owned(), flowtap.metrics()),
+    ];
+    let stopped = flowtap.stop();
+    let scores = rows(&stopped.folder().join("bucket").join("scores"));
+    assert!(!scores.is_empty(), "it was judged");
+    places.push(("the log".to_owned(), stopped.printed.clone()));
     places.extend(contents(stopped.folder()));
     assert_clean(&places);
 }

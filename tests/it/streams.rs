@@ -52,6 +52,7 @@ fn await_signal<T>(receiver: &Mutex<Receiver<T>>) -> T {
     receiver.lock().expect("not poisoned").recv_timeout(WITHIN).expect("the signal comes")
 }
 
+/// Promise (operations): an event of a stream is passed on before the next one is sent.
 #[test]
 fn an_event_is_passed_on_before_the_next_one_is_sent() {
     const EVENTS: usize = 50;
@@ -358,6 +359,7 @@ fn settled(counter: &AtomicU64) -> u64 {
     }
 }
 
+/// Promise (operations): a client that does not read holds its upstream back, and is cut.
 #[test]
 fn a_client_that_does_not_read_holds_the_upstream_back_and_is_cut() {
     let (sent, (gone, noticed)) = (Arc::new(AtomicU64::new(0)), signal());
@@ -400,6 +402,7 @@ fn large(mark: &str) -> Vec<u8> {
     body
 }
 
+/// Promise (operations): bodies far over the limit pass whole both ways and are kept in part.
 #[test]
 fn bodies_far_over_the_limit_pass_whole_and_are_kept_in_part() {
     let (down, up) = (Arc::new(large("down")), Arc::new(large("up")));

@@ -106,6 +106,13 @@ impl Form {
     }
 }
 
+/// The spans that `body` holds, in both forms: to be fuzzed.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::collector) fn spans_in(body: &Bytes) -> Vec<crate::dialect::span::RawSpan> {
+    let told = [Form::Protobuf, Form::Json].into_iter().filter_map(|form| form.read(body).ok());
+    told.flat_map(super::spans).filter_map(Result::ok).collect()
+}
+
 fn refused(refusal: &Refusal, form: Form) -> Response<Full<Bytes>> {
     let (code, message) = (super::grpc::code(refusal) as i32, refusal.to_string());
     let body = match form {

@@ -3,11 +3,14 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::pin::{Pin, pin};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+use super::digest::Digest;
 
 /// Bytes of a buffer: what one read may bring.
 const BUFFER_BYTES: usize = 32 * 1024;
@@ -120,6 +123,14 @@ pub struct Outbox {
     own_sent: usize,
     passing: usize,
     unflushed: bool,
+    /// What is written shall be kept, to be written once more.
+    is_keeping: bool,
+    /// What was kept: no more than was written, so that one that waits for long holds little.
+    kept: Vec<u8>,
+    /// Of the body's bytes that were written, where one is made.
+    digest: Option<Digest>,
+    /// Where in `own` bytes of the body stand, while a digest is made.
+    of_body: Vec<Range<usize>>,
 }
 
 impl Outbox {
@@ -130,6 +141,36 @@ impl Outbox {
         }
         self.unflushed = true;
         &mut self.own
+    }
+
+    /// Puts bytes of the body among our own.
+    pub fn own_body(&mut self, data: &[u8]) {
+        let from = self.own.len();
+        self.own.extend_from_slice(data);
+        if self.digest.is_some() {
+            self.of_body.push(from..self.own.len());
+        }
+    }
+
+    /// From now on a digest is made of the body's bytes that are written, or none is.
+    pub fn digest(&mut self, made: bool) {
+        self.digest = made.then(Digest::default);
+    }
+
+    /// The digest of what was written of the body, where one was made.
+    pub fn take_digest(&mut self) -> Option<Digest> {
+        self.digest.take()
+    }
+
+    /// So many bytes of our own were written, and then those of `passing`.
+    fn note_written(&mut self, of_own: usize, passing: &[u8]) {
+        let Some(digest) = &mut self.digest else { return };
+        let written = self.own_sent..self.own_sent + of_own;
+        for part in &self.of_body {
+            let (from, to) = (part.start.max(written.start), part.end.min(written.end));
+            digest.add(self.own.get(from..to).unwrap_or_default());
+        }
+        digest.add(passing);
     }
 
     /// The next `count` bytes of the inbox follow what is there.
@@ -153,9 +194,31 @@ impl Outbox {
         self.own_sent == 0
     }
 
+    /// Keeps what is written next, if it goes out in one piece that a buffer holds.
+    pub fn keep(&mut self) {
+        self.is_keeping = true;
+    }
+
+    /// What was kept is needed no more.
+    pub fn let_go(&mut self) {
+        (self.is_keeping, self.kept) = (false, Vec::new());
+    }
+
+    /// Puts what was kept where it waits to be written; false where nothing was.
+    pub fn repeat(&mut self) -> bool {
+        self.is_keeping = false;
+        if self.kept.is_empty() {
+            return false;
+        }
+        (self.own, self.own_sent) = (std::mem::take(&mut self.kept), 0);
+        (self.unflushed, self.digest) = (true, None);
+        true
+    }
+
     /// Forgets what was to be written.
     pub fn clear(&mut self, buffers: &Buffers) {
         (self.own_sent, self.passing, self.unflushed) = (0, 0, false);
+        self.of_body.clear();
         if self.own.capacity() > 0 {
             buffers.give(std::mem::take(&mut self.own));
         }
@@ -169,10 +232,13 @@ impl Outbox {
         buffers: &Buffers,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.own.is_empty() && (1..=COPIED_MAX).contains(&self.passing) {
-            self.own.extend_from_slice(&inbox.rest()[..self.passing]);
+        let room = BUFFER_BYTES.saturating_sub(self.own.len());
+        let copied_max = if self.is_keeping { room } else { COPIED_MAX };
+        if !self.own.is_empty() && (1..=copied_max).contains(&self.passing) {
+            self.own_body(&inbox.rest()[..self.passing]);
             inbox.consume(std::mem::take(&mut self.passing));
         }
+        self.is_keeping &= self.passing == 0;
         while self.own_sent < self.own.len() || self.passing > 0 {
             let own = &self.own[self.own_sent..];
             let sent = ready!(poll_write(stream, own, &inbox.rest()[..self.passing], cx))?;
@@ -180,12 +246,16 @@ impl Outbox {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             let of_own = sent.min(own.len());
+            self.note_written(of_own, &inbox.rest()[..sent - of_own]);
             self.own_sent += of_own;
             self.passing -= sent - of_own;
             inbox.consume(sent - of_own);
         }
         if self.unflushed {
             ready!(Pin::new(stream).poll_flush(cx))?;
+            if std::mem::take(&mut self.is_keeping) {
+                self.kept = self.own.as_slice().into();
+            }
             self.clear(buffers);
         }
         Poll::Ready(Ok(()))
@@ -204,6 +274,93 @@ fn poll_write(
         (true, false) => stream.poll_write(cx, passing),
         (false, false) => {
             stream.poll_write_vectored(cx, &[IoSlice::new(own), IoSlice::new(passing)])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Takes so many bytes with each write, and then none for once.
+    struct Slow {
+        taken: Vec<u8>,
+        steps: Vec<usize>,
+        is_tired: bool,
+    }
+
+    impl AsyncWrite for Slow {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.is_tired = !self.is_tired;
+            if self.is_tired {
+                return Poll::Pending;
+            }
+            let step = self.steps.pop().unwrap_or(usize::MAX).clamp(1, bytes.len());
+            self.taken.extend_from_slice(&bytes[..step]);
+            Poll::Ready(Ok(step))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn send(outbox: &mut Outbox, inbox: &mut Inbox, buffers: &Buffers, to: &mut Slow) {
+        let mut cx = Context::from_waker(Waker::noop());
+        while outbox.poll_send(to, inbox, buffers, &mut cx).is_pending() {}
+    }
+
+    fn digest_of(bytes: &[u8]) -> Digest {
+        let mut digest = Digest::default();
+        digest.add(bytes);
+        digest
+    }
+
+    proptest! {
+        /// However a body is cut and taken, what is written is what came, its digest is that of the
+        /// body alone, and what was kept is written once more.
+        #[test]
+        fn what_is_written_is_what_came(
+            pieces in proptest::collection::vec(1usize..20_000, 1..5),
+            steps in proptest::collection::vec(1usize..9_000, 0..40),
+            keep in any::<bool>(),
+        ) {
+            let (buffers, mut outbox) = (Buffers::default(), Outbox::default());
+            let mut to = Slow { taken: Vec::new(), steps, is_tired: false };
+            let body: Vec<u8> = (0..pieces.iter().sum::<usize>()).map(|n| (n % 251) as u8).collect();
+            let mut inbox = Inbox { bytes: body.clone(), from: 0 };
+            outbox.digest(true);
+            if keep {
+                outbox.keep();
+            }
+            outbox.own(&buffers).extend_from_slice(b"head");
+            for piece in &pieces {
+                outbox.pass(*piece);
+                send(&mut outbox, &mut inbox, &buffers, &mut to);
+            }
+            let sent = [b"head", &body[..]].concat();
+            prop_assert_eq!(&to.taken, &sent);
+            prop_assert_eq!(outbox.take_digest(), Some(digest_of(&body)));
+            if pieces.len() == 1 && keep && outbox.repeat() {
+                prop_assert!(sent.len() <= BUFFER_BYTES + b"head".len());
+                to.taken.clear();
+                send(&mut outbox, &mut inbox, &buffers, &mut to);
+                prop_assert_eq!(&to.taken, &sent, "all of it, or nothing");
+            } else if pieces.len() == 1 {
+                prop_assert!(!keep);
+            }
         }
     }
 }

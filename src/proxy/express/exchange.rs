@@ -1,17 +1,20 @@
 //! One plain exchange up to its answer's head: the request goes up, and what comes back is looked at.
 
 use std::future::{Future, poll_fn};
+use std::io::ErrorKind;
 use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Method;
 use jiff::Timestamp;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::answer;
 use super::ask::{self, Ask};
 use super::buffer::Inbox;
+use super::digest::Came;
 use super::field;
 use super::framing::Framing;
 use super::{Keep, Lane, Next};
@@ -43,8 +46,12 @@ pub struct Exchange {
     pub is_watching: bool,
     /// The answer's framing broke.
     pub is_broken: bool,
+    /// What came of the bodies, where they are attested.
+    pub came: Came,
     /// The client has been waited for since bytes moved last.
     pub is_slow: bool,
+    /// Some of an answer has come.
+    is_answered: bool,
     method: Method,
     upload: Upload,
     /// Bytes of the request's body that were not read yet.
@@ -77,6 +84,8 @@ pub enum Waiting {
 pub enum Fault {
     /// The upstream's connection took no byte of the request.
     Unsent,
+    /// The upstream's connection ended, and brought no byte of an answer.
+    Unanswered,
     /// The client is told.
     Failed(Failure),
     /// There is no client any more.
@@ -122,12 +131,12 @@ impl Lane<'_> {
         };
         let tap = &self.listener.tap;
         let time = Timestamp::now();
-        let exchange = ExchangeId::new(time);
-        let id = RequestId::of(ask.given_id, exchange);
+        let id = ExchangeId::new(time);
+        let request_id = RequestId::of(ask.given_id, id);
         let trace = context::begin(ask.traceparent.and_then(context::Incoming::parse));
         let ours = tap.tracing.then(|| context::traceparent(&trace));
         let ours = ours.as_ref().map(|value| value.as_bytes());
-        ask.write(self.to_upstream.own(&self.depot.buffers), &tap.route, &id, ours);
+        ask.write(self.to_upstream.own(&self.depot.buffers), &tap.route, &request_id, ours);
         let fields = ask.fields.iter().map(|field| (field.name, field.value));
         let mut observation = Observation::begin(
             tap,
@@ -135,7 +144,7 @@ impl Lane<'_> {
             &ask.method,
             ask.path(),
             |selection| selection.of_request_fields(fields),
-            Beginning { id: exchange, time, started, request_id: Some(id.into_text()), trace },
+            Beginning { id, time, started, request_id: Some(request_id.into_text()), trace },
         );
         observation.own_time(started);
         let Ask { method, head_bytes, body_bytes, close, .. } = ask;
@@ -143,6 +152,9 @@ impl Lane<'_> {
         if body_bytes == 0 {
             observation.request().complete();
         }
+        let came = Came::of(id);
+        self.to_upstream.digest(came.is_attested());
+        self.to_client.digest(came.is_attested());
         Some(Next::Plain(Box::new(Exchange {
             observation,
             upstream: None,
@@ -154,8 +166,10 @@ impl Lane<'_> {
             is_watching: true,
             is_broken: false,
             is_slow: false,
+            is_answered: false,
             method,
             upload: Upload::Unsent,
+            came,
             body_left: body_bytes,
         })))
     }
@@ -165,30 +179,65 @@ impl Lane<'_> {
         match self.ask(&mut exchange).await {
             Ok(()) => {}
             Err(Fault::Gone) => return Err(Stop),
-            Err(Fault::Unsent) => return self.fail(exchange, NO_ANSWER).await,
+            Err(Fault::Unsent | Fault::Unanswered) => return self.fail(exchange, NO_ANSWER).await,
             Err(Fault::Failed(failure)) => return self.fail(exchange, failure).await,
         }
         poll_fn(|cx| self.poll_relay(&mut exchange, cx)).await?;
+        self.attest(&exchange);
         self.to_upstream.clear(&self.depot.buffers);
         self.waiting = Some(exchange.moved);
         let whole = exchange.is_sent();
-        Ok(if whole && !exchange.close { Keep::Yes } else { Keep::No { unread: !whole } })
+        // What was sent behind the last request would reset the connection, and its answer with it.
+        let unread = !whole || !self.from_client.is_empty();
+        Ok(if whole && !exchange.close { Keep::Yes } else { Keep::No { unread } })
     }
 
     /// Sends the request, on an idle connection if there is one, and waits for its answer's head. One
-    /// that takes no byte of it is followed by a fresh one.
+    /// that takes no byte of it, or is found to have been closed before, is followed by a fresh one.
     async fn ask(&mut self, exchange: &mut Exchange) -> Result<(), Fault> {
         exchange.upstream = self.depot.take(exchange.moved.into());
         if exchange.upstream.is_some() {
+            #[cfg(feature = "failpoints")]
+            crate::capture::failpoint::hit("upstream_taken");
+            if exchange.body_left as usize <= self.from_client.rest().len() {
+                self.to_upstream.keep();
+            }
             match poll_fn(|cx| self.poll_head(exchange, cx)).await {
-                Err(Fault::Unsent) => {
-                    self.listener.tap.metrics.retried(&self.listener.tap.name);
-                }
+                Err(Fault::Unsent) => self.to_upstream.let_go(),
+                Err(Fault::Unanswered) if self.repeats(exchange).await => {}
                 answered => return answered,
             }
+            self.listener.tap.metrics.retried(&self.listener.tap.name);
         }
         exchange.upstream = Some(self.connect(exchange).await?);
         poll_fn(|cx| self.poll_head(exchange, cx)).await
+    }
+
+    /// True where the request shall be sent once more, all of it being kept: a safe one always
+    /// (RFC 9110, section 9.2.2), any other where the upstream cannot have taken it.
+    async fn repeats(&mut self, exchange: &mut Exchange) -> bool {
+        let is_safe = matches!(exchange.method, Method::GET | Method::HEAD | Method::OPTIONS);
+        let was_refused = match &exchange.upstream {
+            Some(upstream) if exchange.is_sent() && !is_safe => closed_before(upstream.tcp()).await,
+            _ => false,
+        };
+        if !(exchange.is_sent() && (is_safe || was_refused) && self.to_upstream.repeat()) {
+            return false;
+        }
+        exchange.upload = Upload::Unsent;
+        exchange.moved = Instant::now();
+        true
+    }
+
+    /// Holds what came of the bodies against what went on.
+    fn attest(&mut self, exchange: &Exchange) {
+        let up = self.to_upstream.take_digest().filter(|_| exchange.is_sent());
+        let Some(altered) = exchange.came.differs(up, self.to_client.take_digest()) else { return };
+        let tap = &self.listener.tap;
+        tap.metrics.attested(&tap.name, altered);
+        if altered.contains(&true) {
+            tracing::error!(tap = &*tap.name, "a body did not pass as it came");
+        }
     }
 
     async fn connect(&mut self, exchange: &mut Exchange) -> Result<Stream, Fault> {
@@ -219,11 +268,18 @@ impl Lane<'_> {
             };
             let Some(upstream) = &mut exchange.upstream else { return failed(NO_ANSWER) };
             match exchange.from_upstream.poll_fill(upstream, &self.depot.buffers, cx) {
-                Poll::Ready(Ok(count)) if count > 0 => match self.read_answer(exchange) {
-                    Ok(true) => return Poll::Ready(Ok(())),
-                    Ok(false) => {}
-                    Err(failure) => return failed(failure),
-                },
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    self.to_upstream.let_go();
+                    exchange.is_answered = true;
+                    match self.read_answer(exchange) {
+                        Ok(true) => return Poll::Ready(Ok(())),
+                        Ok(false) => {}
+                        Err(failure) => return failed(failure),
+                    }
+                }
+                Poll::Ready(_) if !exchange.is_answered => {
+                    return Poll::Ready(Err(Fault::Unanswered));
+                }
                 Poll::Ready(_) => return failed(NO_ANSWER),
                 Poll::Pending if self.is_client_gone(exchange, cx) => {
                     return Poll::Ready(Err(Fault::Gone));
@@ -266,6 +322,7 @@ impl Lane<'_> {
                         &body[..count],
                         exchange.moved.into(),
                     );
+                    exchange.came.up(&body[..count]);
                     self.to_upstream.pass(count);
                     exchange.body_left -= count as u64;
                     if exchange.body_left == 0 {
@@ -348,6 +405,27 @@ impl Lane<'_> {
                 tcp.take_error().ok().flatten().is_some()
             }
         }
+    }
+}
+
+/// How long a connection's refusal is waited for, which comes one way through the network and back
+/// after what it refuses.
+const REFUSED_WITHIN: Duration = Duration::from_millis(100);
+
+/// True where the other side had closed a connection, which has ended, before all that was sent on it
+/// came there. Linux tells by the error that it leaves at the socket: `EPIPE` where a reset followed the
+/// end, that is, where something reached a closed socket. A request that came there whole before the end
+/// leaves none, and one that was dropped unread leaves `ECONNRESET`.
+async fn closed_before(tcp: &TcpStream) -> bool {
+    let until = Instant::now() + REFUSED_WITHIN;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match tcp.take_error() {
+            Ok(Some(error)) => return error.kind() == ErrorKind::BrokenPipe,
+            Ok(None) if Instant::now() < until => tokio::time::sleep(pause).await,
+            _ => return false,
+        }
+        pause *= 2;
     }
 }
 

@@ -10,6 +10,7 @@ mod answer;
 mod ask;
 mod buffer;
 mod depot;
+mod digest;
 mod exchange;
 mod field;
 mod framing;
@@ -108,6 +109,54 @@ pub async fn serve(listener: &Listener, depot: &Depot, client: Stream) -> Option
             },
         }
     }
+}
+
+/// Reads `bytes` as a request's head, an answer's and a body's chunks: to be fuzzed. What goes on from a
+/// plain request is one too, with the same method, body and target; no body has more data than bytes.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn read_heads(bytes: &[u8]) {
+    let route = super::route::Route::for_test("");
+    let mut table = field::table();
+    if let ask::Read::Plain(asked) = ask::read(bytes, &mut table) {
+        let mut sent = Vec::new();
+        asked.write(&mut sent, &route, &super::forward::RequestId::Given(String::new()), None);
+        let mut table = field::table();
+        let ask::Read::Plain(again) = ask::read(&sent, &mut table) else {
+            unreachable!("what goes on is no plain request")
+        };
+        assert_eq!((&again.method, again.target), (&asked.method, asked.target));
+        assert_eq!((again.body_bytes, again.head_bytes), (asked.body_bytes, sent.len()));
+    }
+    for method in [http::Method::GET, http::Method::HEAD] {
+        let mut table = field::table();
+        let Ok(answer::Read::Final(answer)) = answer::read(bytes, &mut table, &method) else {
+            continue;
+        };
+        let mut sent = Vec::new();
+        answer.write(&mut sent, false);
+        let mut table = field::table();
+        let again = answer::read(&sent, &mut table, &method);
+        let Ok(answer::Read::Final(again)) = again else {
+            unreachable!("what goes on is no answer")
+        };
+        assert_eq!(again.status, answer.status);
+        let to_end = answer.framing == framing::Framing::ToEnd;
+        assert!(to_end || again.framing == answer.framing, "another framing");
+    }
+    let (mut body, mut rest, mut data) =
+        (framing::Framing::Chunked(framing::Chunk::Size), bytes, 0);
+    while let Ok(piece) = body.next(rest) {
+        let taken = match piece {
+            framing::Piece::Partial => break,
+            framing::Piece::Framing(count) => count,
+            framing::Piece::Data(count) => {
+                data += count;
+                count
+            }
+        };
+        rest = &rest[taken..];
+    }
+    assert!(data <= bytes.len());
 }
 
 impl Lane<'_> {

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 
 use super::Lane;
+use super::buffer::{Buffers, Outbox};
 use super::exchange::{Exchange, Stop};
 use super::framing::{Framing, Piece};
 use crate::domain::Outcome;
@@ -55,11 +56,13 @@ impl Lane<'_> {
                 Ok(Piece::Framing(count)) => exchange.from_upstream.consume(count),
                 Ok(Piece::Data(count)) if passes => {
                     exchange.observation.response_chunk(&bytes[..count], exchange.moved.into());
+                    exchange.came.down(&bytes[..count]);
                     self.to_client.pass(count);
                 }
                 Ok(Piece::Data(count)) => {
                     exchange.observation.response_chunk(&bytes[..count], exchange.moved.into());
-                    chunk(self.to_client.own(&self.depot.buffers), &bytes[..count]);
+                    exchange.came.down(&bytes[..count]);
+                    chunk(&mut self.to_client, &self.depot.buffers, &bytes[..count]);
                     exchange.from_upstream.consume(count);
                 }
                 Err(_) => {
@@ -121,10 +124,11 @@ fn cut(exchange: &mut Exchange, outcome: Outcome) -> Relayed {
 }
 
 /// One chunk for each piece that came, so that what is framed as an event stays so.
-fn chunk(out: &mut Vec<u8>, data: &[u8]) {
-    out.reserve(data.len() + 20);
+fn chunk(outbox: &mut Outbox, buffers: &Buffers, data: &[u8]) {
+    let own = outbox.own(buffers);
+    own.reserve(data.len() + 20);
     // Writing into memory cannot fail.
-    drop(write!(out, "{:X}\r\n", data.len()));
-    out.extend_from_slice(data);
-    out.extend_from_slice(b"\r\n");
+    drop(write!(own, "{:X}\r\n", data.len()));
+    outbox.own_body(data);
+    outbox.own(buffers).extend_from_slice(b"\r\n");
 }

@@ -20,6 +20,7 @@ use super::health::Health;
 use super::recovery::{self, Recovered};
 use super::segment::OpenSegment;
 use super::{Recovery, Sealed, Shared, SpoolError};
+use crate::capture::failpoint;
 use crate::config;
 use crate::domain::{Dataset, DropReason, DropStage, Row};
 use crate::ledger::{Checkpoint, Hour, Memo};
@@ -418,6 +419,7 @@ impl Keeper {
         self.drop_rows(&others, DropReason::Corrupt);
         self.removing.push(id.to_string());
         self.sync(true, false);
+        failpoint::hit("spool_booked");
         let Some(folder) = &self.folder else { return };
         let gone = match damaged {
             true => {
@@ -426,7 +428,10 @@ impl Keeper {
             false => folder.remove(id, State::Sealed),
         };
         match gone {
-            Ok(()) => drop(self.removing.pop()),
+            Ok(()) => {
+                failpoint::hit("spool_removed");
+                drop(self.removing.pop());
+            }
             Err(_) => self.leftovers.push(Entry { id, state: State::Sealed }),
         }
     }

@@ -229,6 +229,7 @@ fn without_the_token_nothing_is_taken() {
     }
 }
 
+/// Promise (security): a flood of spans is bounded, and traffic goes on.
 #[test]
 fn a_flood_is_bounded_and_traffic_goes_on() {
     let flow = quick_flow();

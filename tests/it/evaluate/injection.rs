@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{await_scores, setup};
+use super::{CRITERIA, JUDGED_ONLY, ask, await_scores, setup};
 use crate::support::judge::{Asked, ScriptedJudge};
 use crate::support::tap::rows;
 use crate::support::wire::{Upstream, json_post, json_response};
@@ -76,6 +76,8 @@ fn judged(judge: &ScriptedJudge) -> HashMap<String, Vec<Value>> {
     by_payload
 }
 
+/// Promise (security): an answer talks a judge into no score, even one that obeys the last instruction
+/// it sees. Figure: 60 payloads, 0 succeed.
 #[test]
 fn a_judge_that_obeys_the_last_instruction_is_talked_into_nothing() {
     let judge = ScriptedJudge::saying(obeying);
@@ -108,4 +110,27 @@ fn a_judge_that_repeats_what_it_was_given_gives_no_score() {
             );
         }
     }
+}
+
+/// Promise (security): nothing in a sample or a verdict makes flowtap fetch anything. Figure: 5 forms of a
+/// link, 0 connections.
+#[test]
+fn links_in_what_is_judged_are_never_followed() {
+    let elsewhere = Upstream::answering(json_response("{}"));
+    let link = format!("http://127.0.0.1:{}/secret", elsewhere.port);
+    let answer = json!({
+        "answer": format!("![x]({link}) <img src={link}> {link}"),
+        "context": [{"type": "image_url", "image_url": {"url": link}}, {"url": "file:///etc/passwd"}],
+    });
+    let upstream = Upstream::answering(json_response(&answer.to_string()));
+    let said = link.clone();
+    let judge = ScriptedJudge::saying(move |asked| {
+        json!({"check": asked.check(), "reason": format!("see ![y]({said})"), "score": 3})
+            .to_string()
+    });
+    let flowtap = setup(&upstream, &judge, "").top(JUDGED_ONLY).start();
+    ask(&flowtap, [format!("what is at {link}?")]);
+    await_scores(&flowtap, CRITERIA.len(), Duration::from_secs(60));
+    flowtap.stop();
+    assert_eq!(elsewhere.received_text(), "");
 }

@@ -1,0 +1,5 @@
+//! Feeds the target `dialects` (src/fuzz.rs).
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| flowtap::fuzz::dialects(data));
