@@ -239,11 +239,16 @@ mod tests {
     /// mutated inputs each; by coverage in `make fuzz`.
     #[test]
     fn what_others_wrote_is_read_to_its_end_however_it_is_mutated() {
+        // More, and from another seed: `TEST_FUZZ_CASES=20000 TEST_FUZZ_SEED=9`.
+        let number =
+            |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+        let cases = number("TEST_FUZZ_CASES").map_or(300, |cases| cases as u32);
+        let seed = number("TEST_FUZZ_SEED").unwrap_or(8);
         for (name, target) in TARGETS {
             let config = Config {
-                cases: 300,
+                cases,
                 failure_persistence: None,
-                rng_seed: RngSeed::Fixed(8),
+                rng_seed: RngSeed::Fixed(seed),
                 ..Config::default()
             };
             let outcome = TestRunner::new(config).run(&mutated(corpus(name)), |bytes| {

@@ -171,7 +171,7 @@ fn child_that_is_killed() {
         ledger.seen(Hour::of(Timestamp::now()), 1);
         append(&writer, run, i);
         // As fast as the disk is, and no faster: nothing is dropped, whatever the machine does besides.
-        while i % 20 == 0 {
+        while i.is_multiple_of(20) {
             let rows = ledger.rows(Timestamp::now());
             let kept: u64 =
                 rows.iter().filter(|row| row.incarnation == own).map(|row| row.kept).sum();

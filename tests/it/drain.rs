@@ -146,12 +146,12 @@ async fn ask(sender: Client) -> Result<Answer, hyper::Error> {
 #[test]
 fn a_stream_without_end_is_cut_at_the_deadline_and_counted() {
     let upstream = streaming(&Arc::new(AtomicBool::new(false)));
-    let setup = Setup::before(upstream.port).top("sample: {rate: 1}\ndrain_timeout: 500ms");
+    let setup = Setup::before(upstream.port).top("sample: {rate: 1}\ndrain_timeout: 4s");
     let flowtap = setup.start();
     let mut clients = begin_streams(&flowtap, 1);
     let asked = Instant::now();
     let stopped = flowtap.stop();
-    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
     assert!(stopped.printed.contains("cut at the drain deadline"), "{}", stopped.printed);
     let rest = clients[0].read_to_end();
     assert!(!rest.ends_with(b"0\r\n\r\n"), "a cut stream looks cut");

@@ -53,10 +53,6 @@ fn obey(peer: &mut Peer, path: &str) -> bool {
             peer.send(format!("{head}{}\r\n\r\n{ANSWER}", ANSWER.len()));
             false
         }
-        "/end" => {
-            peer.send(json_response(ANSWER));
-            false
-        }
         "/error" => peer.send("HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nno"),
         "/slow" => {
             thread::sleep(Duration::from_millis(100));
@@ -99,19 +95,8 @@ fn upstream() -> Upstream {
     })
 }
 
-const PATHS: [&str; 11] = [
-    "/ok",
-    "/ok",
-    "/ok",
-    "/stream",
-    "/close",
-    "/end",
-    "/error",
-    "/slow",
-    "/cut",
-    "/reset",
-    "/nonsense",
-];
+const PATHS: [&str; 10] =
+    ["/ok", "/ok", "/ok", "/stream", "/close", "/error", "/slow", "/cut", "/reset", "/nonsense"];
 
 /// What a client may see of a path, had it asked the upstream itself.
 fn is_upstreams_own(path: &str, answer: &Message) -> bool {
@@ -135,13 +120,8 @@ fn client(port: u16, mut chance: Chance, over: &AtomicBool) -> (u64, Vec<String>
     while !over.load(Ordering::Relaxed) {
         let path = PATHS[chance.below(PATHS.len() as u64) as usize];
         let size = chance.below(12_000) as usize;
-        // What may be repeated is a GET: its connection may end without a word.
-        let request = match path {
-            "/end" => "GET /end HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
-            _ => json_post(path, &format!("{{\"question\":\"{}\"}}", "q".repeat(size))),
-        };
         asked += 1;
-        peer.send(request);
+        peer.send(json_post(path, &format!("{{\"question\":\"{}\"}}", "q".repeat(size))));
         if path == "/stream" && chance.below(4) == 0 {
             // Leaves in the middle, in order or not.
             peer.read_until(b"word 3");

@@ -34,7 +34,7 @@ pub struct Came(Option<Box<[Digest; 2]>>);
 impl Came {
     /// Those of `exchange`: its id's last bits are random.
     pub fn of(exchange: ExchangeId) -> Self {
-        Self((exchange.to_bytes()[15] % ONE_OF == 0).then(Box::default))
+        Self((exchange.to_bytes()[15].is_multiple_of(ONE_OF)).then(Box::default))
     }
 
     /// True where the exchange is attested.
