@@ -137,7 +137,7 @@ fn where_looking_takes_too_long_less_is_looked_at_and_every_exchange_is_accounte
     let shed = flowtap.metric("flowtap_capture_shed_total", &["level=\"metrics\"", labels[0]]);
     assert!(shed >= 100.0, "{shed} were not recorded");
     let books = Books::of(flowtap.stop().folder());
-    let dropped: u64 = books.dropped.iter().map(|(_, count)| count).sum();
+    let dropped: u64 = books.dropped.values().sum();
     assert_eq!((books.seen, books.stored + dropped), (asked + 100, asked + 100), "{books:?}");
     assert_eq!(dropped, shed as u64, "{books:?}");
 }

@@ -36,8 +36,9 @@ fn in_source(source: &Source, begin: &str) -> Vec<Promise> {
     let promise = |(at, _): (usize, &&str)| {
         let comment = lines[at..].iter().take_while(|line| line.starts_with("///"));
         let words: Vec<_> = comment.map(|line| line.trim_start_matches('/').trim()).collect();
-        let said = words.join(" ").split_once(": ").expect("it began so").1.to_owned();
-        let (text, figure) = said.split_once(" Figure: ").unwrap_or((&said, ""));
+        let said = words.join(" ");
+        let said = said.split_once(": ").map_or("", |(_, said)| said);
+        let (text, figure) = said.split_once(" Figure: ").unwrap_or((said, ""));
         let name = lines[at..].iter().find_map(|line| function(line)).unwrap_or_default();
         let end = |text: &str| text.trim_end_matches('.').to_owned();
         Promise { path: source.path.clone(), text: end(text), figure: end(figure), test: name }
