@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak fuzz deny bench peers fmt clean-cache
+.PHONY: help demo test soak fuzz deny bench instructions peers fmt clean-cache
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 20
@@ -25,8 +25,11 @@ fuzz: ## each target of fuzz/ for a minute, by coverage; needs a nightly compile
 deny: ## licences, sources and banned crates, by cargo-deny
 	@tests/peers/deny.sh
 
-bench: ## flowtap beside nginx and Envoy, into docs/PERFORMANCE.md; ARGS="--rounds 3 --only plain:16" shortens it
+bench: ## flowtap beside nginx, haproxy and Envoy, into docs/PERFORMANCE.md; ARGS="--rounds 3 --only plain:16" shortens it
 	@benches/compare/run.sh $(ARGS)
+
+instructions: ## instructions an exchange, by callgrind, beside benches/baseline; ARGS=--bless keeps them
+	@benches/instructions.sh $(ARGS)
 
 peers: ## installs the real servers and SDKs that the tests talk to
 	@tests/peers/install.sh

@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""Instructions an exchange, counted by callgrind, beside those kept in benches/baseline.
+
+Counts repeat to a fraction of a percent where times on a shared machine do not. Each case runs with two
+numbers of exchanges; the difference is divided, so that what starting costs cancels out. Ends with 1
+where a case has become more than 3% dearer. `--bless` keeps the counts as the new baseline.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).with_name("compare")))
+import peers  # noqa: E402
+from cases import CASES, path_of  # noqa: E402
+
+BASELINE = Path(__file__).with_name("baseline") / "instructions.json"
+WORSE_THAN = 1.03
+BEHIND = [(case, kept) for case in ("chat", "stream", "large") for kept in ("passed", "kept")]
+FEW, MANY = 500, 2500
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--behind", required=True, help="the bench `behind`, built")
+    parser.add_argument("--flowtap", required=True, help="the binary")
+    parser.add_argument("--bless", action="store_true", help="keep the counts as the baseline")
+    return parser.parse_args()
+
+
+def callgrind(out):
+    return ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "--separate-threads=yes"]
+
+
+def counted(folder):
+    """Instructions of all threads of a run, from what callgrind wrote; its own files are removed."""
+    total = 0
+    for path in Path(folder).glob("counts*"):
+        found = re.search(r"^(?:totals|summary): (\d+)", path.read_text(errors="replace"), re.M)
+        total += int(found.group(1)) if found else 0
+        path.unlink()
+    return total
+
+
+def behind(binary, folder, case, kept):
+    """What an exchange costs behind the proxy."""
+    def run(count):
+        command = [*callgrind(f"{folder}/counts"), binary, case, kept, str(count)]
+        subprocess.run(command, check=True, capture_output=True, timeout=600)
+        return counted(folder)
+    scale = 10 if case == "large" else 1
+    return (run(MANY // scale) - run(FEW // scale)) / ((MANY - FEW) // scale)
+
+
+def ask(port, case, count):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    for _ in range(count):
+        connection.request("POST", path_of(case), case.request, {"content-type": case.media})
+        answer = connection.getresponse()
+        assert answer.status == 200 and answer.read(), answer.status
+    connection.close()
+
+
+class Counted(peers.Flowtap):
+    """flowtap under callgrind."""
+
+    def wait_until_it_listens(self):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self.child.poll() is None:
+            try:
+                return socket.create_connection(("127.0.0.1", self.port), 1).close()
+            except OSError:
+                time.sleep(0.1)
+        raise SystemExit(f"{self.name} does not listen")
+
+
+def proxied(binary, folder, rate):
+    """What a request costs in the whole process."""
+    upstream = peers.upstream(folder)
+
+    def run(count):
+        wrapped = Path(folder, "counted.sh")
+        wrapped.write_text("#!/bin/sh\nexec " + " ".join([*callgrind(f"{folder}/counts"), binary, '"$@"']) + "\n")
+        wrapped.chmod(0o755)
+        flowtap = Counted("counted", rate, str(wrapped), upstream, folder)
+        ask(flowtap.port, CASES["plain"], count)
+        time.sleep(1)
+        flowtap.child.send_signal(signal.SIGTERM)
+        flowtap.child.wait(60)
+        return counted(folder)
+    try:
+        return (run(MANY) - run(FEW)) / (MANY - FEW)
+    finally:
+        upstream.stop()
+
+
+def measure(options):
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="flowtap-instructions-") as folder:
+        os.chmod(folder, 0o755)
+        peers.certificate(folder)
+        for case, kept in BEHIND:
+            found[f"behind the proxy, {case}, {kept}"] = round(behind(options.behind, folder, case, kept))
+            print(f"    {list(found)[-1]}: {list(found.values())[-1]:,}", flush=True)
+        for name, rate in (("passed", 0), ("10% kept", 0.1)):
+            found[f"whole process, 2 KiB, {name}"] = round(proxied(options.flowtap, folder, rate))
+            print(f"    {list(found)[-1]}: {list(found.values())[-1]:,}", flush=True)
+    return found
+
+
+def main():
+    options = arguments()
+    found = measure(options)
+    compiler = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    if options.bless:
+        BASELINE.parent.mkdir(exist_ok=True)
+        BASELINE.write_text(json.dumps({"compiler": compiler, "instructions": found}, indent=2) + "\n")
+        return
+    kept = json.loads(BASELINE.read_text())
+    if kept["compiler"] != compiler:
+        print(f"the baseline was counted with {kept['compiler']}, this is {compiler}: differences may be its own")
+    worse = []
+    for name, count in found.items():
+        before = kept["instructions"].get(name)
+        if before:
+            print(f"{name}: {before:,} before, {count:,} now ({count / before - 1:+.1%})")
+            worse += [name] if count > before * WORSE_THAN else []
+    if worse:
+        sys.exit("more than 3% dearer: " + "; ".join(worse))
+
+
+if __name__ == "__main__":
+    main()
