@@ -227,3 +227,25 @@ fn an_answer_that_comes_before_the_whole_request_is_passed_on() {
         assert_eq!((answer.status(), answer.text().as_str()), (413, "no"), "{tap:?}");
     }
 }
+
+/// Promise (operations): a client whose request was answered before all of it was sent uses its connection
+/// again, as it may without flowtap.
+#[test]
+fn a_connection_outlives_an_answer_that_comes_before_the_request_is_whole() {
+    let upstream = Upstream::start(|peer| {
+        while !peer.read_head().is_empty() {
+            peer.send(ANSWERS[0]);
+            peer.read_until(b"body");
+        }
+    });
+    let flowtap = Setup::before(upstream.port).start();
+    let mut client = flowtap.client();
+    for _ in 0..3 {
+        client.send("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n");
+        assert_eq!(client.read_response().text(), "hello");
+        client.send("the ");
+        client.send("body");
+    }
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.read_response().text(), "hello");
+}

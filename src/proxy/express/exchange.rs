@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
 use std::pin::pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::Method;
@@ -25,6 +25,11 @@ use crate::proxy::observe::{Beginning, Observation};
 use crate::proxy::send::unconnected;
 use crate::proxy::stream::Stream;
 use crate::trace::context;
+
+/// More of a request than this is not read off; its connection ends.
+const READ_OFF_BYTES_MAX: u64 = 256 * 1024;
+/// Nor is it waited for longer.
+const READ_OFF_WITHIN: Duration = Duration::from_secs(5);
 
 /// A plain exchange under way.
 pub struct Exchange {
@@ -184,12 +189,35 @@ impl Lane<'_> {
         }
         poll_fn(|cx| self.poll_relay(&mut exchange, cx)).await?;
         self.attest(&exchange);
+        let left = self.to_upstream.passing() as u64 + exchange.body_left;
         self.to_upstream.clear(&self.depot.buffers);
+        let whole = exchange.is_sent() || (!exchange.close && self.read_off(left).await);
         self.waiting = Some(exchange.moved);
-        let whole = exchange.is_sent();
         // What was sent behind the last request would reset the connection, and its answer with it.
         let unread = !whole || !self.from_client.is_empty();
         Ok(if whole && !exchange.close { Keep::Yes } else { Keep::No { unread } })
+    }
+
+    /// Reads what is left of a request that was answered before all of it was there, as servers do: its
+    /// client knows nothing of that, and will use the connection again. False where that is too much.
+    async fn read_off(&mut self, mut left: u64) -> bool {
+        if left > READ_OFF_BYTES_MAX {
+            return false;
+        }
+        let (inbox, client, buffers) =
+            (&mut self.from_client, &mut self.client, &self.depot.buffers);
+        let all = poll_fn(|cx| {
+            while left > 0 {
+                let here = left.min(inbox.rest().len() as u64);
+                inbox.consume(here as usize);
+                left -= here;
+                if left > 0 && !matches!(ready!(inbox.poll_fill(client, buffers, cx)), Ok(1..)) {
+                    return Poll::Ready(false);
+                }
+            }
+            Poll::Ready(true)
+        });
+        tokio::time::timeout(READ_OFF_WITHIN, all).await == Ok(true)
     }
 
     /// Sends the request, on an idle connection if there is one, and waits for its answer's head. One
