@@ -71,6 +71,8 @@ fn ends(count: u64) -> Vec<End> {
 
 /// Rows that may wait for their fsync.
 const WAITING_MAX: u64 = 400;
+/// Segments that may wait for the bucket: each run begins with those that the ones before it left.
+const SEALED_MAX: usize = 40;
 
 /// A bucket that is a folder, as plain as can be.
 struct Plain(PathBuf);
@@ -177,7 +179,7 @@ fn child_that_is_killed() {
                 rows.iter().filter(|row| row.incarnation == own).map(|row| row.kept).sum();
             println!("kept {kept}");
             std::thread::sleep(Duration::from_millis(1));
-            if i - kept.min(i) < WAITING_MAX {
+            if i - kept.min(i) < WAITING_MAX && spool.sealed().len() < SEALED_MAX {
                 break;
             }
         }

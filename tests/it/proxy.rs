@@ -190,15 +190,21 @@ fn an_upstream_that_closes_without_an_answer_is_asked_once() {
 
 #[test]
 fn a_connection_that_the_upstream_closed_is_not_used_again() {
-    let upstream = Upstream::start(|peer| {
+    let (tell, closed) = std::sync::mpsc::channel();
+    let tell = std::sync::Mutex::new(tell);
+    let upstream = Upstream::start(move |peer| {
         peer.read_request();
         peer.send(json_response("{}"));
+        peer.half_close();
+        tell.lock().expect("not poisoned").send(()).expect("the test waits");
     });
     let flowtap = Setup::before(upstream.port).start();
     let mut client = flowtap.client();
     for _ in 0..5 {
         client.send(json_post("/score", "{}"));
         assert_eq!(client.read_response().status(), 200);
+        closed.recv_timeout(Duration::from_secs(20)).expect("the upstream closes");
+        // Time for flowtap to notice; where it does not, the request is sent once more.
         std::thread::sleep(Duration::from_millis(20));
     }
 }

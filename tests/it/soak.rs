@@ -223,6 +223,15 @@ fn at_rest(flowtap: &Flowtap) -> (u64, usize) {
     (resident_bytes(flowtap.id()), files_open(flowtap.id()))
 }
 
+/// Waits until the bucket has what it was away for: after a refusal it is left alone for a minute.
+fn all_is_brought(flowtap: &Flowtap) {
+    let deadline = Instant::now() + Duration::from_secs(300);
+    while flowtap.metric("flowtap_spool_segments", &[]) > 1.0 {
+        assert!(Instant::now() < deadline, "segments wait:\n{}", flowtap.metrics());
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
 /// A span of time in which everything fails; gives back how much was asked.
 fn chaos(flowtap: &Flowtap, length: Duration, seed: u64) -> u64 {
     let over = Arc::new(AtomicBool::new(false));
@@ -282,6 +291,7 @@ fn when_everything_fails_at_once_clients_see_their_upstreams_faults_alone() {
     assert_eq!(flowtap.metric("flowtap_bytes_altered_total", &[]), 0.0);
     assert_eq!(flowtap.metric("flowtap_panics_total", &[]), 0.0);
     let attested = flowtap.metric("flowtap_attested_total", &[]);
+    all_is_brought(&flowtap);
     let stopped = flowtap.stop();
     let books = Books::of(stopped.folder());
     let samples = stopped.rows("exchanges");

@@ -2,6 +2,7 @@
 //! goes up and what comes down may not tell which one was taken.
 #![allow(clippy::expect_used, clippy::panic)]
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::support::tap::{Flowtap, Setup};
@@ -13,33 +14,46 @@ const HYPERS_WAY: &str = "limits: {headers_max: 99}";
 /// What the upstream answers next; it closes the connection after it.
 type Script = Arc<Mutex<Vec<u8>>>;
 
+/// Connections to upstreams on which an answer was begun, less those that were ended after it.
+type Open = Arc<AtomicUsize>;
+
 struct Ways {
     script: Script,
+    open: Open,
     ways: [(Upstream, Flowtap); 2],
 }
 
 impl Ways {
     fn start() -> Self {
-        let script = Script::default();
+        let (script, open) = (Script::default(), Open::default());
         let way = |tap: &str| {
-            let script = Arc::clone(&script);
+            let (script, open) = (Arc::clone(&script), Arc::clone(&open));
             let upstream = Upstream::start(move |peer| {
                 if peer.read_request().is_some() {
+                    open.fetch_add(1, Ordering::SeqCst);
                     let answer = script.lock().expect("not poisoned").clone();
                     peer.send(answer);
+                    peer.half_close();
+                    open.fetch_sub(1, Ordering::SeqCst);
                 }
             });
             let flowtap = Setup::before(upstream.port).tap(tap).start();
             (upstream, flowtap)
         };
         let ways = [way(""), way(HYPERS_WAY)];
-        Self { script, ways }
+        Self { script, open, ways }
     }
 
     /// What the upstream got and what the client got, on the express way and on hyper's.
     fn compare(&self, request: &str, answer: &[u8]) -> [(String, String); 2] {
         *self.script.lock().expect("not poisoned") = answer.to_vec();
         // The upstream closes after each answer, and no request may meet a connection that ends.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while self.open.load(Ordering::SeqCst) > 0 {
+            assert!(std::time::Instant::now() < deadline, "an upstream does not close");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        // That it has closed takes a turn of flowtap's loop to be noticed.
         std::thread::sleep(std::time::Duration::from_millis(20));
         [0, 1].map(|way| {
             let (upstream, flowtap) = &self.ways[way];
@@ -204,8 +218,10 @@ fn a_request_whose_pieces_come_late_goes_up_as_they_come() {
     {
         client.send(piece);
         std::thread::sleep(std::time::Duration::from_millis(30));
-        if piece == "cd" {
-            assert!(upstream.received_text().ends_with("abcd"), "nothing waits for the rest");
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while piece == "cd" && !upstream.received_text().ends_with("abcd") {
+            assert!(std::time::Instant::now() < deadline, "nothing waits for the rest");
+            std::thread::sleep(std::time::Duration::from_millis(10));
         }
     }
     assert_eq!(client.read_response().text(), "hello");

@@ -12,6 +12,10 @@ use super::field::FIELDS_MAX;
 use crate::config::{IncludeUsage, Tap, UpstreamHttp2};
 use crate::proxy::stream::Stream;
 
+/// An upstream that closes a connection behind its answer, without saying so in it, has mostly done so by
+/// then.
+const RESTED: Duration = Duration::from_millis(1);
+
 /// See the module. As with hyper's pool, its locks are never contended.
 pub struct Depot {
     /// Buffers that nobody uses.
@@ -39,15 +43,18 @@ impl Depot {
         })
     }
 
-    /// An idle connection on which nothing came since it was put here, the last one first.
+    /// An idle connection on which nothing came since it was put here: the last one that has rested, else
+    /// the last one.
     pub fn take(&self, now: Instant) -> Option<Stream> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some((mut stream, since)) = idle.pop() {
+        let rested = |(_, since): &(Stream, Instant)| now.duration_since(*since) >= RESTED;
+        loop {
+            let at = idle.iter().rposition(rested).or(idle.len().checked_sub(1))?;
+            let (mut stream, since) = idle.remove(at);
             if now.duration_since(since) < self.idle_max && is_quiet(&mut stream) {
                 return Some(stream);
             }
         }
-        None
     }
 
     /// Gives back a connection whose exchange has ended `now`.
