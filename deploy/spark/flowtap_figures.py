@@ -168,10 +168,10 @@ def signal(kind, measures, groups=(), outcomes=()):
 
 def quality(plan, scores):
     limits, constants = plan["quality"], plan["constants"]
-    lowest, highest, passing = constants["lowest"], constants["highest"], limits["pass_score"]
+    lowest, highest = constants["lowest"], constants["highest"]
     kinds = (
-        ("average", float, lambda classes: average(classes, lowest, highest), highest),
-        ("pass_rate", lambda score: float(score >= passing), share, 1.0),
+        ("average", lambda score, _: float(score), lambda of: average(of, lowest, highest), highest),
+        ("pass_rate", lambda score, passing: float(score >= passing), share, 1.0),
     )
     seen, measures = {key[0] for key in scores}, []
     for criterion in plan["words"]["rated"]:
@@ -182,7 +182,8 @@ def quality(plan, scores):
 
             def classes(wanted):
                 keys = (key for key in scores if key[0] == criterion and wanted(key))
-                return [(value(key[3]), 1.0 / key[4], scores[key]) for key in keys]
+                passing = limits["pass_score"][criterion]
+                return [(value(key[3], passing), 1.0 / key[4], scores[key]) for key in keys]
 
             of = estimate(classes(lambda _: True))
             told, limit = measure(f"{criterion}_{kind}", of, "at_least"), limits[kind].get(criterion)

@@ -72,7 +72,7 @@ pub struct Bounds {
 /// Limits of scores.
 #[derive(Clone, Debug, Serialize)]
 pub struct Quality {
-    pass_score: u8,
+    pass_score: BTreeMap<Criterion, u8>,
     average: BTreeMap<Criterion, f64>,
     pass_rate: BTreeMap<Criterion, f64>,
 }
@@ -144,7 +144,10 @@ impl Plan {
             method: monitor.method,
             samples_min: monitor.samples_min,
             quality: monitor.quality.as_ref().map(|limits| Quality {
-                pass_score: limits.pass_score,
+                pass_score: Criterion::RATED
+                    .iter()
+                    .map(|criterion| (*criterion, limits.pass_score_of(*criterion)))
+                    .collect(),
                 average: limits.average.iter().copied().collect(),
                 pass_rate: limits.pass_rate.iter().copied().collect(),
             }),

@@ -118,7 +118,8 @@ fn quality(judge: Judge, limits: &QualityLimits, tally: &Tally) -> Signal {
             continue;
         }
         let name = criterion.label();
-        let passes = |score: u8| f64::from(u8::from(score >= limits.pass_score));
+        let passing = limits.pass_score_of(*criterion);
+        let passes = |score: u8| f64::from(u8::from(score >= passing));
         let scored = Scored { judge, tally, criterion: *criterion };
         measures.push(scored.measure(format!("{name}_average"), average, Scale::Score, f64::from));
         measures.push(scored.measure(format!("{name}_pass_rate"), share, Scale::Share, passes));

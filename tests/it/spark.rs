@@ -2,7 +2,7 @@
 //! results that flowtap reads as its own.
 #![allow(clippy::expect_used, clippy::panic)]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use flowtap::domain::{MonitorRun, State};
@@ -54,23 +54,25 @@ fn spark(folder: &Path, plan: &Path) -> Output {
     program.output().expect("spark-submit runs")
 }
 
-/// Objects and lines that are none of ours, and one that was cut short.
+/// Objects that are none of ours, and one that was cut short, beside real ones.
 fn damage(bucket: &Path) {
-    let hour = "deployment=blue/date=2026-11-21/hour=07";
-    for (dataset, name) in
-        [("scores", "a.jsonl.gz"), ("usage", "b.jsonl.gz"), ("usage", "c.jsonl.gz")]
-    {
-        let folder = bucket.join(dataset).join(hour);
-        std::fs::create_dir_all(&folder).expect("a folder");
-        std::fs::write(folder.join(name), "no gzip at all").expect("written");
-    }
-    let folder = bucket.join("scores").join(hour);
-    let object = std::fs::read_dir(&folder).expect("there").filter_map(Result::ok);
-    let mut objects: Vec<_> = object.map(|entry| entry.path()).collect();
+    let mut objects = files(&bucket.join("scores/deployment=blue"));
     objects.sort();
-    let whole = objects.iter().rev().find(|path| path.metadata().is_ok_and(|of| of.len() > 100));
-    let whole = std::fs::read(whole.expect("a real one")).expect("read");
-    std::fs::write(folder.join("z.jsonl.gz"), &whole[..whole.len() - 9]).expect("written");
+    let whole = &objects[objects.len() / 2];
+    let hour = whole.parent().and_then(|hour| hour.strip_prefix(bucket.join("scores")).ok());
+    let hour = hour.expect("below scores/");
+    for (dataset, name) in [("scores", "a"), ("usage", "b"), ("usage", "c")] {
+        let object = bucket.join(dataset).join(hour).join(format!("{name}.jsonl.gz"));
+        std::fs::write(object, "no gzip at all").expect("written");
+    }
+    let bytes = std::fs::read(whole).expect("read");
+    std::fs::write(whole.with_file_name("z.jsonl.gz"), &bytes[..bytes.len() - 9]).expect("written");
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
 #[test]
@@ -80,7 +82,7 @@ fn spark_and_flowtap_find_the_same_in_one_bucket() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
-    made::fill(folder, 5_000);
+    made::fill(folder, 5_000, 7);
     let _settings = made::settings(folder, MONITORS);
     damage(&folder.join("bucket"));
     let plan = folder.join("plan.json");

@@ -60,8 +60,9 @@ pub fn settings(folder: &Path, monitors: &str) -> Config {
     config::load(Some(&file), &overrides, &[]).unwrap_or_else(|faults| panic!("{faults}"))
 }
 
-/// Fills the bucket with so many requests, each with a score; every 50th score comes twice.
-pub fn fill(folder: &Path, records: u64) {
+/// Fills the bucket with so many requests, each with a score; every 50th score comes twice. One hour of
+/// every `every_hours` has requests: the fewer, the fewer objects.
+pub fn fill(folder: &Path, records: u64, every_hours: i64) {
     let config = settings(folder, "");
     let metrics = Metrics::new(&config.metrics);
     let (instance, now) = (Arc::clone(&config.instance), Timestamp::now());
@@ -76,20 +77,22 @@ pub fn fill(folder: &Path, records: u64) {
     let archive = Archive::new(spool.clone(), bucket, spool.ledger(), metrics, instance);
     let (ending, ended) = watch::channel(None);
     let archiving = runtime.spawn(archive.run(ended));
-    write(&spool.writer(), records, &config.instance);
+    write(&spool.writer(), records, every_hours, &config.instance);
     assert!(runtime.block_on(spool.close(WITHIN)), "the spool is sealed");
     ending.send(Some(tokio::time::Instant::now() + WITHIN)).expect("it listens");
     runtime.block_on(archiving).expect("the archive ends");
     assert!(spool.sealed().is_empty(), "all of it is in the bucket");
 }
 
-fn write(writer: &Writer, records: u64, instance: &Arc<str>) {
+fn write(writer: &Writer, records: u64, every_hours: i64, instance: &Arc<str>) {
     let due: Timestamp = DUE.parse().expect("a time");
     let mut rollup = Rollup::new(Arc::clone(instance));
     let mut dice = Dice::new(42);
     for n in 0..records {
         let back = WEEK_SECONDS as f64 * (records - n) as f64 / (records + 1) as f64;
-        let time = due - SignedDuration::from_micros((back * 1e6) as i64);
+        let hour = (back / 3600.0) as i64 / every_hours * every_hours;
+        let within = back % 3600.0;
+        let time = due - SignedDuration::from_micros(hour * 3_600_000_000 + (within * 1e6) as i64);
         let summary = summary(n, time, instance, &mut dice);
         rollup.record(&summary, summary.model.request.clone().unwrap_or_default());
         scores(&summary, n, &mut dice).iter().for_each(|score| append(writer, row(score)));
