@@ -132,7 +132,8 @@ fn summary(n: u64, time: Timestamp, instance: &Arc<str>, dice: &mut Dice) -> Sum
         0 => Usage::default(),
         _ => Usage::of(Some(200 + n % 900), Some((dice.next() * 300.0) as u64), source),
     };
-    let model = (n % 10 != 0).then(|| ["gpt-4", "gpt-4o-mini"][(n % 2) as usize].to_owned());
+    let model =
+        (!n.is_multiple_of(10)).then(|| ["gpt-4", "gpt-4o-mini"][(n % 2) as usize].to_owned());
     let deployment = DEPLOYMENTS[(dice.next() * 3.0) as usize % 3];
     let answered = outcome == Outcome::Ok;
     Summary {
@@ -149,15 +150,15 @@ fn summary(n: u64, time: Timestamp, instance: &Arc<str>, dice: &mut Dice) -> Sum
         outcome,
         fault: None,
         model: ModelNames { request: model, response: None },
-        stream: n % 3 == 0,
+        stream: n.is_multiple_of(3),
         // From a tenth of a second to a minute, and once in a while none at all.
-        latency_ms: if n % 9973 == 0 {
+        latency_ms: if n.is_multiple_of(9973) {
             0.0
         } else {
             100.0 * (dice.next() * if slow { 6.4 } else { 4.0 }).exp()
         },
         first_byte_ms: None,
-        first_token_ms: (n % 3 == 0).then(|| 90.0 + 400.0 * dice.next()),
+        first_token_ms: n.is_multiple_of(3).then(|| 90.0 + 400.0 * dice.next()),
         overhead_us: 40,
         usage,
         provider: None,
@@ -205,8 +206,8 @@ fn scores(summary: &Summary, n: u64, dice: &mut Dice) -> Vec<Score> {
         reason: Some("it says \"why\": {in}\u{2028} détail".to_owned()),
         probability: if users { 1.0 } else { kept },
         judge: (!users).then_some(judge),
-        injection_suspect: n % 211 == 0,
-        judge_drift: n % 307 == 0,
+        injection_suspect: n.is_multiple_of(211),
+        judge_drift: n.is_multiple_of(307),
     };
     match n % 53 {
         0 => (score.score, score.error) = (None, Some(ScoreError::Unparsable)),
