@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak fuzz deny bench instructions peers fmt clean-cache
+.PHONY: help demo test soak fuzz deny bench instructions peers fmt clean-cache spark-check
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 20
@@ -30,6 +30,10 @@ bench: ## flowtap beside nginx, haproxy and Envoy, into docs/PERFORMANCE.md; ARG
 
 instructions: ## instructions an exchange, by callgrind, beside benches/baseline; ARGS=--bless keeps them
 	@benches/instructions.sh $(ARGS)
+
+spark-check: ## a monitor's run by flowtap and by Spark over 100,000 records: the same, and how long; ARGS="100000 1000000" for more
+	@tests/peers/spark.sh
+	@cargo bench --locked --bench spark -- $(ARGS)
 
 peers: ## installs the real servers and SDKs that the tests talk to
 	@tests/peers/install.sh

@@ -37,7 +37,7 @@ mod monitors;
 
 pub use hub::Hub;
 pub use injector::serve_injector;
-pub use monitors::{MonitorError, run_monitors, test_alerts};
+pub use monitors::{MonitorError, plan_monitors, run_monitors, test_alerts};
 
 use index::Index;
 use monitors::Monitors;

@@ -17,7 +17,7 @@ use crate::config::{Config, Monitor, Role};
 use crate::domain::{Bound, Measure, MonitorRun, Notice, NoticeKind, Scope, SignalKind, State};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
-use crate::monitor::{RunError, Runner, Watch};
+use crate::monitor::{Plan, RunError, Runner, Watch};
 
 /// Notices that may wait to be handed to their targets.
 const NOTICES_MAX: usize = 1024;
@@ -165,6 +165,19 @@ pub fn run_monitors(
         }
         Ok(runs)
     })
+}
+
+/// Plans of the runs of one monitor, or of all, as of `at`: for whoever makes them elsewhere.
+pub fn plan_monitors(
+    config: &Config,
+    name: Option<&str>,
+    at: Timestamp,
+) -> Result<Vec<Plan>, MonitorError> {
+    let plan = |monitor: &Monitor| {
+        let beyond = || MonitorError::Run(monitor.name.to_string(), RunError::Window(at));
+        Plan::of(monitor, at).ok_or_else(beyond)
+    };
+    chosen(config, name)?.into_iter().map(plan).collect()
 }
 
 fn chosen<'a>(config: &'a Config, name: Option<&str>) -> Result<Vec<&'a Monitor>, MonitorError> {

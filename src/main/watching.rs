@@ -40,6 +40,18 @@ pub(super) enum MonitorCommand {
         #[command(flatten)]
         source: Source,
     },
+    /// Print what a run needs to be made elsewhere, by deploy/spark: one JSON object a line
+    ///
+    /// Windows, limits and constants, with nothing left to be looked up. Nothing is read or written.
+    Plan {
+        /// The monitor's name [default: all]
+        name: Option<String>,
+        /// As if it were this time, such as 2026-11-23T10:15:00Z [default: now]
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        at: Option<Timestamp>,
+        #[command(flatten)]
+        source: Source,
+    },
     /// Print an Azure ML monitor schedule (YAML) as flowtap's monitors
     ///
     /// Takes what azure-ai-ml dumps and what `az ml schedule create` takes. What has no counterpart is
@@ -67,6 +79,7 @@ pub(super) enum AlertCommand {
 pub(super) fn monitor(command: MonitorCommand) -> ExitCode {
     match command {
         MonitorCommand::Run { name, at, json, source } => run(source, name.as_deref(), at, json),
+        MonitorCommand::Plan { name, at, source } => plan(source, name.as_deref(), at),
         MonitorCommand::Import { file } => import(&file),
     }
 }
@@ -96,6 +109,21 @@ fn run(source: Source, name: Option<&str>, at: Option<Timestamp>, json: bool) ->
         State::Violated => VIOLATED,
         State::NotEnoughData => NOT_ENOUGH_DATA,
     })
+}
+
+fn plan(source: Source, name: Option<&str>, at: Option<Timestamp>) -> ExitCode {
+    let config = match source.load(Role::Hub) {
+        Ok(config) => config,
+        Err(faults) => return fail(CONFIG, &faults),
+    };
+    match app::plan_monitors(&config, name, at.unwrap_or_else(Timestamp::now)) {
+        Ok(plans) => {
+            let line = |plan| serde_json::to_string(plan).unwrap_or_default() + "\n";
+            print(&plans.iter().map(line).collect::<String>())
+        }
+        Err(error @ MonitorError::Unknown(_)) => fail(USAGE, &error),
+        Err(error) => fail(START_FAILED, &error),
+    }
 }
 
 fn import(file: &Path) -> ExitCode {

@@ -21,7 +21,7 @@
 //! is: with `w = 1 / p` the expectation of `x` over the sampling is that of `(m - y) / c`.
 
 /// Stakes, from timid (many observations, little deviation) to bold.
-const STAKES: [f64; 12] =
+pub(super) const STAKES: [f64; 12] =
     [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.55, 0.9];
 
 /// What an infinite capital is shown as: it has to be a number of JSON.

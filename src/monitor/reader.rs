@@ -123,7 +123,7 @@ async fn names(
 }
 
 /// The dates, in UTC, that the window touches.
-fn days(window: &Window) -> impl Iterator<Item = String> {
+pub(super) fn days(window: &Window) -> impl Iterator<Item = String> {
     const DAY: SignedDuration = SignedDuration::from_hours(24);
     let first = Timestamp::from_second(window.from.as_second().div_euclid(86_400) * 86_400).ok();
     let to = window.to;

@@ -232,7 +232,8 @@ fn telling(monitor: &Monitor, quiet: Duration) -> Telling {
     Telling { signals, quiet, emails: monitor.emails.clone() }
 }
 
-fn folder(monitor: &Monitor) -> String {
+/// Where the results of a monitor lie.
+pub(super) fn folder(monitor: &Monitor) -> String {
     format!("{}/monitor={}/", Dataset::Monitors.label(), monitor.name)
 }
 
@@ -245,7 +246,7 @@ fn object_name(monitor: &Monitor, at: Timestamp, trigger: Trigger, attempt: &str
 }
 
 /// A time without what names cannot hold.
-fn compact(at: Timestamp) -> String {
+pub(super) fn compact(at: Timestamp) -> String {
     at.strftime("%Y%m%dT%H%M%SZ").to_string()
 }
 

@@ -12,12 +12,12 @@ use crate::config::{Monitor, OperationLimits, QualityLimits, TokenLimits};
 use crate::domain::{Bound, Criterion, Measure, Method, Signal, SignalKind, State, Violations};
 
 /// The ends of the scale of scores.
-const LOWEST: f64 = 1.0;
-const HIGHEST: f64 = 5.0;
+pub(super) const LOWEST: f64 = 1.0;
+pub(super) const HIGHEST: f64 = 5.0;
 /// Standard deviations of a two-sided 95% interval.
-const Z95: f64 = 1.959_963_984_540_054;
+pub(super) const Z95: f64 = 1.959_963_984_540_054;
 /// The quantiles that are told, limited or not.
-const QUANTILES: [(f64, &str); 3] =
+pub(super) const QUANTILES: [(f64, &str); 3] =
     [(0.5, "latency_p50_ms"), (0.95, "latency_p95_ms"), (0.99, "latency_p99_ms")];
 
 /// What `monitor` computes of `tally`.
@@ -118,7 +118,8 @@ fn quality(judge: Judge, limits: &QualityLimits, tally: &Tally) -> Signal {
             continue;
         }
         let name = criterion.label();
-        let passes = |score: u8| f64::from(u8::from(score >= limits.pass_score));
+        let passing = limits.pass_score_of(*criterion);
+        let passes = |score: u8| f64::from(u8::from(score >= passing));
         let scored = Scored { judge, tally, criterion: *criterion };
         measures.push(scored.measure(format!("{name}_average"), average, Scale::Score, f64::from));
         measures.push(scored.measure(format!("{name}_pass_rate"), share, Scale::Share, passes));

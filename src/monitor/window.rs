@@ -51,6 +51,11 @@ impl Window {
         Some(Self { from, to: end.timestamp(), anchor: anchor(from, monitor.window)?, starts })
     }
 
+    /// The first moments of all steps.
+    pub fn starts(&self) -> &[Timestamp] {
+        &self.starts
+    }
+
     /// Whether `time` lies in it.
     pub fn holds(&self, time: Timestamp) -> bool {
         self.from <= time && time < self.to

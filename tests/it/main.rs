@@ -36,6 +36,7 @@ mod replay;
 mod reuse;
 mod secrets;
 mod soak;
+mod spark;
 mod streams;
 mod telemetry;
 mod tls;

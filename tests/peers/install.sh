@@ -16,6 +16,7 @@ PEERS=(
     queue
     alerts
     kube
+    spark
     schemathesis
 )
 

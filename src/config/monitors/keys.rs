@@ -182,6 +182,13 @@ static QUALITY: &[Key] = &[
     ALERT,
     Key::new("pass_score", Whole(1, 5), Is("3"), "The lowest score that passes.", "3"),
     Key::new(
+        "pass_scores",
+        MapOf(PASS_SCORES),
+        Is("{}"),
+        "The lowest score that passes, for criteria that have one of their own.",
+        "{fluency: 4}",
+    ),
+    Key::new(
         "pass_rate",
         MapOf(PASS_RATES),
         Is("{}"),
@@ -192,20 +199,22 @@ static QUALITY: &[Key] = &[
 ];
 
 macro_rules! criteria {
-    ($kind:expr, $doc:literal, $example:literal) => {
+    ($kind:expr, $default:expr, $doc:literal, $example:literal) => {
         &[
-            Key::new("groundedness", $kind, NO_LIMIT, $doc, $example),
-            Key::new("relevance", $kind, NO_LIMIT, $doc, $example),
-            Key::new("coherence", $kind, NO_LIMIT, $doc, $example),
-            Key::new("fluency", $kind, NO_LIMIT, $doc, $example),
-            Key::new("similarity", $kind, NO_LIMIT, $doc, $example),
-            Key::new("user_feedback", $kind, NO_LIMIT, $doc, $example),
+            Key::new("groundedness", $kind, $default, $doc, $example),
+            Key::new("relevance", $kind, $default, $doc, $example),
+            Key::new("coherence", $kind, $default, $doc, $example),
+            Key::new("fluency", $kind, $default, $doc, $example),
+            Key::new("similarity", $kind, $default, $doc, $example),
+            Key::new("user_feedback", $kind, $default, $doc, $example),
         ]
     };
 }
 
-static PASS_RATES: &[Key] = criteria!(Rate, "The least share that passes.", "0.7");
-static AVERAGES: &[Key] = criteria!(Number(1.0, 5.0), "The least average, 1 to 5.", "4");
+static PASS_SCORES: &[Key] =
+    criteria!(Whole(1, 5), Unset("`pass_score`"), "The lowest score that passes.", "4");
+static PASS_RATES: &[Key] = criteria!(Rate, NO_LIMIT, "The least share that passes.", "0.7");
+static AVERAGES: &[Key] = criteria!(Number(1.0, 5.0), NO_LIMIT, "The least average, 1 to 5.", "4");
 
 static TOKENS: &[Key] = &[
     ALERT,

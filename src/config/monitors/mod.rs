@@ -63,10 +63,20 @@ pub struct QualityLimits {
     pub alert: bool,
     /// The lowest score that passes.
     pub pass_score: u8,
+    /// The same of criteria that have one of their own.
+    pub pass_scores: Vec<(Criterion, u8)>,
     /// The least share that passes.
     pub pass_rate: Vec<(Criterion, f64)>,
     /// The least average.
     pub average: Vec<(Criterion, f64)>,
+}
+
+impl QualityLimits {
+    /// The lowest score of `criterion` that passes.
+    pub fn pass_score_of(&self, criterion: Criterion) -> u8 {
+        let own = self.pass_scores.iter().find(|(of, _)| *of == criterion);
+        own.map_or(self.pass_score, |(_, score)| *score)
+    }
 }
 
 /// Limits of tokens.
@@ -202,9 +212,14 @@ fn limits(map: Option<&Map>) -> Vec<(Criterion, f64)> {
 }
 
 fn build_quality(map: &Map) -> Option<QualityLimits> {
+    let score = |criterion: &Criterion| {
+        let score = map.map("pass_scores")?.whole(criterion.label())?;
+        Some((*criterion, u8::try_from(score).ok()?))
+    };
     Some(QualityLimits {
         alert: map.bool("alert"),
         pass_score: u8::try_from(map.whole("pass_score")?).ok()?,
+        pass_scores: Criterion::RATED.iter().filter_map(score).collect(),
         pass_rate: limits(map.map("pass_rate")),
         average: limits(map.map("average")),
     })
@@ -285,9 +300,12 @@ fn show_quality(limits: &QualityLimits) -> Vec<(&'static str, Shown)> {
             limits.iter().map(|(criterion, limit)| (criterion.label(), Shown::text(limit)));
         Shown::Map(entries.collect())
     };
+    let scores: Vec<_> =
+        limits.pass_scores.iter().map(|(of, score)| (*of, f64::from(*score))).collect();
     vec![
         ("alert", Shown::text(limits.alert)),
         ("pass_score", Shown::text(limits.pass_score)),
+        ("pass_scores", map(&scores)),
         ("pass_rate", map(&limits.pass_rate)),
         ("average", map(&limits.average)),
     ]

@@ -155,23 +155,37 @@ fn thresholds(name: &str, signal: &mut Tree, notes: &mut Vec<String>) -> String 
         let score = signal.text(&format!("{path}.acceptable_{criterion}_score_per_instance"));
         if let Some(rate) = rate {
             rates.push(format!("{criterion}: {}", quote(&share(&rate, criterion, notes))));
-            scores.push(score.unwrap_or_else(|| "3".to_owned()));
+            let score = score.unwrap_or_else(|| "3".to_owned());
+            scores.push((criterion, passing(&score, criterion, name, notes)));
         }
     }
-    let whole = |score: &String| score.parse::<f64>().ok().filter(|n| n.fract() == 0.0);
-    let first = scores.first().and_then(whole);
-    if scores.iter().any(|score| whole(score) != first) {
-        let told = scores.join(", ");
-        notes.push(format!(
-            "`{name}`: the acceptable scores ({told}) differ or are no whole numbers; flowtap has one \
-             pass_score a monitor, and takes the first"
-        ));
-    }
-    let mut yaml = first.map_or_else(String::new, |score| format!("        pass_score: {score}\n"));
+    let mut yaml = match scores.first() {
+        None => String::new(),
+        Some((_, first)) if scores.iter().all(|(_, score)| score == first) => {
+            format!("        pass_score: {first}\n")
+        }
+        Some(_) => {
+            let own = scores.iter().map(|(criterion, score)| format!("{criterion}: {score}"));
+            format!("        pass_scores: {{{}}}\n", own.collect::<Vec<_>>().join(", "))
+        }
+    };
     if !rates.is_empty() {
         yaml.push_str(&format!("        pass_rate: {{{}}}\n", rates.join(", ")));
     }
     yaml
+}
+
+/// The lowest whole score that passes: with 3.5 it is 4.
+fn passing(text: &str, criterion: &str, name: &str, notes: &mut Vec<String>) -> u8 {
+    match text.parse::<f64>() {
+        Ok(score) if (1.0..=5.0).contains(&score) => score.ceil() as u8,
+        _ => {
+            notes.push(format!(
+                "`{name}`: the acceptable score of {criterion}, {text}, is none from 1 to 5; 3 was taken"
+            ));
+            3
+        }
+    }
 }
 
 /// The portal shows percent, the SDK takes shares.

@@ -111,7 +111,11 @@ fn the_form_of_the_command_line_is_taken_and_what_has_no_counterpart_is_said() {
     let config = loaded(&imported);
     let [quality, tokens] = config.monitors.as_slice() else { panic!("{}", imported.yaml) };
     assert_eq!(&*quality.name, "chat-quality-eu");
-    assert_eq!(quality.quality.as_ref().unwrap().pass_rate.len(), 2);
+    let limits = quality.quality.as_ref().unwrap();
+    assert_eq!(limits.pass_rate.len(), 2);
+    let passing = |of| limits.pass_score_of(of);
+    assert_eq!((passing(Criterion::Groundedness), passing(Criterion::Fluency)), (3, 4));
+    assert_eq!(limits.pass_scores.len(), 2, "each has its own where they differ");
     assert_eq!(tokens.window.to_string(), "P1D", "Azure's default for a daily recurrence");
     assert_eq!(tokens.tokens.as_ref().unwrap().total_tokens_max, None, "0 is no limit");
     let after = "2026-11-23T00:00:00Z".parse().unwrap();
@@ -124,7 +128,6 @@ fn the_form_of_the_command_line_is_taken_and_what_has_no_counterpart_is_said() {
         "the signal `drift` of type `data_drift`",
         "drift.reference_data.data_context: training",
         "azmonitoring",
-        "the acceptable scores (3, 4) differ",
         "the pass rate of fluency, 80, was taken as percent",
         "ground_truth: expected",
     ] {
