@@ -17,7 +17,7 @@ use super::show::Shown;
 use super::table::Default::{Is, Required, Unset};
 use super::table::Key;
 use super::walk;
-use crate::domain::{Criterion, is_metadata};
+use crate::domain::{Criterion, Scale, is_metadata};
 
 const DAY_MS: u64 = 86_400_000;
 /// Bytes of a prompt of the user's own.
@@ -103,6 +103,13 @@ pub struct CustomCriterion {
     pub boolean: bool,
     /// What a sample must have.
     pub needs: Vec<String>,
+}
+
+impl CustomCriterion {
+    /// What its verdicts run over.
+    pub fn scale(&self) -> Scale {
+        if self.boolean { Scale::Boolean } else { Scale::Score }
+    }
 }
 
 /// The keys of `judge`.

@@ -101,6 +101,7 @@ impl Grader {
         }
         Score {
             name: rubric.name.clone(),
+            scale: Some(rubric.kind.scale()),
             score,
             value,
             error: opinion.error,
@@ -126,6 +127,7 @@ impl Grader {
             instance: Arc::clone(&self.instance),
             criterion,
             name: None,
+            scale: criterion.scale(),
             score: None,
             value: None,
             error: None,
