@@ -76,7 +76,7 @@ pub enum WhenExhausted {
 /// What is judged and computed.
 #[derive(Clone, Debug)]
 pub struct Evaluate {
-    /// The share of the samples, 0 to 1.
+    /// The share of the samples that the judge is asked about, 0 to 1.
     pub rate: f64,
     /// The criteria that the judge scores.
     pub criteria: Vec<Criterion>,
@@ -191,7 +191,14 @@ pub(super) static JUDGE: &[Key] = &[
 
 /// The keys of `evaluate`.
 pub(super) static EVALUATE: &[Key] = &[
-    Key::new("rate", Rate, Is("1"), "The share of the samples that is evaluated.", "0.5"),
+    Key::new(
+        "rate",
+        Rate,
+        Is("1"),
+        "The share of the samples that the judge is asked about; with `judge.tokens_per_day` it may \
+         be less. What is computed is computed for every sample.",
+        "0.5",
+    ),
     Key::new(
         "criteria",
         Choices(&["groundedness", "relevance", "coherence", "fluency", "similarity"]),
