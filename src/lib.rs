@@ -10,6 +10,7 @@ pub mod config;
 
 pub mod drain;
 pub mod metrics;
+pub mod reach;
 pub mod trace;
 
 pub mod capture;

@@ -76,6 +76,12 @@ impl Sampler {
         (self.position(keys) < sampling.probability).then_some(sampling)
     }
 
+    /// True where an exchange lies within `share`, whatever the rates are: the larger share holds all
+    /// that the smaller one does.
+    pub fn lies_within(&self, keys: &SampleKeys<'_>, share: f64) -> bool {
+        self.position(keys) < share
+    }
+
     /// True where the general rate keeps the exchange, however it ended: known before it is
     /// understood, unless its session decides.
     pub fn keeps_surely(&self, keys: &SampleKeys<'_>) -> bool {

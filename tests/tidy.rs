@@ -47,7 +47,7 @@ const FENCES: &[Fence] = &[
     Fence { krate: "rusqlite", only_in: &["store"] },
     Fence { krate: "rand", only_in: &["sample", "domain/ids"] },
     Fence { krate: "lettre", only_in: &["alert"] },
-    Fence { krate: "reqwest", only_in: &["alert", "evaluate/judge", "replay"] },
+    Fence { krate: "reqwest", only_in: &["alert", "evaluate/judge", "reach", "replay"] },
     Fence { krate: "statrs", only_in: &["monitor/estimate"] },
     Fence { krate: "serde_saphyr", only_in: &["config/file"] },
     Fence { krate: "granit_parser", only_in: &["inject/yaml"] },

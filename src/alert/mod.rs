@@ -15,7 +15,6 @@ use crate::domain::Notice;
 use crate::metrics::Metrics;
 
 mod email;
-mod guard;
 mod text;
 mod webhook;
 

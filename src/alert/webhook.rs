@@ -14,10 +14,10 @@ use reqwest::{Client, StatusCode, Url, redirect};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use super::guard::{self, Forbidden, Lookup};
 use super::{Undelivered, text};
 use crate::config::{Alerts, Secret, Webhook, WebhookFormat};
 use crate::domain::{Notice, NoticeKind};
+use crate::reach::{self, Forbidden, Lookup};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -75,7 +75,7 @@ impl Hook {
 
     /// Posts one message.
     pub(super) async fn send(&self, notice: &Notice) -> Result<(), Undelivered> {
-        guard::check(&self.url, self.link_local)
+        reach::check(&self.url, self.link_local)
             .map_err(|error| Undelivered::Never(error.to_string()))?;
         let (now, page) = (Timestamp::now(), self.page.as_deref());
         let body = match self.format {

@@ -1,13 +1,9 @@
 //! Which endpoints a bucket may have: not those where clouds hand out credentials.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use url::{Host, Url};
 
 use super::{BucketError, BucketErrorKind};
-
-/// Where EC2 answers on IPv6; its IPv4 address and those of the other clouds are link-local.
-const EC2_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+use crate::domain::{is_metadata, is_metadata_address};
 
 /// Refuses an endpoint that is no `http` or `https` URL, or is a link-local or metadata address: a
 /// bucket there could only be a trick to reach instance credentials. Names are not resolved here.
@@ -22,9 +18,9 @@ pub(super) fn check(endpoint: Option<&str>) -> Result<(), BucketError> {
     }
     match url.host() {
         None => refuse("has no host"),
-        Some(Host::Ipv4(address)) if is_metadata(IpAddr::V4(address)) => refuse("is link-local"),
-        Some(Host::Ipv6(address)) if is_metadata(IpAddr::V6(address)) => refuse("is link-local"),
-        Some(Host::Domain(name)) if is_metadata_name(name) => refuse("is a metadata service"),
+        Some(Host::Ipv4(address)) if is_metadata_address(address.into()) => refuse("is link-local"),
+        Some(Host::Ipv6(address)) if is_metadata_address(address.into()) => refuse("is link-local"),
+        Some(Host::Domain(name)) if is_metadata(name) => refuse("is a metadata service"),
         Some(_) => Ok(()),
     }
 }
@@ -32,18 +28,6 @@ pub(super) fn check(endpoint: Option<&str>) -> Result<(), BucketError> {
 /// True where the endpoint is plain `http`, which is only ever used if the user wrote it so.
 pub(super) fn is_plain(endpoint: Option<&str>) -> bool {
     endpoint.is_some_and(|url| url.get(..7).is_some_and(|s| s.eq_ignore_ascii_case("http://")))
-}
-
-fn is_metadata(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_link_local() || v4 == Ipv4Addr::new(168, 63, 129, 16),
-        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6 == EC2_METADATA,
-    }
-}
-
-fn is_metadata_name(name: &str) -> bool {
-    let name = name.trim_end_matches('.').to_ascii_lowercase();
-    name == "metadata" || name.starts_with("metadata.google.") || name == "instance-data"
 }
 
 #[cfg(test)]

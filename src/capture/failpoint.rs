@@ -1,8 +1,9 @@
 //! Fail points: a named place that panics, stalls or ends the process when told to. In test builds only
 //! (feature `failpoints`); elsewhere nothing is left of them.
 //!
-//! `FLOWTAP_FAILPOINT=request_body:panic,pipeline:stall=500,spool_synced:kill=3`: milliseconds of a
-//! stall, and at which passage the process ends. Read once.
+//! `FLOWTAP_FAILPOINT=request_body:panic,pipeline:stall=500,spool_synced:kill=3,evaluate:panic=2`:
+//! milliseconds of a stall, at which passage the process ends, how many passages panic (all, where no
+//! number is given). Read once.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +25,7 @@ struct Action {
 }
 
 enum What {
-    Panic,
+    Panic(u64),
     Stall(Duration),
     Kill(u64),
 }
@@ -34,7 +35,8 @@ fn act(place: &str) {
     let Some(action) = actions().iter().find(|action| action.place == place) else { return };
     let passed = action.passed.fetch_add(1, Ordering::Relaxed) + 1;
     match action.what {
-        What::Panic => panic!("fail point {place}"),
+        What::Panic(times) if passed <= times => panic!("fail point {place}"),
+        What::Panic(_) => {}
         What::Stall(time) => std::thread::sleep(time),
         // No destructor runs and nothing is flushed: to files it is the same as `kill -9`.
         What::Kill(at) if passed >= at => std::process::abort(),
@@ -55,7 +57,7 @@ fn parsed(text: &str) -> Option<Action> {
     let (what, number) = what.split_once('=').unwrap_or((what, "1"));
     let number = number.parse().ok()?;
     let what = match what {
-        "panic" => What::Panic,
+        "panic" => What::Panic(if text.contains('=') { number } else { u64::MAX }),
         "stall" => What::Stall(Duration::from_millis(number)),
         "kill" => What::Kill(number),
         _ => return None,

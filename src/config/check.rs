@@ -149,6 +149,7 @@ fn build(
         (None, true) => Some(judge::evaluate_by_default(report)),
         (None, false) => None,
     };
+    monitors::known(map.maps("monitors"), monitors.as_deref(), evaluate.as_ref(), report);
     let queue = map.map("queue").and_then(|map| queue::build(map, report));
     if role == Role::Run && bucket.as_ref().is_some_and(is_folder) {
         keep::hurry(&mut spool, map.map("spool")?);

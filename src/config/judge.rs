@@ -17,7 +17,7 @@ use super::show::Shown;
 use super::table::Default::{Is, Required, Unset};
 use super::table::Key;
 use super::walk;
-use crate::domain::{Criterion, is_metadata};
+use crate::domain::{Criterion, Scale, is_metadata};
 
 const DAY_MS: u64 = 86_400_000;
 /// Bytes of a prompt of the user's own.
@@ -76,7 +76,7 @@ pub enum WhenExhausted {
 /// What is judged and computed.
 #[derive(Clone, Debug)]
 pub struct Evaluate {
-    /// The share of the samples, 0 to 1.
+    /// The share of the samples that the judge is asked about, 0 to 1.
     pub rate: f64,
     /// The criteria that the judge scores.
     pub criteria: Vec<Criterion>,
@@ -103,6 +103,13 @@ pub struct CustomCriterion {
     pub boolean: bool,
     /// What a sample must have.
     pub needs: Vec<String>,
+}
+
+impl CustomCriterion {
+    /// What its verdicts run over.
+    pub fn scale(&self) -> Scale {
+        if self.boolean { Scale::Boolean } else { Scale::Score }
+    }
 }
 
 /// The keys of `judge`.
@@ -184,7 +191,14 @@ pub(super) static JUDGE: &[Key] = &[
 
 /// The keys of `evaluate`.
 pub(super) static EVALUATE: &[Key] = &[
-    Key::new("rate", Rate, Is("1"), "The share of the samples that is evaluated.", "0.5"),
+    Key::new(
+        "rate",
+        Rate,
+        Is("1"),
+        "The share of the samples that the judge is asked about; with `judge.tokens_per_day` it may \
+         be less. What is computed is computed for every sample.",
+        "0.5",
+    ),
     Key::new(
         "criteria",
         Choices(&["groundedness", "relevance", "coherence", "fluency", "similarity"]),

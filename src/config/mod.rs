@@ -46,7 +46,7 @@ pub use fault::{Fault, Faults, Place};
 pub use feedback::{Feedback, RatingScale};
 pub use file::document;
 pub use judge::{CustomCriterion, Evaluate, Judge, JudgeApi, WhenExhausted};
-pub use monitors::{Monitor, OperationLimits, QualityLimits, TokenLimits};
+pub use monitors::{Monitor, OperationLimits, OtherLimit, QualityLimits, TokenLimits};
 pub use queue::Queue;
 pub use receive::Collector;
 pub use reference::{key_paths, reference};

@@ -32,7 +32,7 @@ pub use reading::{ChatTurn, Countable, Dialect, ModelNames, Operation, Reading};
 pub use sample::{
     Call, CallStep, Dataset, Message, Record, Row, Sample, SampleReason, Sampling, Summary,
 };
-pub use score::{Criterion, Judged, Score, ScoreError};
+pub use score::{Criterion, Grade, Judged, Scale, Score, ScoreError, Yardstick};
 pub use signal::{
     Alert, Bound, Group, Measure, Method, MonitorRun, Notice, NoticeKind, Scope, Signal,
     SignalKind, State, Trigger, Violations,

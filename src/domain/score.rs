@@ -46,7 +46,36 @@ labelled! {
     }
 }
 
+labelled! {
+    /// What a score or a value runs over. Figures of different scales are never put together.
+    Scale {
+        /// 1 to 5.
+        Score = "score",
+        /// 0 to 1.
+        Ratio = "ratio",
+        /// 0 or 1: false or true.
+        Boolean = "boolean",
+    }
+}
+
 impl Criterion {
+    /// The scale that it always has; `None` for custom ones, of which each has its own.
+    pub fn scale(self) -> Option<Scale> {
+        match self {
+            Self::Custom => None,
+            Self::F1 | Self::Bleu | Self::RougeL | Self::Repetition | Self::ContextOverlap => {
+                Some(Scale::Ratio)
+            }
+            Self::Refusal | Self::Emptiness | Self::JsonValidity => Some(Scale::Boolean),
+            _ => Some(Scale::Score),
+        }
+    }
+
+    /// The criterion of this name; custom ones have names of their own.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|of| of.label() == name && **of != Self::Custom).copied()
+    }
+
     /// The criteria that a language model judges with a prompt of ours.
     pub const JUDGED: &[Self] =
         &[Self::Groundedness, Self::Relevance, Self::Coherence, Self::Fluency, Self::Similarity];
@@ -182,6 +211,9 @@ pub struct Score {
     /// The name of a custom criterion; `None` for all others.
     #[serde(default)]
     pub name: Option<Arc<str>>,
+    /// What `score` or `value` runs over; `None` in lines of older versions.
+    #[serde(default)]
+    pub scale: Option<Scale>,
     /// 1 to 5 of a judged criterion or a user; `None` for computed criteria, for custom ones that are
     /// true or false, and where no valid score came of it: then `error` says why.
     pub score: Option<u8>,
@@ -192,8 +224,9 @@ pub struct Score {
     pub error: Option<ScoreError>,
     /// The judge's explanation, or the user's comment; redacted.
     pub reason: Option<String>,
-    /// With which probability this came to be judged: the sample's own times `evaluate.rate`; 1 for
-    /// users, whose feedback is taken whether or not the exchange was sampled.
+    /// With which probability this came to be: the sample's own; for what a judge was asked about times
+    /// that with which the evaluator drew it; 1 for users, whose feedback is taken whether or not the
+    /// exchange was sampled.
     pub probability: f64,
     /// Who judged; `None` for users.
     pub judge: Option<Judged>,
@@ -208,11 +241,86 @@ impl Score {
     /// The schema that [`Score`] is written in.
     pub const SCHEMA: &'static str = "flowtap.score.v1";
 
-    /// True for a judgement from 1 to 5 by a criterion of ours or by a user, and for an attempt at one;
-    /// not for what is computed, for criteria of the user's own, and for those that do not apply.
-    pub fn is_judgement(&self) -> bool {
-        let applies = self.error.is_none_or(|error| !error.is_not_applicable());
-        applies && self.value.is_none() && self.name.is_none()
+    /// What the sample was measured by; `None` where the criterion does not apply to it, and for a
+    /// custom criterion without a name of its own.
+    pub fn yardstick(&self) -> Option<Yardstick> {
+        if self.error.is_some_and(ScoreError::is_not_applicable) {
+            return None;
+        }
+        let name = match self.criterion {
+            Criterion::Custom => {
+                Some(self.name.clone().filter(|name| Criterion::named(name).is_none())?)
+            }
+            _ => None,
+        };
+        let told = || self.value.map_or(Scale::Score, |_| Scale::Boolean);
+        let scale = self.criterion.scale().or(self.scale).unwrap_or_else(told);
+        Some(Yardstick { criterion: self.criterion, name, scale })
+    }
+
+    /// What was given on that scale; `None` where nothing valid was.
+    pub fn grade(&self) -> Option<Grade> {
+        match self.yardstick()?.scale {
+            Scale::Score => self.score.filter(|n| (1..=5).contains(n)).map(Grade::Score),
+            Scale::Ratio | Scale::Boolean => self.value.and_then(Grade::of_value),
+        }
+    }
+}
+
+/// What a sample is measured by: a criterion, the name of a custom one, and its scale.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Yardstick {
+    /// The criterion.
+    pub criterion: Criterion,
+    /// The name of a custom one; `None` for all others.
+    pub name: Option<Arc<str>>,
+    /// What its figures run over.
+    pub scale: Scale,
+}
+
+impl Yardstick {
+    /// That of a criterion which everybody has; `None` for custom ones.
+    pub fn of(criterion: Criterion) -> Option<Self> {
+        Some(Self { criterion, name: None, scale: criterion.scale()? })
+    }
+
+    /// That of this name, with `scale` where it is a custom one's.
+    pub fn named(name: &str, scale: Scale) -> Self {
+        Criterion::named(name).and_then(Self::of).unwrap_or_else(|| Self {
+            criterion: Criterion::Custom,
+            name: Some(Arc::from(name)),
+            scale,
+        })
+    }
+
+    /// The name in figures and on the page.
+    pub fn label(&self) -> &str {
+        self.name.as_deref().unwrap_or(self.criterion.label())
+    }
+}
+
+/// What was given by one yardstick. Values are kept in thousandths, so that equal ones can be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Grade {
+    /// 1 to 5.
+    Score(u8),
+    /// 0 to 1000 thousandths.
+    Thousandths(u16),
+}
+
+impl Grade {
+    /// A value from 0 to 1; `None` for any other number.
+    pub fn of_value(value: f64) -> Option<Self> {
+        let fits = (0.0..=1.0).contains(&value);
+        fits.then(|| Self::Thousandths((value * 1000.0).round() as u16))
+    }
+
+    /// 1 to 5, or 0 to 1.
+    pub fn value(self) -> f64 {
+        match self {
+            Self::Score(score) => f64::from(score),
+            Self::Thousandths(of) => f64::from(of) / 1000.0,
+        }
     }
 }
 

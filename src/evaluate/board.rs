@@ -1,6 +1,6 @@
 //! What there is to do: units that wait, units under way, and how old the oldest is.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::unit::{Unit, survey};
+use super::ration::Lying;
+use super::unit::{Survey, Unit, survey};
 use crate::bucket::Bucket;
 use crate::config::Evaluate;
 use crate::metrics::Metrics;
@@ -34,10 +35,15 @@ struct Plan {
     queue: VecDeque<Unit>,
     /// Units that wait or are under way, each with a time not later than its oldest sample.
     known: HashMap<Unit, Known>,
+    /// Bytes of each deployment's samples of the last day, as last looked.
+    recent: BTreeMap<String, u64>,
+    /// Units of which a part was set aside: not taken up again by this process.
+    aside: HashSet<Unit>,
 }
 
 struct Known {
     oldest: Timestamp,
+    bytes: u64,
     under_way: bool,
     /// Settled with the unit; dropped where it must be taken up again.
     receipts: Vec<Receipt>,
@@ -90,15 +96,7 @@ impl Board {
     async fn look(&self, bucket: &dyn Bucket) -> Duration {
         let began = Instant::now();
         match survey(bucket, Timestamp::now(), self.lookback).await {
-            Ok(found) => {
-                self.metrics.evaluate_objects(found.waiting.len() as u64, found.too_old);
-                let mut plan = self.plan();
-                plan.known.retain(|_, known| known.under_way || !known.receipts.is_empty());
-                for unit in &found.waiting {
-                    plan.knows(unit);
-                }
-                plan.queue = found.waiting;
-            }
+            Ok(found) => self.plan().take(found, &self.metrics),
             Err(error) => {
                 self.metrics.evaluate_failed(error.kind.label());
                 tracing::warn!(kind = error.kind.label(), %error, "the evaluator cannot look into the bucket");
@@ -121,11 +119,12 @@ impl Board {
 
     /// Takes a told unit up. What is no object of samples is settled: nobody could do anything with it.
     fn add(&self, news: News) {
-        let Some(unit) = Unit::of_object(&news.object) else {
+        let unit = Unit::of_object(&news.object);
+        let mut plan = self.plan();
+        let Some(unit) = unit.filter(|unit| !plan.aside.contains(unit)) else {
             news.receipt.into_iter().for_each(Receipt::settle);
             return;
         };
-        let mut plan = self.plan();
         plan.knows(&unit).receipts.extend(news.receipt);
         plan.queue.push_back(unit);
     }
@@ -145,6 +144,26 @@ impl Board {
         }
     }
 
+    /// A part of a unit could not be evaluated: the unit is left alone until the next start.
+    pub(super) fn set_aside(&self, unit: &Unit) {
+        self.plan().aside.insert(unit.clone());
+        self.ended(unit, false);
+    }
+
+    /// What lies in the bucket, by deployment.
+    pub(super) fn lying(&self) -> BTreeMap<String, Lying> {
+        let plan = self.plan();
+        let recent = plan.recent.iter();
+        let mut lying: BTreeMap<String, Lying> = recent
+            .map(|(deployment, recent)| (deployment.clone(), Lying { waiting: 0, recent: *recent }))
+            .collect();
+        for (unit, known) in plan.known.iter().filter(|(_, known)| !known.under_way) {
+            let of = lying.entry(unit.deployment().to_owned()).or_default();
+            of.waiting = of.waiting.saturating_add(known.bytes);
+        }
+        lying
+    }
+
     /// Shows how old the oldest sample is that is not evaluated.
     pub(super) fn tell_age(&self, now: Timestamp) {
         let plan = self.plan();
@@ -160,8 +179,22 @@ impl Board {
 }
 
 impl Plan {
+    /// What a look found is the plan from now on.
+    fn take(&mut self, mut found: Survey, metrics: &Metrics) {
+        let aside = found.waiting.iter().filter(|unit| self.aside.contains(unit)).count();
+        found.waiting.retain(|unit| !self.aside.contains(unit));
+        metrics.evaluate_objects(found.waiting.len() as u64, found.too_old, aside as u64);
+        self.known.retain(|_, known| known.under_way || !known.receipts.is_empty());
+        for unit in &found.waiting {
+            self.knows(unit).bytes = found.sizes.get(unit).copied().unwrap_or(0);
+        }
+        self.queue = found.waiting;
+        self.recent = found.recent;
+    }
+
     fn knows(&mut self, unit: &Unit) -> &mut Known {
-        let fresh = || Known { oldest: unit.not_before(), under_way: false, receipts: Vec::new() };
+        let oldest = unit.not_before();
+        let fresh = || Known { oldest, bytes: 0, under_way: false, receipts: Vec::new() };
         self.known.entry(unit.clone()).or_insert_with(fresh)
     }
 }

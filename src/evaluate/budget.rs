@@ -88,10 +88,24 @@ impl Budget {
         if wanted > day.written && !self.extend(&mut day, wanted, limit).await? {
             let alone = day.spent + tokens + day.others;
             let busy = day.under_way > 0 && alone <= limit;
+            self.metrics.judge_budget_exhausted(!busy);
             return Ok(if busy { Admission::Busy } else { Admission::Exhausted });
         }
         day.under_way += tokens;
+        self.metrics.judge_budget_exhausted(false);
         Ok(Admission::Granted(tokens))
+    }
+
+    /// Tokens that are left today, but for calls under way; `None` without a limit. An error is the
+    /// bucket's.
+    pub(super) async fn left(&self, now: Timestamp) -> Result<Option<u64>, BucketError> {
+        let Some(limit) = self.limit else { return Ok(None) };
+        let mut day = self.day.lock().await;
+        self.turn_page(&mut day, now).await?;
+        if day.looked_at.elapsed() >= LOOK_EVERY {
+            self.look(&mut day).await?;
+        }
+        Ok(Some(limit.saturating_sub(day.spent.saturating_add(day.others))))
     }
 
     /// The call for which `set_aside` was granted cost `spent`.

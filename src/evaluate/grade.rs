@@ -22,7 +22,7 @@ use crate::redact::Redactor;
 /// Characters of a reason that are kept.
 const REASON_CHARS_MAX: usize = 1000;
 /// Between two looks at a budget that was spent.
-const BUDGET_WAIT: Duration = Duration::from_secs(15);
+pub(super) const BUDGET_WAIT: Duration = Duration::from_secs(15);
 /// Between two looks at a budget that calls under way may yet leave something of.
 const BUSY_WAIT: Duration = Duration::from_millis(20);
 /// Times that the judge is asked about one criterion: a bad answer is repaired once, by asking again.
@@ -33,8 +33,6 @@ pub(super) struct Grader {
     pub(super) bench: Option<Bench>,
     pub(super) measures: Vec<Criterion>,
     pub(super) instance: Arc<str>,
-    /// `evaluate.rate`.
-    pub(super) rate: f64,
     pub(super) metrics: Metrics,
 }
 
@@ -62,21 +60,29 @@ pub(super) struct Opinion {
 }
 
 impl Grader {
-    /// The rows of one sample: one for each criterion, always, whether it has a score or an error.
-    pub(super) async fn grade(&self, case: &Case) -> Vec<Score> {
-        self.grade_knowing(case, &[]).await
+    /// The rows of one sample: one for each judged criterion, whether it has a score or an error, if it
+    /// was drawn, which has the probability `chance`; and what is computed, of every sample.
+    pub(super) async fn grade(&self, case: &Case, chance: Option<f64>) -> Vec<Score> {
+        self.grade_knowing(case, chance, &[]).await
     }
 
     /// As [`Self::grade`], for a sample of which some scores are known: those that this judge gave to
     /// the same question stand, and it is not asked again.
-    pub(super) async fn grade_knowing(&self, case: &Case, known: &[Score]) -> Vec<Score> {
+    pub(super) async fn grade_knowing(
+        &self,
+        case: &Case,
+        chance: Option<f64>,
+        known: &[Score],
+    ) -> Vec<Score> {
         let mut rows: Vec<Score> = Vec::new();
-        if let Some(bench) = &self.bench {
+        if let (Some(bench), Some(chance)) = (&self.bench, chance) {
             let asking = bench.rubrics.iter().map(|rubric| async move {
-                match known.iter().find(|score| bench.stands_by(rubric, score)) {
-                    Some(score) => score.clone(),
-                    None => self.judged_row(case, bench, rubric, bench.ask(rubric, case).await),
+                if let Some(score) = known.iter().find(|score| bench.stands_by(rubric, score)) {
+                    return score.clone();
                 }
+                let mut row = self.judged_row(case, bench, rubric, bench.ask(rubric, case).await);
+                row.probability *= chance;
+                row
             });
             rows = join_all(asking).await;
             if rows.iter().any(|row| row.injection_suspect) {
@@ -101,6 +107,7 @@ impl Grader {
         }
         Score {
             name: rubric.name.clone(),
+            scale: Some(rubric.kind.scale()),
             score,
             value,
             error: opinion.error,
@@ -126,11 +133,12 @@ impl Grader {
             instance: Arc::clone(&self.instance),
             criterion,
             name: None,
+            scale: criterion.scale(),
             score: None,
             value: None,
             error: None,
             reason: None,
-            probability: case.probability() * self.rate,
+            probability: case.probability(),
             judge: None,
             injection_suspect: false,
             judge_drift: false,
@@ -145,6 +153,21 @@ impl Bench {
         let about = score.criterion == rubric.criterion && score.name == rubric.name;
         let valid = score.score.is_some() || score.value.is_some();
         about && valid && !score.judge_drift && score.judge.as_ref().is_some_and(same)
+    }
+
+    /// Tokens that a sample may cost, by the prompts for some: four bytes a token, and an answer of a
+    /// usual length. A guess, until the judge has told what it really takes.
+    pub(super) fn cost_estimated<'a>(&self, cases: impl Iterator<Item = &'a Case>) -> f64 {
+        let (mut tokens, mut n) = (0.0, 0.0);
+        for case in cases {
+            n += 1.0;
+            let questions = self
+                .rubrics
+                .iter()
+                .filter_map(|rubric| rubric.question(case, TraceId::random().to_string()).ok());
+            tokens += questions.map(|q| q.ask.tokens_estimated() as f64 * 0.75 + 60.0).sum::<f64>();
+        }
+        if n > 0.0 { tokens / n } else { 0.0 }
     }
 
     /// Asks the judge about `case`, once more where its answer cannot be read.

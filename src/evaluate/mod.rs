@@ -21,13 +21,13 @@ use crate::config::{self, Config};
 use crate::metrics::Metrics;
 use crate::queue::Inbox;
 use crate::redact::Redactor;
-use crate::sample::Sampler;
 use crate::trace::Tracer;
 
 mod board;
 mod budget;
 mod case;
 mod claim;
+mod draw;
 mod frame;
 mod grade;
 pub mod judge;
@@ -35,6 +35,7 @@ mod jury;
 mod measure;
 mod panel;
 mod part;
+mod ration;
 mod selftest;
 mod unit;
 mod verdict;
@@ -44,6 +45,7 @@ pub use jury::{Jury, Tested};
 
 use board::Board;
 use budget::Budget;
+use draw::Drawer;
 use grade::{Bench, Grader};
 use judge::{HttpJudge, JudgeFault};
 use part::Part;
@@ -75,7 +77,7 @@ pub struct Outlets {
 pub struct Evaluator {
     bucket: Arc<dyn Bucket>,
     grader: Grader,
-    sampler: Sampler,
+    drawer: Drawer,
     board: Board,
     stored: Arc<Notify>,
     tracer: Option<Tracer>,
@@ -101,11 +103,10 @@ pub fn from_bucket(
         false => PARTS_MIN + concurrency / unit::PART_LINES,
     };
     let instance = Arc::clone(&config.instance);
-    let rate = settings.rate;
     let grader = grader(config, settings, marker, (Arc::clone(&bucket), instance), &metrics)?;
     let board = Board::new(settings, inbox, metrics.clone());
-    let sampler = part::drawer(rate, config.sample.key.as_ref());
-    Ok(Some(Evaluator { bucket, grader, sampler, board, stored, tracer, metrics, parts_max }))
+    let drawer = Drawer::new(settings.rate, config.sample.key.as_ref(), tokens.is_some());
+    Ok(Some(Evaluator { bucket, grader, drawer, board, stored, tracer, metrics, parts_max }))
 }
 
 /// The judge and what is computed, as `settings` say. What is spent is booked in the bucket under the
@@ -134,8 +135,8 @@ fn grader(
             drift: AtomicBool::new(false),
         });
     }
-    let (measures, rate) = (settings.measures.clone(), settings.rate);
-    Ok(Grader { bench, measures, instance, rate, metrics: metrics.clone() })
+    let measures = settings.measures.clone();
+    Ok(Grader { bench, measures, instance, metrics: metrics.clone() })
 }
 
 impl Evaluator {

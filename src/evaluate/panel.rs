@@ -14,7 +14,11 @@ const CLOSING: &str = include_str!("prompts/closing.txt");
 
 /// The version of all our prompts: raised with every change of their words, since a score is
 /// comparable only with those of the same words.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Characters of the turns before the question that a judge sees: the last of them.
+const HISTORY_CHARS_MAX: usize = 8_000;
+/// The name of those turns in a prompt.
+const HISTORY: &str = "chat_history";
 
 /// One criterion and how a judge is asked about it.
 #[derive(Clone, Debug)]
@@ -23,7 +27,7 @@ pub(super) struct Rubric {
     /// The name of a custom one.
     pub(super) name: Option<Arc<str>>,
     pub(super) kind: VerdictKind,
-    /// `groundedness@1`.
+    /// `groundedness@2`.
     pub(super) prompt: String,
     text: Arc<str>,
     needs: Vec<Input>,
@@ -94,6 +98,12 @@ impl Rubric {
     pub(super) fn question(&self, case: &Case, nonce: String) -> Result<Question, ScoreError> {
         let frame = Frame::new(nonce);
         let (mut material, mut truncated) = (String::new(), false);
+        if let Some((text, cut)) = self.history(case).filter(|(text, cut)| *cut || !text.is_empty())
+        {
+            truncated |= cut;
+            material.push_str(&frame.around(HISTORY, &frame::clean(&text).0));
+            material.push('\n');
+        }
         for input in &self.needs {
             let text = case.text(*input).ok_or_else(|| missing(*input))?;
             let (text, cut) = frame::clean(&text);
@@ -112,9 +122,18 @@ impl Rubric {
         Ok(Question { ask, nonce: frame.nonce().to_owned(), truncated })
     }
 
+    /// The turns before the question, where the question is looked at: it may make no sense without
+    /// them. Criteria of the user's own see what they need and nothing else.
+    fn history(&self, case: &Case) -> Option<(String, bool)> {
+        let asked = self.name.is_none() && self.needs.contains(&Input::Question);
+        case.history(HISTORY_CHARS_MAX).filter(|_| asked)
+    }
+
     /// True where what this criterion looks at tries to speak to the judge.
     pub(super) fn is_suspect(&self, case: &Case) -> bool {
-        self.needs.iter().filter_map(|input| case.text(*input)).any(|text| frame::is_suspect(&text))
+        let texts = self.needs.iter().filter_map(|input| case.text(*input));
+        let history = self.history(case).map(|(text, _)| text);
+        texts.chain(history).any(|text| frame::is_suspect(&text))
     }
 }
 

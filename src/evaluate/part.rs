@@ -1,10 +1,10 @@
 //! A part of a unit: read, drawn, graded, and stored at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,16 +15,20 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 
 use super::Evaluator;
-use super::case::{Case, Lines};
+use super::case::{self, Case, Lines};
 use super::claim::Claim;
+use super::draw::Drawn;
+use super::ration::Stratum;
 use super::unit::{PART_LINES, Unit};
 use crate::bucket::{BucketError, BucketErrorKind};
-use crate::config::{SampleBy, SampleRates, Secret};
-use crate::domain::{Outcome, Score};
-use crate::sample::{SampleKeys, Sampler};
+use crate::domain::{Judged, Score};
 
 /// Between two attempts to store scores.
 const STORE_AGAIN: Duration = Duration::from_secs(2);
+/// Times that a part is tried that panics.
+const ATTEMPTS_MAX: u32 = 3;
+/// After its first panic; after the second twice as long.
+const PANIC_WAIT: Duration = Duration::from_secs(1);
 
 /// Some lines of a unit.
 pub(super) struct Part {
@@ -67,14 +71,8 @@ struct Held {
     claim: Claim,
     parts: usize,
     left: AtomicUsize,
-}
-
-/// Draws the share `rate` of the samples: by their ids, so that every evaluator draws the same, and
-/// apart from the draw that made them samples.
-pub(super) fn drawer(rate: f64, key: Option<&Secret>) -> Sampler {
-    let key = format!("evaluate {}", key.map_or("", Secret::expose));
-    let key = Some(Secret::new(key));
-    Sampler::new(&SampleRates { rate, errors: None, slow: None, by: SampleBy::Request, key })
+    /// One of its parts was set aside.
+    broken: AtomicBool,
 }
 
 impl Evaluator {
@@ -101,54 +99,100 @@ impl Evaluator {
         };
         let done = unit.done(bucket).await?;
         let object = bucket.get(&unit.object()).await?;
-        let parts = Lines::count_of(object.clone()).div_ceil(PART_LINES).max(1);
+        let (parts, strata) = self.parts_of(&object, &done);
         let wanted: BTreeSet<usize> = (1..=parts).filter(|part| !done.contains(part)).collect();
         if wanted.is_empty() {
             claim.release(bucket).await;
             self.board.ended(unit, false);
             return Ok(Parts(None));
         }
+        if let Some(ration) = &self.drawer.ration {
+            ration.opened(object.len() as u64, &strata);
+        }
         let left = AtomicUsize::new(wanted.len());
-        let held = Arc::new(Held { unit: unit.clone(), claim, parts, left });
+        let broken = AtomicBool::new(false);
+        let held = Arc::new(Held { unit: unit.clone(), claim, parts, left, broken });
         Ok(Parts(Some(Opened { held, lines: Lines::of(object), next: 1, wanted })))
     }
 
-    /// Grades a part and stores its scores. A panic costs the part: it is not tried again by this
-    /// process.
+    /// How many parts an object has, and, with a budget, whose the lines are that are not done.
+    fn parts_of(&self, object: &Bytes, done: &BTreeSet<usize>) -> (usize, HashMap<Stratum, u64>) {
+        let mut strata: HashMap<Stratum, u64> = HashMap::new();
+        let limited = self.drawer.ration.is_some();
+        let lines = Lines::walk(object.clone(), |at, line| {
+            if limited && !done.contains(&(at / PART_LINES + 1)) {
+                let stratum = case::stratum_of(line);
+                stratum.into_iter().for_each(|of| *strata.entry(of).or_default() += 1);
+            }
+        });
+        (lines.div_ceil(PART_LINES).max(1), strata)
+    }
+
+    /// Grades a part and stores its scores. After a panic it is tried again, so often at most; then
+    /// its unit is set aside until the next start, counted and named.
     pub(super) async fn evaluate(&self, part: Part) {
         let held = Arc::clone(&part.held);
-        let ended = AssertUnwindSafe(self.grade_and_store(part)).catch_unwind().await;
-        if ended.is_err() {
+        for attempt in 1..=ATTEMPTS_MAX {
+            let ended = AssertUnwindSafe(self.grade_and_store(&part)).catch_unwind().await;
+            if ended.is_ok() {
+                break;
+            }
             self.metrics.panicked("evaluate");
-            return;
+            if attempt == ATTEMPTS_MAX {
+                held.broken.store(true, Ordering::Release);
+                self.metrics.samples_set_aside(part.lines.len() as u64);
+                let object = held.unit.object();
+                tracing::error!(object, part = part.number, "a part that panics is set aside");
+            } else {
+                self.while_claimed(&held.claim, tokio::time::sleep(PANIC_WAIT * attempt)).await;
+            }
         }
         if held.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             held.claim.release(&*self.bucket).await;
-            self.board.ended(&held.unit, false);
+            match held.broken.load(Ordering::Acquire) {
+                true => self.board.set_aside(&held.unit),
+                false => self.board.ended(&held.unit, false),
+            }
         }
     }
 
-    async fn grade_and_store(&self, part: Part) {
+    async fn grade_and_store(&self, part: &Part) {
         let Part { held, number, lines } = part;
+        crate::capture::failpoint::hit("evaluate");
         let read: Vec<&Case> = lines.iter().flatten().collect();
-        let drawn: Vec<&Case> = read.iter().copied().filter(|case| self.draws(case)).collect();
-        let (unreadable, passed) = (lines.len() - read.len(), read.len() - drawn.len());
-        let grading = join_all(drawn.iter().map(|case| self.grader.grade(case)));
-        let scores = self.while_claimed(&held.claim, grading).await.concat();
-        let stored = self.store(&held, number, &scores).await;
-        if !stored {
+        let (scores, drawn) = self.while_claimed(&held.claim, self.graded(&read)).await;
+        if !self.store(held, *number, &scores).await {
             return;
         }
         self.stored.notify_one();
         scores.iter().for_each(|score| self.metrics.judged(score));
-        drawn.iter().for_each(|case| self.trace(case, &scores));
-        self.metrics.evaluated(drawn.len() as u64);
-        self.metrics.not_drawn(passed as u64);
+        read.iter().for_each(|case| self.trace(case, &scores));
+        self.metrics.evaluated(drawn);
+        self.metrics.not_drawn(read.len() as u64 - drawn);
+        let unreadable = lines.len() - read.len();
         if unreadable > 0 {
             self.metrics.unreadable_samples(unreadable as u64);
             let object = held.unit.object();
             tracing::warn!(object, unreadable, "lines that are no samples were set aside");
         }
+    }
+
+    /// The scores of `cases`, and how many the judge was to be asked about; all where there is none.
+    async fn graded(&self, cases: &[&Case]) -> (Vec<Score>, u64) {
+        let Drawn { chances, under_way } = self.draw(cases).await;
+        let grading = cases.iter().zip(&chances);
+        let grading = grading.map(|(case, chance)| self.grader.grade(case, *chance));
+        let scores = join_all(grading).await.concat();
+        if let Some(under_way) = under_way {
+            let spent = scores.iter().filter_map(|score| score.judge.as_ref());
+            let tokens = |judged: &Judged| judged.input.unwrap_or(0) + judged.output.unwrap_or(0);
+            under_way.cost(spent.map(tokens).sum());
+        }
+        let drawn = match self.grader.bench {
+            Some(_) => chances.iter().flatten().count(),
+            None => cases.len(),
+        };
+        (scores, drawn as u64)
     }
 
     /// Puts what was judged of a case beside the span of its exchange.
@@ -160,12 +204,6 @@ impl Evaluator {
         let judged =
             scores.iter().filter(|score| score.exchange == case.id && score.judge.is_some());
         judged.for_each(|score| tracer.score(score, trace, span));
-    }
-
-    fn draws(&self, case: &Case) -> bool {
-        let keys =
-            SampleKeys { request_id: None, exchange_id: case.id, trace_id: None, session: None };
-        self.sampler.decide(&keys, Outcome::Ok, Duration::ZERO).is_some()
     }
 
     /// Renews the claim while `work` goes on.

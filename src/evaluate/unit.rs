@@ -17,6 +17,8 @@ const SCORES: &str = "scores/";
 const ENDING: &str = ".jsonl.gz";
 /// Parts without any score have a mark here instead of an empty object among the scores.
 const EMPTY: &str = "evaluator/empty/";
+/// Arrivals are looked back on for so long.
+const DAY: Duration = Duration::from_secs(86_400);
 /// Who works on what.
 const CLAIMS: &str = "evaluator/claims/";
 
@@ -112,6 +114,10 @@ fn part_of<'a>(name: &'a str, folder: &str) -> Option<DonePart<'a>> {
 pub(super) struct Survey {
     /// Units without all their scores: the deployments take turns, each from its oldest on.
     pub(super) waiting: VecDeque<Unit>,
+    /// Their sizes in bytes.
+    pub(super) sizes: HashMap<Unit, u64>,
+    /// Bytes of each deployment's objects of the last day, judged or not.
+    pub(super) recent: BTreeMap<String, u64>,
     /// Units without all their scores that are older than the lookback.
     pub(super) too_old: u64,
 }
@@ -132,17 +138,27 @@ pub(super) async fn survey(
         *left = left.saturating_sub(1);
     }
     let oldest = now.checked_sub(lookback).unwrap_or(Timestamp::UNIX_EPOCH);
+    let day_ago = now.checked_sub(DAY).unwrap_or(Timestamp::UNIX_EPOCH);
     let (mut found, mut too_old) = (Vec::new(), 0);
-    for unit in exchanges.iter().filter_map(|listed| Unit::of_object(&listed.name)) {
+    let (mut sizes, mut recent) = (HashMap::new(), BTreeMap::<String, u64>::new());
+    for listed in &exchanges {
+        let Some(unit) = Unit::of_object(&listed.name) else { continue };
+        if unit.not_before() >= day_ago {
+            let bytes = recent.entry(unit.deployment().to_owned()).or_default();
+            *bytes = bytes.saturating_add(listed.bytes);
+        }
         // The last samples of an hour are an hour younger than its beginning.
         let youngest = unit.not_before().checked_add(Duration::from_secs(3600));
         match done.get(unit.path.as_str()) {
             Some(0) => {}
             _ if youngest.is_ok_and(|at| at < oldest) => too_old += 1,
-            _ => found.push(unit),
+            _ => {
+                sizes.insert(unit.clone(), listed.bytes);
+                found.push(unit);
+            }
         }
     }
-    Ok(Survey { waiting: in_turn(found), too_old })
+    Ok(Survey { waiting: in_turn(found), sizes, recent, too_old })
 }
 
 /// One unit of each deployment after the other, each deployment from its oldest on.

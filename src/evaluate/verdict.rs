@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde_json::{Number, Value, json};
 
-use crate::domain::ScoreError;
+use crate::domain::{Scale, ScoreError};
 
 /// What kind of verdict a criterion asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,14 @@ pub(super) enum Verdict {
 }
 
 impl VerdictKind {
+    /// What it runs over.
+    pub(super) fn scale(self) -> Scale {
+        match self {
+            Self::Score => Scale::Score,
+            Self::Boolean => Scale::Boolean,
+        }
+    }
+
     /// The third field, in words.
     pub(super) fn words(self) -> &'static str {
         match self {

@@ -14,7 +14,7 @@ const JUDGE_BUCKETS: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 const MEASURE_BUCKETS: &[f64] = &[0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
 
 /// What became of a sample that the evaluator came to.
-const FATES: [&str; 3] = ["evaluated", "not_drawn", "unreadable"];
+const FATES: [&str; 4] = ["evaluated", "not_drawn", "unreadable", "set_aside"];
 
 /// The families of the evaluator.
 pub(super) struct Evaluation {
@@ -28,6 +28,7 @@ pub(super) struct Evaluation {
     duration: Histograms<0>,
     tokens_per_day: IntGauge,
     tokens_today: IntGauge,
+    exhausted: IntGauge,
     oldest: prometheus::Gauge,
     objects: Gauges<1>,
     drift: IntGauge,
@@ -48,6 +49,7 @@ impl Evaluation {
             duration: reg.histograms(&f::JUDGE_DURATION, JUDGE_BUCKETS)?,
             tokens_per_day: reg.gauge(&f::JUDGE_TOKENS_PER_DAY)?,
             tokens_today: reg.gauge(&f::JUDGE_TOKENS_TODAY)?,
+            exhausted: reg.gauge(&f::JUDGE_BUDGET_EXHAUSTED)?,
             oldest: reg.fraction(&f::OLDEST_UNSCORED)?,
             objects: reg.gauges(&f::EVALUATE_OBJECTS)?,
             drift: reg.gauge(&f::JUDGE_DRIFT)?,
@@ -111,7 +113,7 @@ impl Metrics {
         self.inner.evaluation.samples.of([FATES[0]]).inc_by(n);
     }
 
-    /// `n` samples were passed over, as `evaluate.rate` says.
+    /// The judge was not asked about `n` samples, as `evaluate.rate` or the budget says.
     pub fn not_drawn(&self, n: u64) {
         self.inner.evaluation.samples.of([FATES[1]]).inc_by(n);
     }
@@ -119,6 +121,16 @@ impl Metrics {
     /// `n` lines of `exchanges/` are no samples, and were set aside.
     pub fn unreadable_samples(&self, n: u64) {
         self.inner.evaluation.samples.of([FATES[2]]).inc_by(n);
+    }
+
+    /// `n` samples were set aside: evaluating them panicked again and again.
+    pub fn samples_set_aside(&self, n: u64) {
+        self.inner.evaluation.samples.of([FATES[3]]).inc_by(n);
+    }
+
+    /// Today's tokens do, or do not, leave room for a call.
+    pub fn judge_budget_exhausted(&self, exhausted: bool) {
+        self.inner.evaluation.exhausted.set(i64::from(exhausted));
     }
 
     /// A sample's text looks as if it tried to talk the judge into something.
@@ -148,10 +160,11 @@ impl Metrics {
         self.inner.evaluation.oldest.set(seconds);
     }
 
-    /// So many objects wait to be evaluated, and so many are too old to be.
-    pub fn evaluate_objects(&self, waiting: u64, too_old: u64) {
-        self.inner.evaluation.objects.of(["waiting"]).set(super::keeping::signed(waiting));
-        self.inner.evaluation.objects.of(["too_old"]).set(super::keeping::signed(too_old));
+    /// So many objects wait to be evaluated, so many are too old to be, so many were set aside.
+    pub fn evaluate_objects(&self, waiting: u64, too_old: u64, set_aside: u64) {
+        for (state, n) in [("waiting", waiting), ("too_old", too_old), ("set_aside", set_aside)] {
+            self.inner.evaluation.objects.of([state]).set(super::keeping::signed(n));
+        }
     }
 
     /// The judge failed, or passed, its own test.

@@ -196,7 +196,7 @@ families! {
          unknown_exchange: feedback came too late, at another replica, or names no request.";
     EVALUATED[1] = "flowtap_evaluate_samples_total", COUNT, ["result"],
         "Samples the evaluator is done with; each evaluated one has one row for each criterion.",
-        "unreadable: something that is no sample lies in exchanges/; the log names the object.";
+        "not_drawn: evaluate.rate or the budget passed over it. unreadable, set_aside (it panicked): the log names the object.";
     INJECTION_SUSPECTS[0] = "flowtap_injection_suspects_total", COUNT, [],
         "Samples whose text looks as if it tried to talk the judge into something.",
         "Look at them: scores with injection_suspect name the exchange.";
@@ -215,11 +215,14 @@ families! {
     JUDGE_TOKENS_TODAY[0] = "flowtap_judge_tokens_today", TOKENS, [],
         "Tokens of today's budget that are spent or set aside, by all evaluators of the bucket.",
         "At the limit: samples wait for tomorrow or are skipped; lower evaluate.rate or raise it.";
+    JUDGE_BUDGET_EXHAUSTED[0] = "flowtap_judge_budget_exhausted", COUNT, [],
+        "1 while today's tokens leave no room for a call: samples wait or are skipped.",
+        "Lower evaluate.rate, or raise judge.tokens_per_day.";
     OLDEST_UNSCORED[0] = "flowtap_evaluate_oldest_unscored_seconds", SECONDS, [],
         "Age of the oldest stored sample that waits to be evaluated; 0 where none waits.",
         "Alert above an hour: the judge is down, too slow, or its budget is spent.";
     EVALUATE_OBJECTS[1] = "flowtap_evaluate_objects", COUNT, ["state"],
-        "Objects of exchanges/ without all their scores: waiting, or too_old for evaluate.lookback.",
+        "Objects of exchanges/ without all their scores: waiting, too_old for evaluate.lookback, or set_aside.",
         "Growing: the judge is slower than the samples; lower evaluate.rate.";
     JUDGE_DRIFT[0] = "flowtap_judge_drift", COUNT, [],
         "1 while the judge fails its own test: two samples of known quality, at start and daily.",

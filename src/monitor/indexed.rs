@@ -91,18 +91,12 @@ impl Indexed {
         tally: &mut Tally,
     ) -> Result<(), StoreError> {
         for row in self.store.quality(piece, &filter(scope, None), None, None)? {
-            for scored in row.sums.scored() {
-                match scored.score {
-                    Some(score) => tally.score(
-                        row.criterion,
-                        piece.from,
-                        score,
-                        scored.probability,
-                        scored.count,
-                    ),
-                    None => tally.unscored = tally.unscored.saturating_add(scored.count),
-                }
+            for (grade, scored) in row.sums.valid() {
+                tally.score(&row.by, piece.from, grade, scored.probability, scored.count);
             }
+            // A judge that failed its own test has said nothing that could raise an alert.
+            let unscored = row.sums.failed() + row.sums.drifted();
+            tally.unscored = tally.unscored.saturating_add(unscored);
         }
         Ok(())
     }

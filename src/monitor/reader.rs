@@ -2,6 +2,7 @@
 //! has no index.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -9,7 +10,7 @@ use super::tally::{Labels, Tally};
 use super::window::Window;
 use crate::bucket::{Bucket, BucketError, BucketErrorKind, LineError, Lines};
 use crate::config::Monitor;
-use crate::domain::{Criterion, Dataset, ExchangeId, Score};
+use crate::domain::{Dataset, ExchangeId, Grade, Score, Yardstick};
 use crate::ledger::Hour;
 use crate::rollup::UsageRow;
 
@@ -131,15 +132,16 @@ pub(super) fn days(window: &Window) -> impl Iterator<Item = String> {
     starts.take_while(move |day| *day <= to).map(|day| day.strftime("%Y-%m-%d").to_string())
 }
 
-/// The scores of the window, the last of each sample and criterion: a sample may be judged twice, and
+/// The scores of the window, the last of each sample and criterion of one name: a sample may be judged twice, and
 /// a line may lie in the bucket twice.
 #[derive(Default)]
-struct Scores(HashMap<(ExchangeId, Criterion), Given>);
+struct Scores(HashMap<(ExchangeId, Arc<str>), Given>);
 
 struct Given {
+    by: Yardstick,
     time: Timestamp,
     exchange_time: Timestamp,
-    score: Option<u8>,
+    grade: Option<Grade>,
     probability: f64,
 }
 
@@ -153,32 +155,32 @@ impl Scores {
         let scope = &monitor.scope;
         let meant = scope.tap.as_ref().is_none_or(|tap| *tap == score.tap)
             && scope.deployment.as_ref().is_none_or(|of| *of == score.deployment);
-        if !meant || !score.is_judgement() {
-            return true;
-        }
+        let Some(by) = score.yardstick().filter(|_| meant) else { return true };
+        let key = (score.exchange, Arc::from(by.label()));
         let given = Given {
+            by,
             time: score.time,
             exchange_time: score.exchange_time,
             // A judge that failed its own test has said nothing that could raise an alert.
-            score: score.score.filter(|given| (1..=5).contains(given) && !score.judge_drift),
+            grade: score.grade().filter(|_| !score.judge_drift),
             probability: score.probability,
         };
-        let known = self.0.get(&(score.exchange, score.criterion));
+        let known = self.0.get(&key);
         // A valid score is not undone by a later failure to judge again.
         let newer = known.is_none_or(|known| {
-            (given.score.is_some(), given.time) > (known.score.is_some(), known.time)
+            (given.grade.is_some(), given.time) > (known.grade.is_some(), known.time)
         });
         if newer {
-            self.0.insert((score.exchange, score.criterion), given);
+            self.0.insert(key, given);
         }
         true
     }
 
     fn tell(self, tally: &mut Tally) {
-        for ((_, criterion), given) in self.0 {
-            match given.score {
-                Some(score) => {
-                    tally.score(criterion, given.exchange_time, score, given.probability, 1);
+        for given in self.0.into_values() {
+            match given.grade {
+                Some(grade) => {
+                    tally.score(&given.by, given.exchange_time, grade, given.probability, 1);
                 }
                 None if tally.window().holds(given.exchange_time) => tally.unscored += 1,
                 None => {}

@@ -9,7 +9,10 @@ use super::evidence::Evidence;
 use super::tally::{Part, Requests, Tally};
 use super::window::ALARM_AT;
 use crate::config::{Monitor, OperationLimits, QualityLimits, TokenLimits};
-use crate::domain::{Bound, Criterion, Measure, Method, Signal, SignalKind, State, Violations};
+use crate::domain::{
+    Bound, Criterion, Grade, Measure, Method, Scale, Signal, SignalKind, State, Violations,
+    Yardstick,
+};
 
 /// The ends of the scale of scores.
 pub(super) const LOWEST: f64 = 1.0;
@@ -109,89 +112,133 @@ fn quality(judge: Judge, limits: &QualityLimits, tally: &Tally) -> Signal {
     let limit = |limits: &[(Criterion, f64)], of: Criterion| {
         limits.iter().find(|(criterion, _)| *criterion == of).map(|(_, limit)| *limit)
     };
-    let seen = tally.criteria();
+    let seen = tally.yardsticks();
     let mut measures = Vec::new();
     for criterion in Criterion::RATED {
         let (average, share) =
             (limit(&limits.average, *criterion), limit(&limits.pass_rate, *criterion));
-        if average.is_none() && share.is_none() && !seen.contains(criterion) {
+        let Some(by) = Yardstick::of(*criterion) else { continue };
+        if average.is_none() && share.is_none() && !seen.contains(&by) {
             continue;
         }
-        let name = criterion.label();
-        let passing = limits.pass_score_of(*criterion);
-        let passes = |score: u8| f64::from(u8::from(score >= passing));
-        let scored = Scored { judge, tally, criterion: *criterion };
-        measures.push(scored.measure(format!("{name}_average"), average, Scale::Score, f64::from));
-        measures.push(scored.measure(format!("{name}_pass_rate"), share, Scale::Share, passes));
+        let graded = Graded { judge, tally, by: &by };
+        let least = |limit: Option<f64>| limit.map(|limit| (Bound::AtLeast, limit));
+        measures.push(graded.average(least(average)));
+        let pass = Grade::Score(limits.pass_score_of(*criterion));
+        measures.push(graded.pass_rate(pass, least(share)));
     }
+    measures.extend(others(judge, limits, tally, &seen));
     signal(SignalKind::GenerationQuality, measures)
 }
 
-/// What a score's value runs over.
-#[derive(Clone, Copy)]
-enum Scale {
-    /// 1 to 5.
-    Score,
-    /// 0 or 1.
-    Share,
-}
-
-impl Scale {
-    fn highest(self) -> f64 {
-        match self {
-            Self::Score => HIGHEST,
-            Self::Share => 1.0,
+/// Measures of computed and custom criteria: of those that have limits, then of those that were seen.
+fn others(judge: Judge, limits: &QualityLimits, tally: &Tally, seen: &[Yardstick]) -> Vec<Measure> {
+    let mut all: Vec<&Yardstick> = limits.others.iter().map(|limit| &limit.by).collect();
+    let rated = |by: &Yardstick| Criterion::RATED.contains(&by.criterion);
+    for by in seen.iter().filter(|by| !rated(by)) {
+        if !all.contains(&by) {
+            all.push(by);
         }
     }
-
-    fn estimate(self, classes: &[Class]) -> Option<Estimate> {
-        match self {
-            Self::Score => estimate::average(classes, LOWEST, HIGHEST),
-            Self::Share => estimate::share(classes),
+    let mut measures = Vec::new();
+    for by in all {
+        let graded = Graded { judge, tally, by };
+        let limit = limits.others.iter().find(|limit| limit.by == *by);
+        measures.push(graded.average(limit.and_then(|limit| limit.average)));
+        if by.scale == Scale::Score {
+            let least = limit.and_then(|limit| limit.pass_rate);
+            let least = least.map(|least| (Bound::AtLeast, least));
+            measures.push(graded.pass_rate(Grade::Score(limits.pass_score), least));
         }
     }
+    measures
 }
 
-/// The scores of one criterion.
+/// What was given by one yardstick.
 #[derive(Clone, Copy)]
-struct Scored<'a> {
+struct Graded<'a> {
     judge: Judge,
     tally: &'a Tally,
-    criterion: Criterion,
+    by: &'a Yardstick,
 }
 
-impl Scored<'_> {
+/// A limit and its good side.
+type Limit = Option<(Bound, f64)>;
+
+impl Graded<'_> {
+    /// The average; its name tells the scale, since figures of different scales have nothing in common.
+    fn average(self, limit: Limit) -> Measure {
+        let suffix = match self.by.scale {
+            Scale::Score => "average",
+            Scale::Ratio => "mean",
+            Scale::Boolean => "share",
+        };
+        self.measure(suffix, self.by.scale, limit, Grade::value)
+    }
+
+    /// The share of scores that pass.
+    fn pass_rate(self, pass: Grade, limit: Limit) -> Measure {
+        let passes = |grade: Grade| f64::from(u8::from(grade >= pass));
+        self.measure("pass_rate", Scale::Boolean, limit, passes)
+    }
+
     fn measure(
         self,
-        metric: String,
-        limit: Option<f64>,
+        suffix: &str,
         scale: Scale,
-        value: impl Fn(u8) -> f64,
+        limit: Limit,
+        value: impl Fn(Grade) -> f64,
     ) -> Measure {
-        let classes = |part| self.tally.classes(self.criterion, part, &value);
-        let estimate = scale.estimate(&classes(Part::Whole));
-        let measure = figure(metric, estimate, Bound::AtLeast);
-        let Some(limit) = limit else { return measure };
-        let evidence = against(&classes(Part::Anchored), limit, scale.highest());
+        let classes = |part| self.tally.classes(self.by, part, &value);
+        let estimate = estimated(scale, &classes(Part::Whole));
+        let bound = limit.map_or(Bound::AtLeast, |(bound, _)| bound);
+        let measure = figure(format!("{}_{suffix}", self.by.label()), estimate, bound);
+        let Some((bound, limit)) = limit else { return measure };
+        let evidence = against(&classes(Part::Anchored), limit, bound, ends(scale));
         let steps = (0..self.tally.window().steps())
-            .map(|step| scale.estimate(&classes(Part::Step(step))).map(|estimate| estimate.value));
+            .map(|step| estimated(scale, &classes(Part::Step(step))).map(|of| of.value));
         Measure {
             threshold: Some(limit),
-            state: self.judge.state(estimate.as_ref(), limit, Bound::AtLeast, evidence),
+            state: self.judge.state(estimate.as_ref(), limit, bound, evidence),
             evidence: Some(evidence),
-            violations: Some(violations(steps, limit, Bound::AtLeast)),
+            violations: Some(violations(steps, limit, bound)),
             ..measure
         }
     }
 }
 
-/// The evidence that the mean lies below `limit`; values reach up to `highest`.
-pub(super) fn against(classes: &[Class], limit: f64, highest: f64) -> f64 {
+/// The ends of a scale.
+fn ends(scale: Scale) -> (f64, f64) {
+    match scale {
+        Scale::Score => (1.0, 5.0),
+        Scale::Ratio | Scale::Boolean => (0.0, 1.0),
+    }
+}
+
+fn estimated(scale: Scale, classes: &[Class]) -> Option<Estimate> {
+    let (lowest, highest) = ends(scale);
+    match scale {
+        Scale::Score | Scale::Ratio => estimate::average(classes, lowest, highest),
+        Scale::Boolean => estimate::share(classes),
+    }
+}
+
+/// The evidence that the mean lies on the bad side of `limit`; values reach from `lowest` to `highest`.
+pub(super) fn against(
+    classes: &[Class],
+    limit: f64,
+    bound: Bound,
+    (lowest, highest): (f64, f64),
+) -> f64 {
     let heaviest = classes.iter().map(|class| class.weight).fold(0.0, f64::max);
-    let worst = heaviest * (highest - limit);
+    let (sign, reach) = match bound {
+        Bound::AtLeast => (1.0, highest - limit),
+        Bound::AtMost => (-1.0, limit - lowest),
+    };
     let mut evidence = Evidence::default();
     for class in classes {
-        evidence.add(class.weight * (limit - class.value), worst, class.count);
+        let deviation = class.weight * sign * (limit - class.value);
+        evidence.add(deviation, heaviest * reach, class.count);
     }
     evidence.value()
 }

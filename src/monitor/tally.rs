@@ -8,16 +8,16 @@ use jiff::Timestamp;
 
 use super::estimate::Class;
 use super::window::Window;
-use crate::domain::{Criterion, Group, Outcome, Scope, UsageSource};
+use crate::domain::{Grade, Group, Outcome, Scale, Scope, UsageSource, Yardstick};
 use crate::rollup::{Histogram, Totals};
 
-/// Scores of one criterion, by step, whether the evidence counts them, score and probability.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Grades of one yardstick, by step, whether the evidence counts them, grade and probability.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct ScoreKey {
-    criterion: Criterion,
+    by: Yardstick,
     step: usize,
     anchored: bool,
-    score: u8,
+    grade: Grade,
     /// Bits of the probability: positive numbers sort as their bits do.
     probability: u64,
 }
@@ -82,25 +82,30 @@ impl Tally {
         &self.window
     }
 
-    /// Adds `count` equal scores of samples that began at `time` and were judged with `probability`.
-    /// What is no score or no probability is left out.
+    /// Adds `count` equal grades of samples that began at `time` and were judged with `probability`.
+    /// What has no valid grade or probability is left out.
     pub fn score(
         &mut self,
-        criterion: Criterion,
+        by: &Yardstick,
         time: Timestamp,
-        score: u8,
+        grade: Grade,
         probability: f64,
         count: u64,
     ) {
-        let valid = (1..=5).contains(&score) && probability > 0.0 && probability <= 1.0;
+        let fits = match (by.scale, grade) {
+            (Scale::Score, Grade::Score(score)) => (1..=5).contains(&score),
+            (Scale::Ratio | Scale::Boolean, Grade::Thousandths(of)) => of <= 1000,
+            _ => false,
+        };
+        let valid = fits && probability > 0.0 && probability <= 1.0;
         if !valid || !self.window.holds(time) {
             return;
         }
         let key = ScoreKey {
-            criterion,
+            by: by.clone(),
             step: self.window.step(time),
             anchored: time >= self.window.anchor,
-            score,
+            grade,
             probability: probability.to_bits(),
         };
         let counted = self.scores.entry(key).or_default();
@@ -154,31 +159,26 @@ impl Tally {
         }
     }
 
-    /// The classes of a criterion's scores, each score as `value` makes it.
-    pub fn classes(
-        &self,
-        criterion: Criterion,
-        part: Part,
-        value: impl Fn(u8) -> f64,
-    ) -> Vec<Class> {
+    /// The classes of what was given by one yardstick, each grade as `value` makes it.
+    pub fn classes(&self, by: &Yardstick, part: Part, value: impl Fn(Grade) -> f64) -> Vec<Class> {
         let of = |key: &ScoreKey| match part {
-            Part::Whole => key.criterion == criterion,
-            Part::Step(step) => key.criterion == criterion && key.step == step,
-            Part::Anchored => key.criterion == criterion && key.anchored,
+            Part::Whole => key.by == *by,
+            Part::Step(step) => key.by == *by && key.step == step,
+            Part::Anchored => key.by == *by && key.anchored,
         };
         let class = |(key, count): (&ScoreKey, &u64)| Class {
-            value: value(key.score),
+            value: value(key.grade),
             weight: 1.0 / f64::from_bits(key.probability),
             count: *count,
         };
         self.scores.iter().filter(|(key, _)| of(key)).map(class).collect()
     }
 
-    /// The criteria of which there are scores.
-    pub fn criteria(&self) -> Vec<Criterion> {
-        let mut criteria: Vec<_> = self.scores.keys().map(|key| key.criterion).collect();
-        criteria.dedup();
-        criteria
+    /// The yardsticks by which anything was given.
+    pub fn yardsticks(&self) -> Vec<Yardstick> {
+        let mut all: Vec<_> = self.scores.keys().map(|key| key.by.clone()).collect();
+        all.dedup();
+        all
     }
 
     /// Requests of a part of the window.

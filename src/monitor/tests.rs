@@ -8,7 +8,7 @@ use super::evidence::Evidence;
 use super::signals::against;
 use super::*;
 use crate::config::{Config, Monitor, Overrides};
-use crate::domain::{Criterion, Measure, State};
+use crate::domain::{Bound, Criterion, Grade, Measure, State, Yardstick};
 
 /// A monitor with these keys besides its name and a signal.
 pub fn monitor_of(keys: &str) -> Monitor {
@@ -231,7 +231,8 @@ fn week(monitor: &Monitor, scores: &[(u8, f64)]) -> Tally {
     let mut tally = Tally::new(window.clone(), monitor.scope.clone());
     for (index, (score, probability)) in scores.iter().enumerate() {
         let time = window.from.checked_add(((index as f64 * gap) as i64).seconds()).unwrap();
-        tally.score(Criterion::Fluency, time, *score, *probability, 1);
+        let by = Yardstick::of(Criterion::Fluency).unwrap();
+        tally.score(&by, time, Grade::Score(*score), *probability, 1);
     }
     tally
 }
@@ -289,7 +290,22 @@ fn the_evidence_of_counts_is_that_of_single_observations() {
             evidence.add(class.weight * (4.0 - class.value), 10.0, 1);
         }
     }
-    assert!((against(&classes, 4.0, 5.0) / evidence.value() - 1.0).abs() < 1e-9);
+    assert!(
+        (against(&classes, 4.0, Bound::AtLeast, (1.0, 5.0)) / evidence.value() - 1.0).abs() < 1e-9
+    );
+}
+
+#[test]
+fn a_largest_value_is_held_like_a_least_one_upside_down() {
+    let mirrored = |value: f64| 1.0 - value;
+    let classes = [
+        Class { value: 0.9, weight: 4.0, count: 30 },
+        Class { value: 0.125, weight: 1.0, count: 9 },
+    ];
+    let turned = classes.map(|class| Class { value: mirrored(class.value), ..class });
+    let most = against(&classes, 0.25, Bound::AtMost, (0.0, 1.0));
+    let least = against(&turned, 0.75, Bound::AtLeast, (0.0, 1.0));
+    assert!((most / least - 1.0).abs() < 1e-9 && most > 1000.0, "{most} {least}");
 }
 
 #[test]

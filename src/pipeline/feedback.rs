@@ -139,6 +139,7 @@ impl Pipeline {
             instance: self.instance.clone(),
             criterion: Criterion::UserFeedback,
             name: None,
+            scale: Criterion::UserFeedback.scale(),
             score: Some(waiting.rating),
             value: None,
             error: None,

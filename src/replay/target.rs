@@ -18,8 +18,9 @@ use crate::capture::{BodyLimits, JUDGE_HEADER, Recorder};
 use crate::config::Secret;
 use crate::domain::{
     CapturedBody, Dialect, Exchange, ExchangeId, MemoryBudget, Outcome, SpanId, Timing,
-    TraceContext, TraceId, is_metadata,
+    TraceContext, TraceId,
 };
+use crate::reach::{self, Lookup};
 
 /// To connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -62,14 +63,14 @@ impl Target {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(unusable("credentials belong into a header, and headers into a file"));
         }
-        if is_metadata(url.host_str().unwrap_or_default().trim_matches(['[', ']'])) {
-            return Err(unusable("metadata and link-local addresses hand out credentials"));
-        }
+        reach::check(&url, false)
+            .map_err(|_| unusable("metadata and link-local addresses hand out credentials"))?;
         let mut headers = headers(&address.headers)?;
         headers.insert(HeaderName::from_static(JUDGE_HEADER), marker);
         let client = Client::builder()
             .user_agent(concat!("flowtap/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
+            .dns_resolver(Arc::new(Lookup { link_local: false }))
             .connect_timeout(CONNECT_TIMEOUT.min(address.timeout))
             .timeout(address.timeout)
             .build()

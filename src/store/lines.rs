@@ -210,7 +210,9 @@ fn sample(line: &[u8]) -> Option<SampleLine> {
 fn score(line: &[u8]) -> Option<Score> {
     let score: Score = serde_json::from_slice(line).ok()?;
     let given = score.score.is_none_or(|score| (1..=5).contains(&score));
-    let sound = given && is_probability(score.probability) && score.schema == Score::SCHEMA;
+    let within = score.value.is_none_or(|value| (0.0..=1.0).contains(&value));
+    let sound =
+        given && within && is_probability(score.probability) && score.schema == Score::SCHEMA;
     sound.then_some(score)
 }
 

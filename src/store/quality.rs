@@ -8,22 +8,25 @@ use rusqlite::{Connection, params_from_iter};
 
 use super::labels::{Axis, Filter};
 use super::objects::unsigned;
+use super::scores::{grade_of, yardstick};
 use super::window::{SCORES_LEVELS, Window};
 use super::{READ_WITHIN, Store, StoreError};
-use crate::domain::Criterion;
+use crate::domain::{Grade, Yardstick};
 
-/// Judgements of one score and one probability.
+/// Judgements of one grade and one probability.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scored {
-    /// 1 to 5; `None` where no valid score came of it.
-    pub score: Option<u8>,
+    /// What was given; `None` where nothing valid was.
+    pub grade: Option<Grade>,
+    /// The judge had failed its own test: told, but part of no figure.
+    pub drift: bool,
     /// With which probability they came to be judged; each stands for `1 / probability` requests.
     pub probability: f64,
     /// How many.
     pub count: u64,
 }
 
-/// Judgements by score and probability. Every sum that an estimate needs follows from these.
+/// Judgements of one yardstick by grade and probability. Every sum that an estimate needs follows from these.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ScoreSums(Vec<Scored>);
 
@@ -35,38 +38,48 @@ pub struct QualityRow {
     pub time: Timestamp,
     /// The value on the axis.
     pub group: Option<String>,
-    /// What was judged.
-    pub criterion: Criterion,
+    /// What was judged by.
+    pub by: Yardstick,
     /// The sums.
     pub sums: ScoreSums,
 }
 
 impl ScoreSums {
-    /// The judgements, one entry for each score and probability.
+    /// The judgements, one entry for each grade and probability.
     pub fn scored(&self) -> &[Scored] {
         &self.0
     }
 
-    /// The sum over all valid scores of what `term` makes of a score and its weight: with `|x, w| w * x`
-    /// the sum of the weighted scores, with `|x, w| w * w * x * x` that of their squares, and so on.
+    /// The judgements that figures are made of, each with its grade.
+    pub fn valid(&self) -> impl Iterator<Item = (Grade, &Scored)> {
+        let sound = self.0.iter().filter(|scored| !scored.drift);
+        sound.filter_map(|scored| Some((scored.grade?, scored)))
+    }
+
+    /// The sum over all valid grades of what `term` makes of a value and its weight: with `|x, w| w * x`
+    /// the sum of the weighted values, with `|x, w| w * w * x * x` that of their squares, and so on.
     pub fn sum(&self, term: impl Fn(f64, f64) -> f64) -> f64 {
-        let valid = self.0.iter().filter_map(|scored| Some((scored.score?, scored)));
-        let terms = valid.map(|(score, scored)| {
-            scored.count as f64 * term(f64::from(score), 1.0 / scored.probability)
+        let terms = self.valid().map(|(grade, scored)| {
+            scored.count as f64 * term(grade.value(), 1.0 / scored.probability)
         });
         terms.sum()
     }
 
-    /// Scores that `wanted` wants.
-    pub fn count(&self, wanted: impl Fn(u8) -> bool) -> u64 {
-        let wanted = self.0.iter().filter(|scored| scored.score.is_some_and(&wanted));
-        wanted.map(|scored| scored.count).sum()
+    /// Valid grades that `wanted` wants.
+    pub fn count(&self, wanted: impl Fn(Grade) -> bool) -> u64 {
+        self.valid().filter(|(grade, _)| wanted(*grade)).map(|(_, scored)| scored.count).sum()
     }
 
-    /// Attempts that gave no valid score.
+    /// Attempts that gave nothing valid.
     pub fn failed(&self) -> u64 {
-        let failed = self.0.iter().filter(|scored| scored.score.is_none());
+        let failed = self.0.iter().filter(|scored| scored.grade.is_none());
         failed.map(|scored| scored.count).sum()
+    }
+
+    /// What was given by a judge that had failed its own test.
+    pub fn drifted(&self) -> u64 {
+        let drifted = self.0.iter().filter(|scored| scored.drift && scored.grade.is_some());
+        drifted.map(|scored| scored.count).sum()
     }
 
     /// The weighted average (Hájek's estimator: the weighted sum by the sum of weights); `None`
@@ -93,7 +106,8 @@ impl ScoreSums {
 
     fn add(&mut self, scored: Scored) {
         let same = |known: &&mut Scored| {
-            known.score == scored.score && known.probability == scored.probability
+            let key = |of: &Scored| (of.grade, of.drift, of.probability.to_bits());
+            key(known) == key(&scored)
         };
         match self.0.iter_mut().find(same) {
             Some(known) => known.count += scored.count,
@@ -107,10 +121,10 @@ impl ScoreSums {
     }
 }
 
-type Groups = BTreeMap<(i64, Option<String>, &'static str), (Criterion, ScoreSums)>;
+type Groups = BTreeMap<(i64, Option<String>, Yardstick), ScoreSums>;
 
 impl Store {
-    /// Sums by criterion over the minutes that begin in `window`, by the time of the exchange. With a
+    /// Sums by yardstick over the minutes that begin in `window`, by the time of the exchange. With a
     /// `step` (seconds), by spans of that length since the epoch; with an `axis`, by its values.
     pub fn quality(
         &self,
@@ -127,10 +141,10 @@ impl Store {
             }
             Ok(groups)
         })?;
-        let rows = groups.into_iter().map(|((time, group, _), (criterion, sums))| QualityRow {
+        let rows = groups.into_iter().map(|((time, group, by), sums)| QualityRow {
             time: step.map_or(window.from, |_| Timestamp::from_second(time).unwrap_or_default()),
             group,
-            criterion,
+            by,
             sums,
         });
         Ok(rows.filter(|row| !row.sums.0.is_empty()).collect())
@@ -155,19 +169,21 @@ fn gather(
         values.extend(more);
     }
     let mut find = db.prepare_cached(&format!(
-        "SELECT {bucket} AS bucket, {group} AS part, q.criterion, q.score, q.probability, \
-         sum(q.n) AS n FROM score_sums q JOIN labels l ON l.id = q.labels WHERE {condition} \
-         GROUP BY bucket, part, q.criterion, q.score, q.probability HAVING n > 0",
+        "SELECT {bucket} AS bucket, {group} AS part, q.criterion, q.scale, q.grade, q.drift, \
+         q.probability, sum(q.n) AS n FROM score_sums q JOIN labels l ON l.id = q.labels \
+         WHERE {condition} GROUP BY bucket, part, q.criterion, q.scale, q.grade, q.drift, \
+         q.probability HAVING n > 0",
     ))?;
     let mut rows = find.query(params_from_iter(values))?;
     while let Some(row) = rows.next()? {
-        let (criterion, score): (String, u8) = (row.get(2)?, row.get(3)?);
-        let known = Criterion::RATED.iter().find(|known| known.label() == criterion);
-        let Some(criterion) = known.copied() else { continue };
-        let key = (row.get(0)?, row.get(1)?, criterion.label());
-        let (_, sums) = groups.entry(key).or_insert((criterion, ScoreSums::default()));
-        let score = (score > 0).then_some(score);
-        sums.add(Scored { score, probability: row.get(4)?, count: unsigned(row.get(5)?) });
+        let by = yardstick(&row.get::<_, String>(2)?, row.get(3)?);
+        let scored = Scored {
+            grade: grade_of(by.scale, row.get(4)?),
+            drift: row.get(5)?,
+            probability: row.get(6)?,
+            count: unsigned(row.get(7)?),
+        };
+        groups.entry((row.get(0)?, row.get(1)?, by)).or_default().add(scored);
     }
     Ok(())
 }
@@ -178,15 +194,24 @@ mod tests {
 
     #[test]
     fn estimates_follow_from_the_counts() {
-        let scored = |score, probability, count| Scored { score, probability, count };
+        let scored = |score: Option<u8>, probability, count| {
+            let grade = score.map(Grade::Score);
+            Scored { grade, drift: false, probability, count }
+        };
         // Two fives at weight 10, one two at weight 1, one without a score.
         let classes = [scored(Some(5), 0.1, 2), scored(Some(2), 1.0, 1), scored(None, 0.1, 1)];
         let mut sums = ScoreSums::default();
         classes.into_iter().for_each(|one| sums.add(one));
-        assert_eq!((sums.count(|_| true), sums.count(|x| x < 3), sums.failed()), (3, 1, 1));
+        assert_eq!(
+            (sums.count(|_| true), sums.count(|x| x.value() < 3.0), sums.failed()),
+            (3, 1, 1)
+        );
         assert_eq!(sums.average(), Some(102.0 / 21.0));
         assert_eq!(sums.pass_rate(3), Some(20.0 / 21.0));
         assert_eq!(sums.effective_n(), 21.0 * 21.0 / 201.0);
         assert_eq!(ScoreSums::default().average(), None);
+        sums.add(Scored { drift: true, ..scored(Some(1), 0.1, 7) });
+        assert_eq!((sums.count(|_| true), sums.drifted()), (3, 7));
+        assert_eq!(sums.average(), Some(102.0 / 21.0), "a drifted judge moves no average");
     }
 }

@@ -40,21 +40,24 @@ CREATE VIRTUAL TABLE search USING fts5(
   question, answer, content='', contentless_delete=1, tokenize='unicode61 remove_diacritics 2');
 
 -- One judgement a sample and criterion: one with a score beats one without, then the later one.
+-- `criterion` is the name of a custom one; `scale` is the place in `Scale::ALL`; `grade` a score, or
+-- the thousandths of a value, or -1 for none; `drift` 1 where the judge had failed its own test.
 CREATE TABLE scores(
   sample BLOB NOT NULL, criterion TEXT NOT NULL,
   id BLOB NOT NULL, at INTEGER NOT NULL, time INTEGER NOT NULL, labels INTEGER NOT NULL,
-  score INTEGER, error TEXT, reason TEXT, probability REAL NOT NULL, judge TEXT,
+  scale INTEGER NOT NULL, grade INTEGER NOT NULL, drift INTEGER NOT NULL,
+  error TEXT, reason TEXT, probability REAL NOT NULL, judge TEXT,
   injection_suspect INTEGER NOT NULL,
   PRIMARY KEY(sample, criterion)) WITHOUT ROWID;
 CREATE INDEX scores_by_time ON scores(at);
 
--- How many scores of one value and one probability, by minute, hour and day;
--- `score` 0 stands for none. Probabilities are few, and counts are exact: every estimate follows.
+-- How many scores of one grade and one probability, by minute, hour and day. Probabilities are few, and counts are exact: every estimate follows.
 CREATE TABLE score_sums(
   span INTEGER NOT NULL, time INTEGER NOT NULL, labels INTEGER NOT NULL,
-  criterion TEXT NOT NULL, score INTEGER NOT NULL, probability REAL NOT NULL,
+  criterion TEXT NOT NULL, scale INTEGER NOT NULL, grade INTEGER NOT NULL,
+  drift INTEGER NOT NULL, probability REAL NOT NULL,
   n INTEGER NOT NULL,
-  PRIMARY KEY(span, time, labels, criterion, score, probability)) WITHOUT ROWID;
+  PRIMARY KEY(span, time, labels, criterion, scale, grade, drift, probability)) WITHOUT ROWID;
 
 -- Totals of all requests by minute, quarter of an hour, hour and day.
 CREATE TABLE rollups(

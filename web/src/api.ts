@@ -82,17 +82,27 @@ export interface Operations {
   series: (Served & { time: string })[];
 }
 
-/** What judges and users said, by one criterion; `scores` apart by the probability that they stand for. */
+/** The criteria with scores from 1 to 5 that everybody has: samples are found and sorted by them. */
+export const RATED = ["groundedness", "relevance", "coherence", "fluency", "similarity", "user_feedback"];
+
+/** What a figure runs over: 1 to 5, 0 to 1, or false and true. */
+export type Scale = "score" | "ratio" | "boolean";
+
+/** What was given by one criterion; `scores`, of 1 to 5 alone, apart by the probability that they stand for. */
 export interface Judged {
   time?: string;
   criterion: string;
+  scale: Scale;
   group: string | null;
   count: number;
   failed: number;
+  /** Given by a judge that had failed its own test: part of no figure. */
+  drifted: number;
   effective: number;
   average: number | null;
+  average_interval: [number, number] | null;
   pass_rate: number | null;
-  violations: number;
+  violations: number | null;
   scores: { score: number; probability: number; count: number }[];
 }
 
@@ -208,13 +218,16 @@ export interface RecordLine {
 export interface ScoreLine {
   id: string;
   criterion: string;
+  scale: Scale;
   time: string;
   score: number | null;
+  value: number | null;
   error: string | null;
   reason: string | null;
   probability: number;
   judge: { model: string; prompt: string } | null;
   injection_suspect: boolean;
+  judge_drift: boolean;
 }
 
 export interface OneSample {

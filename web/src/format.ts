@@ -69,6 +69,9 @@ export function bytes(n: Maybe): string {
 /** A score from 1 to 5. */
 export const score = (n: Maybe) => (known(n) ? n.toFixed(2) : UNKNOWN);
 
+/** A value from 0 to 1 that is no share. */
+export const ratio = (n: Maybe) => (known(n) ? n.toFixed(3) : UNKNOWN);
+
 /** A number a second. */
 export const rate = (n: Maybe) => (known(n) ? `${n < 100 ? three.format(n) : whole.format(n)}${NB}/s` : UNKNOWN);
 

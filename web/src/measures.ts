@@ -1,5 +1,5 @@
 // A monitor's figures, each in its own unit, which its name tells.
-import { count, duration, percent, score, short, UNKNOWN, words } from "./format";
+import { count, duration, percent, ratio, score, short, UNKNOWN, words } from "./format";
 import type { Measure } from "./monitors";
 
 /** A value of this metric. */
@@ -7,6 +7,7 @@ export function figure(metric: string, value: number | null): string {
   if (value === null) return UNKNOWN;
   if (/(_rate|_share)$/.test(metric)) return percent(value);
   if (/_ms$/.test(metric)) return duration(value);
+  if (/_mean$/.test(metric)) return ratio(value);
   if (/_average$/.test(metric)) return score(value);
   return Number.isInteger(value) ? count(value) : short(value);
 }

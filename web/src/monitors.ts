@@ -96,15 +96,15 @@ const measureOf = (run: Run, kind: string, metric: string) => run.signals.find((
 /** A figure's threshold, as some monitor has it. */
 export interface Threshold {
   criterion: string;
-  metric: "average" | "pass_rate";
+  metric: "average" | "pass_rate" | "mean" | "share";
   value: number;
 }
 
-/** The thresholds of quality: metrics are called `fluency_average`, `fluency_pass_rate`. */
+/** The thresholds of quality: metrics are called `fluency_average`, `fluency_pass_rate`, `f1_mean`, `refusal_share`. */
 export function thresholds({ latest }: Monitors): Threshold[] {
   const found: Threshold[] = [];
-  for (const { metric, threshold } of latest.flatMap((run) => run.signals.flatMap((signal) => signal.measures))) {
-    const named = /^(.+)_(average|pass_rate)$/.exec(metric);
+  for (const { metric, threshold } of latest.flatMap((run) => run.signals.filter((signal) => signal.kind === "generation_quality").flatMap((signal) => signal.measures))) {
+    const named = /^(.+)_(average|pass_rate|mean|share)$/.exec(metric);
     if (named && threshold !== null) found.push({ criterion: named[1] ?? "", metric: named[2] as Threshold["metric"], value: threshold });
   }
   return found;

@@ -1,6 +1,7 @@
 // What every view is put together from.
 import type { ComponentChildren } from "preact";
 import { count, percent, score, UNKNOWN } from "./format";
+import type { Scale } from "./api";
 import type { Fault, Loaded } from "./load";
 
 /** A framed part of a view. */
@@ -96,14 +97,15 @@ export function Badge({ word, tone }: { word: string; tone?: string }) {
 }
 
 /** A score from 1 to 5 with the interval that it lies in, and the threshold. */
-export function Interval({ mean, low, high, limit }: { mean: number; low?: number | null; high?: number | null; limit?: number | null }) {
-  const left = (value: number) => `${((Math.min(5, Math.max(1, value)) - 1) / 4) * 100}%`;
+export function Interval({ mean, low, high, limit, scale = "score" }: { mean: number; low?: number | null; high?: number | null; limit?: number | null; scale?: Scale }) {
+  const [first, last] = scale === "score" ? [1, 5] : [0, 1];
+  const left = (value: number) => `${((Math.min(last, Math.max(first, value)) - first) / (last - first)) * 100}%`;
   const told = low != null && high != null ? `${score(mean)}, from ${score(low)} to ${score(high)}` : score(mean);
   return (
-    <span class="interval" role="img" aria-label={`${told} of 5${limit != null ? `, threshold ${limit}` : ""}`}>
+    <span class="interval" role="img" aria-label={`${told} of ${last}${limit != null ? `, threshold ${limit}` : ""}`}>
       {low != null && high != null && <i class="span" style={{ left: left(low), right: `calc(100% - ${left(high)})` }} />}
       {limit != null && <i class="tick" style={{ left: left(limit) }} />}
-      <i class={limit != null && mean < limit ? "dot bad" : "dot"} style={{ left: left(mean) }} />
+      <i class={scale === "score" && limit != null && mean < limit ? "dot bad" : "dot"} style={{ left: left(mean) }} />
     </span>
   );
 }

@@ -1,8 +1,8 @@
 //! The tables of `monitors`.
 
 use super::super::kind::Kind::{
-    Bool, Choice, Choices, Cron, DateTime, DottedName, Emails, Map as MapOf, Name, Number, Rate,
-    Span as SpanOf, Text, Time, TimeZone, Whole, Wholes,
+    Bool, Choice, Choices, Cron, DateTime, DottedName, Emails, Map as MapOf, Maps, Name, Number,
+    Rate, Span as SpanOf, Text, Time, TimeZone, Whole, Wholes,
 };
 use super::super::table::Default::{self, Is, Required, Unset};
 use super::super::table::Key;
@@ -196,6 +196,34 @@ static QUALITY: &[Key] = &[
         "{groundedness: 0.7, relevance: 0.7}",
     ),
     Key::new("average", MapOf(AVERAGES), Is("{}"), "The least average score.", "{fluency: 4}"),
+    Key::new(
+        "limits",
+        Maps(LIMITS),
+        Unset("none"),
+        "Limits of computed criteria and of `evaluate.custom` ones, each on its own scale.",
+        "[{criterion: refusal, at_most: 0.05}, {criterion: politeness, at_least: 4}]",
+    ),
+];
+
+static LIMITS: &[Key] = &[
+    Key::new("criterion", Name, Required, "A computed or a custom criterion.", "refusal"),
+    Key::new(
+        "scale",
+        Choice(&["score", "boolean"]),
+        Is("score"),
+        "The scale of a custom criterion, as its `verdict`; computed ones have their own.",
+        "boolean",
+    ),
+    Key::new(
+        "at_least",
+        Number(0.0, 5.0),
+        NO_LIMIT,
+        "The least average: 1 to 5 for scores; else 0 to 1, for true and false the share that is \
+         true.",
+        "4",
+    ),
+    Key::new("at_most", Number(0.0, 5.0), NO_LIMIT, "The largest average.", "0.05"),
+    Key::new("pass_rate", Rate, NO_LIMIT, "The least share of scores that passes.", "0.8"),
 ];
 
 macro_rules! criteria {

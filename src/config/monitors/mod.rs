@@ -12,11 +12,13 @@ use super::kind::show_time;
 use super::map::Map;
 use super::schedule::{self, FREQUENCIES, Recurrence, Schedule, WEEK_DAYS};
 use super::show::Shown;
-use crate::domain::{Criterion, Method, Scope};
+use crate::domain::{Bound, Criterion, Method, Scope, Yardstick};
 
 mod keys;
+mod others;
 
 pub(super) use keys::KEYS;
+pub(super) use others::known;
 
 use keys::SIGNALS;
 
@@ -69,6 +71,19 @@ pub struct QualityLimits {
     pub pass_rate: Vec<(Criterion, f64)>,
     /// The least average.
     pub average: Vec<(Criterion, f64)>,
+    /// Limits of computed and custom criteria.
+    pub others: Vec<OtherLimit>,
+}
+
+/// Limits of a computed or custom criterion.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OtherLimit {
+    /// Which.
+    pub by: Yardstick,
+    /// The limit of the average, and its good side.
+    pub average: Option<(Bound, f64)>,
+    /// The least share that passes, of criteria from 1 to 5.
+    pub pass_rate: Option<f64>,
 }
 
 impl QualityLimits {
@@ -139,7 +154,7 @@ pub(super) fn build(map: &Map, report: &mut Report) -> Option<Monitor> {
             _ => Method::Anytime,
         },
         samples_min: map.whole("samples_min")?,
-        quality: signals?.map("generation_quality").and_then(build_quality),
+        quality: signals?.map("generation_quality").and_then(|map| build_quality(map, report)),
         tokens: signals?.map("token_statistics").map(build_tokens),
         operations: signals?.map("operations").map(build_operations),
         emails: map.texts("emails"),
@@ -211,17 +226,27 @@ fn limits(map: Option<&Map>) -> Vec<(Criterion, f64)> {
     Criterion::RATED.iter().filter_map(limit).collect()
 }
 
-fn build_quality(map: &Map) -> Option<QualityLimits> {
+fn build_quality(map: &Map, report: &mut Report) -> Option<QualityLimits> {
     let score = |criterion: &Criterion| {
         let score = map.map("pass_scores")?.whole(criterion.label())?;
         Some((*criterion, u8::try_from(score).ok()?))
     };
+    let others: Vec<OtherLimit> =
+        map.maps("limits").iter().filter_map(|limit| others::build(limit, report)).collect();
+    for (at, one) in others.iter().enumerate() {
+        if others.iter().take(at).any(|other| other.by.label() == one.by.label()) {
+            let message = format!("`{}` has `{}` twice", map.path_of("limits"), one.by.label());
+            let complaint = Complaint::new(message).allowed("one limit a criterion");
+            report.fault(map.origin("limits"), complaint);
+        }
+    }
     Some(QualityLimits {
         alert: map.bool("alert"),
         pass_score: u8::try_from(map.whole("pass_score")?).ok()?,
         pass_scores: Criterion::RATED.iter().filter_map(score).collect(),
         pass_rate: limits(map.map("pass_rate")),
         average: limits(map.map("average")),
+        others,
     })
 }
 
@@ -308,6 +333,13 @@ fn show_quality(limits: &QualityLimits) -> Vec<(&'static str, Shown)> {
         ("pass_scores", map(&scores)),
         ("pass_rate", map(&limits.pass_rate)),
         ("average", map(&limits.average)),
+        (
+            "limits",
+            match limits.others.as_slice() {
+                [] => Shown::Unset,
+                others => Shown::Maps(others.iter().map(others::show).collect()),
+            },
+        ),
     ]
 }
 

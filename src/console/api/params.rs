@@ -88,6 +88,12 @@ parameter!(
 parameter!(BY, "by", Kind::Choice(AXES), "Tells figures apart by this.");
 parameter!(CRITERION, "criterion", Kind::Choice(CRITERIA), "Only this criterion.");
 parameter!(
+    YARDSTICK,
+    "criterion",
+    Kind::Text,
+    "Only this criterion: a judged one, a computed one, or the name of a custom one."
+);
+parameter!(
     PASS_SCORE,
     "pass_score",
     Kind::Whole(1, 5),

@@ -6,20 +6,23 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::figures;
-use super::params::{BY, CRITERION, DEPLOYMENT, FROM, MODEL, OUTCOME, PASS_SCORE, STEP, TAP, TO};
+use super::params::{BY, DEPLOYMENT, FROM, MODEL, OUTCOME, PASS_SCORE, STEP, TAP, TO, YARDSTICK};
 use super::{Answer, Asked, Problem, Route};
-use crate::domain::Criterion;
+use crate::domain::{Grade, Scale, Yardstick};
 use crate::monitor::{self, Class, Estimate};
-use crate::store::{QualityRow, ScoreSums, Window};
+use crate::store::{QualityRow, ScoreSums, Scored, Window};
 
 /// What passes where nobody says: the article's acceptable score.
 const PASS_SCORE_USUAL: u64 = 3;
 
 pub(super) static ROUTE: Route = Route {
     path: "/quality",
-    about: "Scores of the window's samples by criterion: average, pass rate and violations (scores \
-            below `pass_score`), in all, over time and by group. Every score weighs as many requests as \
-            its sample stands for.",
+    about: "What the window's samples were given, by criterion: judged, computed and custom ones, each \
+            on its `scale`, which is `score` (1 to 5), `ratio` (0 to 1) or `boolean` (the average is \
+            the share of those that are true). Scores have a pass rate and violations (scores below \
+            `pass_score`), too. In all, over time and by group. Everything weighs as many requests as \
+            its own probability says; what a judge gave that had failed its own test is told as \
+            `drifted` and is part of no figure.",
     parameters: &[
         &FROM,
         &TO,
@@ -27,7 +30,7 @@ pub(super) static ROUTE: Route = Route {
         &DEPLOYMENT,
         &MODEL,
         &OUTCOME,
-        &CRITERION,
+        &YARDSTICK,
         &PASS_SCORE,
         &STEP,
         &BY,
@@ -40,9 +43,9 @@ fn answer(asked: &Asked<'_>) -> Result<Value, Problem> {
     let (window, filter) = (params.window()?, params.filter());
     let (step, axis) = (params.step(window)?, params.axis());
     let pass = pass_score(asked);
-    let wanted = params.criterion();
+    let wanted = params.text(&YARDSTICK);
     let mut series = asked.view.store.quality(window, &filter, Some(step), axis)?;
-    series.retain(|row| wanted.is_none_or(|wanted| row.criterion == wanted));
+    series.retain(|row| wanted.is_none_or(|wanted| row.by.label() == wanted));
     let groups = match axis {
         Some(_) => merged(&series, |row| row.group.clone()),
         None => Vec::new(),
@@ -62,22 +65,21 @@ fn answer(asked: &Asked<'_>) -> Result<Value, Problem> {
 
 /// The rows of a series put together by criterion and what `group` makes of them.
 fn merged(series: &[QualityRow], group: impl Fn(&QualityRow) -> Option<String>) -> Vec<QualityRow> {
-    let mut merged: BTreeMap<(Option<String>, Criterion), QualityRow> = BTreeMap::new();
+    let mut merged: BTreeMap<(Option<String>, Yardstick), QualityRow> = BTreeMap::new();
     for row in series {
         let group = group(row);
         let empty =
             || QualityRow { group: group.clone(), sums: ScoreSums::default(), ..row.clone() };
-        let into = merged.entry((group.clone(), row.criterion)).or_insert_with(empty);
+        let into = merged.entry((group.clone(), row.by.clone())).or_insert_with(empty);
         into.sums.merge(&row.sums);
     }
     merged.into_values().collect()
 }
 
-/// Every criterion that was judged in the window.
+/// Every criterion with scores from 1 to 5 in the window.
 pub(super) fn criteria(asked: &Asked<'_>, window: Window) -> Result<Vec<Value>, Problem> {
     let rows = asked.view.store.quality(window, &asked.params.filter(), None, None)?;
-    let wanted = asked.params.criterion();
-    let rows = rows.iter().filter(|row| wanted.is_none_or(|wanted| row.criterion == wanted));
+    let rows = rows.iter().filter(|row| row.by.scale == Scale::Score);
     let pass = pass_score(asked);
     Ok(rows.map(|row| told(row, None, pass)).collect())
 }
@@ -87,24 +89,40 @@ fn pass_score(asked: &Asked<'_>) -> u8 {
 }
 
 fn told(row: &QualityRow, time: Option<Timestamp>, pass: u8) -> Value {
-    let mut told = estimates(&row.sums, pass);
-    told["criterion"] = json!(row.criterion);
+    let mut told = match row.by.scale {
+        Scale::Score => of_scores(&row.sums, pass),
+        Scale::Ratio => of_values(&row.sums, monitor::average(&classes(&row.sums), 0.0, 1.0)),
+        Scale::Boolean => of_values(&row.sums, monitor::share(&classes(&row.sums))),
+    };
+    told["criterion"] = json!(row.by.label());
+    told["scale"] = json!(row.by.scale);
     told["group"] = json!(row.group);
+    for (name, count) in [
+        ("count", row.sums.count(|_| true)),
+        ("failed", row.sums.failed()),
+        ("drifted", row.sums.drifted()),
+    ] {
+        told[name] = json!(count);
+    }
     if let Some(time) = time {
         told["time"] = json!(time);
     }
     told
 }
 
-/// The valid scores, each as `value` makes it.
-fn classes(sums: &ScoreSums, value: impl Fn(u8) -> f64) -> Vec<Class> {
-    let valid = sums.scored().iter().filter_map(|one| Some((one.score?, one)));
-    let class = |(score, one): (u8, &crate::store::Scored)| Class {
-        value: value(score),
+/// What was given, as estimates take it.
+fn classes(sums: &ScoreSums) -> Vec<Class> {
+    valued(sums, Grade::value)
+}
+
+/// The same, each as `value` makes it.
+fn valued(sums: &ScoreSums, value: impl Fn(Grade) -> f64) -> Vec<Class> {
+    let class = |(grade, one): (Grade, &Scored)| Class {
+        value: value(grade),
         weight: 1.0 / one.probability,
         count: one.count,
     };
-    valid.map(class).collect()
+    sums.valid().map(class).collect()
 }
 
 /// The ends of a 95% interval, as monitors compute it.
@@ -112,23 +130,37 @@ fn interval(estimate: Option<Estimate>) -> Option<[f64; 2]> {
     estimate.map(|estimate| [estimate.low, estimate.high])
 }
 
-/// What follows from the counts.
-fn estimates(sums: &ScoreSums, pass: u8) -> Value {
-    let scores = sums.scored().iter();
-    let scores: Vec<_> = scores
-        .map(|one| json!({"score": one.score, "probability": one.probability, "count": one.count}))
+/// What follows from scores of 1 to 5.
+fn of_scores(sums: &ScoreSums, pass: u8) -> Value {
+    let passes = |grade: Grade| grade >= Grade::Score(pass);
+    let shares = valued(sums, |grade| f64::from(u8::from(passes(grade))));
+    let scores: Vec<_> = sums
+        .valid()
+        .map(|(grade, one)| {
+            let score = grade.value() as u8;
+            json!({"score": score, "probability": one.probability, "count": one.count})
+        })
         .collect();
     json!({
-        "count": sums.count(|_| true),
-        "failed": sums.failed(),
         "effective": sums.effective_n(),
         "average": sums.average(),
-        "average_interval": interval(monitor::average(&classes(sums, f64::from), 1.0, 5.0)),
+        "average_interval": interval(monitor::average(&classes(sums), 1.0, 5.0)),
         "pass_rate": sums.pass_rate(pass),
-        "pass_rate_interval": interval(monitor::share(&classes(sums, |score| {
-            f64::from(u8::from(score >= pass))
-        }))),
-        "violations": sums.count(|score| score < pass),
+        "pass_rate_interval": interval(monitor::share(&shares)),
+        "violations": sums.count(|grade| !passes(grade)),
         "scores": scores,
+    })
+}
+
+/// What follows from values of 0 to 1, of which none passes or fails.
+fn of_values(sums: &ScoreSums, estimate: Option<Estimate>) -> Value {
+    json!({
+        "effective": sums.effective_n(),
+        "average": sums.average(),
+        "average_interval": interval(estimate),
+        "pass_rate": null,
+        "pass_rate_interval": null,
+        "violations": null,
+        "scores": [],
     })
 }

@@ -11,6 +11,7 @@ use super::params::{
 };
 use super::record;
 use super::{Answer, Asked, Problem, Route};
+use crate::domain::Grade;
 use crate::store::{Order, SampleQuery, SampleRow, ScoreRow, Sort, Spot};
 
 /// Samples of a page where nobody says how many.
@@ -178,10 +179,16 @@ pub(super) fn brief(row: &SampleRow) -> Value {
 }
 
 fn score(row: &ScoreRow) -> Value {
+    let (score, value) = match row.grade {
+        Some(Grade::Score(score)) => (Some(score), None),
+        Some(value) => (None, Some(value.value())),
+        None => (None, None),
+    };
     json!({
-        "id": row.id, "criterion": row.criterion, "time": row.time, "score": row.score,
-        "error": row.error, "reason": row.reason, "probability": row.probability,
-        "judge": row.judge, "injection_suspect": row.injection_suspect,
+        "id": row.id, "criterion": row.criterion, "scale": row.scale, "time": row.time,
+        "score": score, "value": value, "error": row.error, "reason": row.reason,
+        "probability": row.probability, "judge": row.judge,
+        "injection_suspect": row.injection_suspect, "judge_drift": row.judge_drift,
     })
 }
 

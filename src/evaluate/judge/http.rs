@@ -11,13 +11,13 @@ use tower::retry::Policy;
 use tower::util::{BoxCloneSyncService, ServiceExt};
 use tower::{BoxError, ServiceBuilder};
 
-use super::reach::Guarded;
 use super::wire::{self, Shape};
 use super::{Ask, Judge, Reply, Replying};
 use crate::capture::JUDGE_HEADER;
 use crate::config;
 use crate::domain::ScoreError;
 use crate::metrics::Metrics;
+use crate::reach::Lookup;
 
 /// Calls that may wait in line.
 const WAITING_MAX: usize = 4096;
@@ -166,11 +166,8 @@ fn client(settings: &config::Judge, marker: HeaderValue) -> Result<reqwest::Clie
         .default_headers(headers)
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(Duration::from_secs(10).min(settings.timeout));
-    let guarded = match settings.allow_link_local {
-        true => builder,
-        false => builder.dns_resolver(std::sync::Arc::new(Guarded)),
-    };
-    Ok(guarded.build()?)
+    let lookup = Lookup { link_local: settings.allow_link_local };
+    Ok(builder.dns_resolver(std::sync::Arc::new(lookup)).build()?)
 }
 
 fn endpoint(settings: &config::Judge) -> String {

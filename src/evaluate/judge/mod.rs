@@ -8,7 +8,6 @@ use serde_json::Value;
 use crate::domain::ScoreError;
 
 mod http;
-mod reach;
 mod wire;
 
 pub use http::{HttpJudge, JudgeFault};

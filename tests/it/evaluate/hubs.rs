@@ -35,26 +35,53 @@ fn config(folder: &Path, instance: &str, judge: &str, more: &str) -> Config {
 }
 
 /// An object of `lines` samples, written now, below `exchanges/`.
-fn object(folder: &Path, deployment: &str, name: &str, lines: usize, hours_ago: i64) {
+pub fn object(folder: &Path, deployment: &str, name: &str, lines: usize, hours_ago: i64) {
     let time = Timestamp::now().checked_sub(jiff::SignedDuration::from_hours(hours_ago)).unwrap();
+    let sample = |_| {
+        let id = flowtap::domain::ExchangeId::new(time);
+        json!({
+            "id": id, "time": time, "tap": "chat", "deployment": deployment, "question": "q?",
+            "answer": "an answer", "sample": {"reason": "rate", "probability": 0.5},
+        })
+    };
+    let lines: Vec<Value> = (0..lines).map(sample).collect();
+    packed(folder, deployment, name, &lines);
+}
+
+/// Writes samples as one object of the hour of the first.
+pub fn packed(folder: &Path, deployment: &str, name: &str, lines: &[Value]) {
+    let time: Timestamp = lines[0]["time"].as_str().unwrap().parse().unwrap();
     let partition = time.strftime("date=%Y-%m-%d/hour=%H");
     let path = folder.join(format!("bucket/exchanges/deployment={deployment}/{partition}"));
     std::fs::create_dir_all(&path).unwrap();
     let file = std::fs::File::create(path.join(format!("{name}.jsonl.gz"))).unwrap();
     let mut out = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
-    for _ in 0..lines {
-        let id = flowtap::domain::ExchangeId::new(time);
-        let sample = json!({
-            "id": id, "time": time, "tap": "chat", "deployment": deployment, "question": "q?",
-            "answer": "an answer", "sample": {"reason": "rate", "probability": 0.5},
-        });
-        writeln!(out, "{sample}").unwrap();
+    for line in lines {
+        writeln!(out, "{line}").unwrap();
     }
     out.finish().unwrap();
 }
 
-/// Runs evaluators until `wanted` rows are stored, then stops them. How many rows each stored.
-fn run(configs: &[Config], folder: &Path, wanted: usize, limit: Duration) -> Vec<Metrics> {
+/// Runs evaluators until `wanted` rows are stored, then stops them. What each counted.
+pub fn run(configs: &[Config], folder: &Path, wanted: usize, limit: Duration) -> Vec<Metrics> {
+    run_until(configs, limit, |_| scores(folder).len() >= wanted)
+}
+
+/// Runs evaluators until all of `samples` are evaluated or passed over, then stops them.
+pub fn run_through(config: &Config, samples: f64, limit: Duration) -> Metrics {
+    let done = |all: &[Metrics]| {
+        let fates = all[0].sums("flowtap_evaluate_samples_total", "result");
+        let of = |fate: &str| fates.get(fate).copied().unwrap_or(0.0);
+        of("evaluated") + of("not_drawn") >= samples
+    };
+    run_until(std::slice::from_ref(config), limit, done).remove(0)
+}
+
+fn run_until(
+    configs: &[Config],
+    limit: Duration,
+    done: impl Fn(&[Metrics]) -> bool,
+) -> Vec<Metrics> {
     let stop = CancellationToken::new();
     let all: Vec<Metrics> = configs.iter().map(|config| Metrics::new(&config.metrics)).collect();
     std::thread::scope(|scope| {
@@ -78,7 +105,7 @@ fn run(configs: &[Config], folder: &Path, wanted: usize, limit: Duration) -> Vec
             });
         }
         let deadline = Instant::now() + limit;
-        while scores(folder).len() < wanted && Instant::now() < deadline {
+        while !done(&all) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(100));
         }
         std::thread::sleep(Duration::from_millis(500));
@@ -87,11 +114,13 @@ fn run(configs: &[Config], folder: &Path, wanted: usize, limit: Duration) -> Vec
     all
 }
 
-fn scores(folder: &Path) -> Vec<Value> {
+/// Every row of scores.
+pub fn scores(folder: &Path) -> Vec<Value> {
     rows(&folder.join("bucket/scores"))
 }
 
-fn judge() -> ScriptedJudge {
+/// A judge that takes a moment.
+pub fn judge() -> ScriptedJudge {
     ScriptedJudge::saying(|asked| {
         std::thread::sleep(Duration::from_millis(5));
         asked.verdict(4)
@@ -126,14 +155,17 @@ fn a_share_is_drawn_and_what_was_not_is_not_looked_at_again() {
     object(folder.path(), "blue", "one", 1, 2);
     let judge = judge();
     let config = config(folder.path(), "one", &judge.url(), ", rate: 0.2");
-    let metrics = run(std::slice::from_ref(&config), folder.path(), 2000, Duration::from_secs(8));
-    let drawn = metrics[0].sums("flowtap_evaluate_samples_total", "result");
+    let metrics = run_through(&config, 1001.0, Duration::from_secs(60));
+    let drawn = metrics.sums("flowtap_evaluate_samples_total", "result");
     assert_eq!(drawn["evaluated"] + drawn["not_drawn"], 1001.0);
     // 200 with a standard deviation of 12.6.
     assert!((150.0..=250.0).contains(&drawn["evaluated"]), "{drawn:?}");
     let found = scores(folder.path());
-    assert_eq!(found.len() as f64, drawn["evaluated"] * 2.0);
-    assert!(found.iter().all(|row| row["probability"] == 0.1), "0.5 times 0.2");
+    let (judged, computed): (Vec<&Value>, Vec<&Value>) =
+        found.iter().partition(|row| row["criterion"] == "fluency");
+    assert_eq!((judged.len() as f64, computed.len()), (drawn["evaluated"], 1001));
+    assert!(judged.iter().all(|row| row["probability"] == 0.1), "0.5 times 0.2");
+    assert!(computed.iter().all(|row| row["probability"] == 0.5), "computed for every sample");
     let again = run(&[config], folder.path(), usize::MAX, Duration::from_secs(1));
     assert_eq!(again[0].sums("flowtap_evaluate_samples_total", "result")["not_drawn"], 0.0);
     assert_eq!(scores(folder.path()).len(), found.len());

@@ -154,3 +154,18 @@ pub fn usage_line(time: Timestamp, outcome: &str, count: u64) -> Value {
         "input_tokens": histogram(69, 400.0), "output_tokens": histogram(53, 100.0),
     })
 }
+
+/// A line of a criterion that not everybody has, or that is computed: `given` is a field and its value.
+pub fn other_line(time: Timestamp, criterion: &str, given: (&str, Value)) -> Value {
+    let mut line = score_line(time, 1, 0.5);
+    line["score"] = Value::Null;
+    match criterion {
+        "refusal" | "f1" => line["criterion"] = json!(criterion),
+        custom => {
+            line["criterion"] = json!("custom");
+            line["name"] = json!(custom);
+        }
+    }
+    line[given.0] = given.1;
+    line
+}

@@ -1,5 +1,5 @@
 // What monitors told, what it was about, and where to look.
-import { moments, windowOf } from "../api";
+import { moments, RATED, windowOf } from "../api";
 import { ago, count, time, words } from "../format";
 import { Head } from "../frame";
 import { useLoad } from "../load";
@@ -42,11 +42,12 @@ export function about({ run, signal, metric }: Alert): string | null {
   const query = new URLSearchParams({ from: run.from, to: run.to });
   for (const [name, value] of Object.entries(run.scope)) if (value !== null) query.set(name, value);
   const criterion = /^(.+)_(average|pass_rate)$/.exec(metric)?.[1];
-  if (criterion) {
+  if (criterion && RATED.includes(criterion)) {
     query.set("criterion", criterion);
     query.set("sort", "score");
     return address("/samples", query);
   }
+  if (signal === "generation_quality") return address("/quality", query);
   return address(signal === "token_statistics" ? "/tokens" : "/operations", query);
 }
 

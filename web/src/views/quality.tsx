@@ -1,7 +1,7 @@
 // How good the answers are, with what is known of how sure that is.
-import { inWindow, moments, windowOf, type Judged, type Quality as Answer } from "../api";
+import { inWindow, moments, RATED, windowOf, type Judged, type Quality as Answer, type Scale } from "../api";
 import { Chart } from "../chart";
-import { count, percent, score, short, words } from "../format";
+import { count, percent, ratio, score, short, words } from "../format";
 import { Head } from "../frame";
 import { useLoad } from "../load";
 import { scrape, sum, sums, type Scrape } from "../metrics";
@@ -41,8 +41,10 @@ export function Quality({ place }: { place: Place }) {
 }
 
 function Scored({ answer, monitors, latest, now, place }: Loaded & { place: Place }) {
-  const judged = answer.criteria.filter((row) => row.count + row.failed > 0);
-  if (judged.length === 0) return <NoScores />;
+  const some = answer.criteria.filter((row) => row.count + row.failed + row.drifted > 0);
+  const [judged, others] = [some.filter((row) => row.scale === "score"), some.filter((row) => row.scale !== "score")];
+  if (some.length === 0) return <NoScores />;
+  const series = (row: Judged) => spread(answer.series.filter((point) => point.criterion === row.criterion && point.scale === row.scale), answer.step_seconds, window);
   const limits = thresholds(latest);
   const errors = sums(now, "flowtap_score_errors_total", ["criterion", "reason"]).filter((row) => row.value > 0);
   const window = windowOf(place);
@@ -50,11 +52,21 @@ function Scored({ answer, monitors, latest, now, place }: Loaded & { place: Plac
     <>
       <Glance judged={judged} monitors={monitors} now={now} />
       <div class="cards">
+        {judged.length > 0 && (
         <Card title="By criterion" wide note={`Each score weighs as many requests as its sample stands for. Intervals are 95%. A score of ${answer.pass_score} or more passes.`}>
           <Table judged={judged} limits={limits} place={place} passScore={answer.pass_score} />
         </Card>
-        {judged.map(({ criterion }) => (
-          <Trend key={criterion} criterion={criterion} series={spread(answer.series.filter((point) => point.criterion === criterion), answer.step_seconds, window)} limits={limits} />
+        )}
+        {judged.map((row) => (
+          <Trend key={row.criterion} criterion={row.criterion} series={series(row)} limits={limits} />
+        ))}
+        {others.length > 0 && (
+          <Card title="Computed, or true and false" wide note="From 0 to 1, apart from judged scores: what flowtap computes of every sample, and the share of answers of which a criterion is true. Intervals are 95%.">
+            <Values rows={others} limits={limits} />
+          </Card>
+        )}
+        {others.map((row) => (
+          <ValueTrend key={`${row.criterion} ${row.scale}`} row={row} series={series(row)} limits={limits} />
         ))}
         {errors.length > 0 && (
           <Card title="Judgements that failed" note="Since the start of this flowtap.">
@@ -80,6 +92,7 @@ function NoScores() {
 function Glance({ judged, monitors, now }: { judged: Judged[]; monitors: Monitors; now: Scrape }) {
   const scores = judged.reduce((sum, row) => sum + row.count, 0);
   const failed = judged.reduce((sum, row) => sum + row.failed, 0);
+  const drifted = judged.reduce((sum, row) => sum + row.drifted, 0);
   const { violations, possible } = violationRate(monitors);
   const [spent, perDay] = [sum(now, "flowtap_judge_tokens_today"), sum(now, "flowtap_judge_tokens_per_day")];
   const budget = spent === null ? "this flowtap has no judge" : perDay ? `${percent(spent / perDay)} of ${short(perDay)} a day` : "no budget is set";
@@ -88,6 +101,7 @@ function Glance({ judged, monitors, now }: { judged: Judged[]; monitors: Monitor
       <Figure name="Violations" value={possible ? `${count(violations)} of ${count(possible)}` : "–"} sub={possible ? `${percent(violations / possible)} of what monitors looked at` : "no monitor ran in this window"} {...(violations ? { tone: "bad" } : {})} />
       <Figure name="Scores" value={short(scores)} exact={count(scores)} sub={judged.length === 1 ? "of one criterion" : `of ${judged.length} criteria`} />
       <Figure name="Not judged" value={short(failed)} exact={count(failed)} sub="attempts without a valid score" {...(failed > scores / 10 ? { tone: "warn" } : {})} />
+      {drifted > 0 && <Figure name="Set aside" value={short(drifted)} exact={count(drifted)} sub="scores of a judge that failed its own test" tone="warn" />}
       <Figure name="Judge's tokens today" value={short(spent)} exact={count(spent)} sub={budget} {...(spent && perDay && spent > 0.9 * perDay ? { tone: "warn" } : {})} />
     </Figures>
   );
@@ -124,9 +138,11 @@ function Table({ judged, limits, place, passScore }: { judged: Judged[]; limits:
                 <td class="n">{count(row.violations)}</td>
                 <td class="n">{count(row.count)}</td>
                 <td class="n">
-                  <a href={worst(row.criterion)}>
-                    Worst answers<span class="unseen"> by {words(row.criterion)}</span>
-                  </a>
+                  {RATED.includes(row.criterion) && (
+                    <a href={worst(row.criterion)}>
+                      Worst answers<span class="unseen"> by {words(row.criterion)}</span>
+                    </a>
+                  )}
                 </td>
               </tr>
             );
@@ -134,6 +150,60 @@ function Table({ judged, limits, place, passScore }: { judged: Judged[]; limits:
         </tbody>
       </table>
     </Scroll>
+  );
+}
+
+/** How a value of this scale is told. */
+const told = (scale: Scale) => (scale === "boolean" ? percent : ratio);
+const suffix = (scale: Scale) => (scale === "boolean" ? "share" : "mean");
+
+function Values({ rows, limits }: { rows: Judged[]; limits: Threshold[] }) {
+  return (
+    <Scroll name="Computed criteria, and those that are true or false">
+      <table class="scores">
+        <Heads of={["Criterion", "What is told", ["Figure", "n"], "0 to 1", ["Interval", "n"], ["Threshold", "n"], ["Samples", "n"]]} />
+        <tbody>
+          {rows.map((row) => {
+            const [low, high] = row.average_interval ?? [null, null];
+            const limit = limitOf(limits, row.criterion, suffix(row.scale)) ?? null;
+            const unit = told(row.scale);
+            return (
+              <tr key={`${row.criterion} ${row.scale}`}>
+                <th scope="row">{words(row.criterion)}</th>
+                <td>{row.scale === "boolean" ? "share that is true" : "average"}</td>
+                <td class="n" data-value={row.criterion}>
+                  <strong>{unit(row.average)}</strong>
+                </td>
+                <td>{row.average !== null && <Interval mean={row.average} low={low} high={high} limit={limit} scale={row.scale} />}</td>
+                <td class="n">{low === null ? "too few" : `${unit(low)} – ${unit(high)}`}</td>
+                <td class="n">{limit === null ? "–" : unit(limit)}</td>
+                <td class="n">{count(row.count)}</td>
+              </tr>
+            );
+          })}
+        </tbody>
+      </table>
+    </Scroll>
+  );
+}
+
+function ValueTrend({ row: { criterion, scale }, series, limits }: { row: Judged; series: Series<Judged>; limits: Threshold[] }) {
+  const name = words(criterion);
+  const limit = limitOf(limits, criterion, suffix(scale));
+  const unit = told(scale);
+  const end = (at: 0 | 1) => column(series, (row) => row.average_interval?.[at]);
+  return (
+    <Card title={name.charAt(0).toUpperCase() + name.slice(1)}>
+      <Chart
+        title={`${scale === "boolean" ? "Share" : "Average"} of ${name}`}
+        {...series}
+        height={110}
+        marks={[0, 0.5, 1]}
+        unit={unit}
+        lines={[{ name: `${scale === "boolean" ? "Share that is true" : "Average"}, 95% band`, colour: "c2", values: column(series, (row) => row.average), low: end(0), high: end(1) }]}
+        {...(limit === undefined ? {} : { limits: [{ value: limit, name: `threshold ${unit(limit)}` }] })}
+      />
+    </Card>
   );
 }
 

@@ -2,7 +2,7 @@
 import type { ComponentChildren } from "preact";
 import type { Brief, Call, Message, OneSample, RecordLine, ScoreLine, Trace as Steps } from "../api";
 import { useState } from "preact/hooks";
-import { count, duration, many, percent, time, UNKNOWN, words } from "../format";
+import { count, duration, many, percent, ratio, time, UNKNOWN, words } from "../format";
 import { Head } from "../frame";
 import { Content, spelt } from "../hidden";
 import { get, useLoad } from "../load";
@@ -151,7 +151,8 @@ function Scores({ scores }: { scores: ScoreLine[] }) {
         scores.map((score) => (
           <div class="turn" key={`${score.criterion} ${score.time}`}>
             <p>
-              <strong>{words(score.criterion)}</strong> {score.score === null ? <Badge word={score.error ?? "no score"} /> : <span class={score.score < 3 ? "chip low" : "chip"}>{score.score} of 5</span>}{" "}
+              <strong>{words(score.criterion)}</strong> <Given score={score} />{" "}
+              {score.judge_drift && <Badge word="judge failed its own test" />}
               {score.injection_suspect && <Badge word="may talk to the judge" />}
             </p>
             {score.reason && (
@@ -160,13 +161,20 @@ function Scores({ scores }: { scores: ScoreLine[] }) {
               </p>
             )}
             <p class="note">
-              {score.judge ? `${score.judge.model}, ${score.judge.prompt}` : "a user"}, {time(score.time)}
+              {score.judge ? `${score.judge.model}, ${score.judge.prompt}` : score.criterion === "user_feedback" ? "a user" : "computed"}, {time(score.time)}
             </p>
           </div>
         ))
       )}
     </Card>
   );
+}
+
+/** What was given, on its own scale. */
+function Given({ score: { scale, score, value, error } }: { score: ScoreLine }) {
+  if (score !== null) return <span class={score < 3 ? "chip low" : "chip"}>{score} of 5</span>;
+  if (value === null) return <Badge word={error ?? "no score"} />;
+  return <span class="chip">{scale === "boolean" ? (value > 0 ? "true" : "false") : ratio(value)}</span>;
 }
 
 function Timing({ sample }: { sample: RecordLine }) {

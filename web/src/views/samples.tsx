@@ -1,6 +1,6 @@
 // Every sampled request of the window: searched, filtered, sorted, and scrolled without an end.
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
-import { inWindow, moments, scope, windowOf, type Brief, type SamplePage } from "../api";
+import { inWindow, moments, RATED, scope, windowOf, type Brief, type SamplePage } from "../api";
 import { duration, many, short, time, words } from "../format";
 import { Head } from "../frame";
 import { Content } from "../hidden";
@@ -12,7 +12,6 @@ import { address, change, go, kept, type Place } from "../route";
 const PAGE = 100;
 /** Pages whose rows stay in memory; the others are fetched again when they come into sight. */
 const PAGES_KEPT = 30;
-const CRITERIA = ["groundedness", "relevance", "coherence", "fluency", "similarity", "user_feedback"];
 const OUTCOMES = ["ok", "empty", "client_error", "upstream_error", "connect_error", "timeout", "client_abort", "upstream_abort"];
 const SORTS: [value: string, name: string][] = [
   ["time desc", "Newest first"],
@@ -84,7 +83,7 @@ function Search({ place }: { place: Place }) {
       <input ref={field} type="search" aria-label="Search questions and answers" placeholder="Search questions and answers  ( / )" value={query.get("q") ?? ""} onInput={(event) => typed(event.currentTarget.value)} />
       <select aria-label="Criterion" value={query.get("criterion") ?? ""} onChange={(event) => change({ criterion: event.currentTarget.value }, true)}>
         <option value="">Any criterion</option>
-        {CRITERIA.map((criterion) => (
+        {RATED.map((criterion) => (
           <option key={criterion} value={criterion}>
             {words(criterion)}
           </option>

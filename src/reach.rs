@@ -1,4 +1,4 @@
-//! Which addresses may be called. The name is looked up here, and what is checked is what is connected
+//! Which addresses may be called by whoever sends requests of our own (judges, webhooks, replays). The name is looked up here, and what is checked is what is connected
 //! to, so that a name cannot lead elsewhere the second time.
 
 use std::net::SocketAddr;
@@ -10,11 +10,13 @@ use crate::domain::{is_metadata, is_metadata_address};
 /// A name or an address that is not called.
 #[derive(Debug, thiserror::Error)]
 #[error("link-local and metadata addresses hand out credentials and are not called (`link_local`)")]
-pub(super) struct Forbidden;
+pub struct Forbidden;
 
 /// Looks names up, and refuses those that lead to a metadata service.
-pub(super) struct Lookup {
-    pub(super) link_local: bool,
+#[derive(Clone, Copy, Debug)]
+pub struct Lookup {
+    /// The user says that such an address is meant.
+    pub link_local: bool,
 }
 
 impl Resolve for Lookup {
@@ -32,7 +34,7 @@ impl Resolve for Lookup {
 }
 
 /// The host of a URL, where it is an address or a name that is known without looking it up.
-pub(super) fn check(url: &reqwest::Url, link_local: bool) -> Result<(), Forbidden> {
+pub fn check(url: &reqwest::Url, link_local: bool) -> Result<(), Forbidden> {
     let host = url.host_str().unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']');
     if !link_local && is_metadata(host) { Err(Forbidden) } else { Ok(()) }
