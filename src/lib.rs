@@ -3,6 +3,7 @@
 //!
 //! The modules stand in paragraphs, bottom up: a module may `use crate::x` only if `x` stands in an
 //! earlier paragraph (`tests/tidy.rs` holds us to it). docs/ARCHITECTURE.md tells what each room is for.
+//! Without the feature `hub` it is the sidecar alone.
 
 pub mod domain;
 
@@ -26,16 +27,22 @@ pub mod rollup;
 pub mod sample;
 
 pub mod spool;
+#[cfg(feature = "hub")]
 pub mod store;
 
+#[cfg(feature = "hub")]
 pub mod alert;
 pub mod archive;
+#[cfg(feature = "hub")]
 pub mod evaluate;
 pub mod export;
+#[cfg(feature = "hub")]
 pub mod ingest;
+#[cfg(feature = "hub")]
 pub mod monitor;
 pub mod pipeline;
 
+#[cfg(feature = "hub")]
 pub mod replay;
 
 pub mod collector;

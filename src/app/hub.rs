@@ -10,13 +10,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::index::Index;
 use super::monitors::Monitors;
-use super::{StartError, evaluator, keeping_runtime, start_tracer};
+use super::{Ground, StartError, evaluator, keeping_runtime, start_tracer, until_told};
 use crate::bucket;
 use crate::config::{self, Config, Role};
 use crate::console::{Console, Ready};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::trace::Tracer;
+
+/// Serves as a hub until SIGTERM or SIGINT; a second signal ends at once. `reindex` makes the index anew.
+pub fn serve_hub(config: &Config, reindex: bool) -> Result<(), StartError> {
+    let hub = Hub::start(config, reindex)?;
+    until_told(|| hub.stop())
+}
 
 /// A hub that serves.
 pub struct Hub {
@@ -50,9 +56,16 @@ impl Hub {
         let index = Index::start(config, &bucket, stored.clone(), &metrics, &drain, reindex)?;
         let tracer = config.trace.as_ref();
         let tracer = tracer.map(|trace| start_tracer(trace, config, &metrics)).transpose()?;
-        let tools = evaluator::Tools { tracer: tracer.as_ref(), metrics: &metrics, drain: &drain };
-        let (_, evaluating) =
-            evaluator::start(config, Role::Hub, &bucket, &stored, &runtime, &tools)?;
+        let (_, evaluating) = evaluator::start(&Ground {
+            config,
+            role: Role::Hub,
+            bucket: &bucket,
+            uploaded: &stored,
+            keeping: &runtime,
+            tracer: tracer.as_ref(),
+            metrics: &metrics,
+            drain: &drain,
+        })?;
         let monitors = Monitors::start(config, &bucket, Some(&index), &metrics, &drain)?;
         tracing::info!(bucket = bucket.describe(), "reading");
         console.watched_by(&config::monitors_shown(config));

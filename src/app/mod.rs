@@ -9,38 +9,56 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "hub")]
 use crate::alert::AlertError;
 use crate::archive::{self, Archive};
+use crate::bucket::{self, Bucket};
 use crate::collector::{Collector, CollectorError};
 use crate::config::{Config, Role};
 use crate::console::{Console, ConsoleError, Ready};
 use crate::domain::MemoryBudget;
 use crate::drain::Drain;
+#[cfg(feature = "hub")]
 use crate::evaluate::judge::JudgeFault;
 use crate::injector::InjectorError;
 use crate::metrics::Metrics;
 use crate::pipeline::{self, Pipeline, SpanOuttake};
 use crate::proxy::{self, Proxy, ProxyError};
 use crate::spool::{Recovery, Spool, SpoolError};
+#[cfg(feature = "hub")]
 use crate::store::StoreError;
 use crate::trace::{SpanFate, TraceError, Tracer};
-use crate::{bucket, config, export, replay};
+use crate::{config, export};
 
+#[cfg(feature = "hub")]
+mod beside;
+#[cfg(not(feature = "hub"))]
+#[path = "alone.rs"]
+mod beside;
+#[cfg(feature = "hub")]
 mod evaluator;
+#[cfg(feature = "hub")]
 mod hub;
+#[cfg(feature = "hub")]
 mod index;
 mod injector;
+#[cfg(feature = "hub")]
 mod monitors;
+#[cfg(feature = "hub")]
+mod replaying;
 
-pub use hub::Hub;
+#[cfg(feature = "hub")]
+pub use hub::{Hub, serve_hub};
 pub use injector::serve_injector;
+#[cfg(feature = "hub")]
 pub use monitors::{MonitorError, run_monitors, test_alerts};
+#[cfg(feature = "hub")]
+pub use replaying::{ReplayFailed, replay};
 
-use index::Index;
-use monitors::Monitors;
+use beside::Beside;
 
 /// Why flowtap cannot start; the message names the address or the key.
 #[derive(Debug, thiserror::Error)]
@@ -61,15 +79,18 @@ pub enum StartError {
     #[error("bucket: {0}")]
     Bucket(#[from] bucket::BucketError),
     /// The index.
+    #[cfg(feature = "hub")]
     #[error("store.dir: {0}")]
     Store(#[from] StoreError),
     /// The trace exporter.
     #[error("trace.otlp_endpoint: {0}")]
     Trace(#[from] TraceError),
     /// The judge.
+    #[cfg(feature = "hub")]
     #[error("judge: {0}")]
     Judge(#[from] JudgeFault),
     /// A target of alerts.
+    #[cfg(feature = "hub")]
     #[error(transparent)]
     Alert(#[from] AlertError),
     /// The webhook.
@@ -80,20 +101,15 @@ pub enum StartError {
     Thread(#[from] std::io::Error),
 }
 
-/// Serves as `role` says until SIGTERM or SIGINT, then drains. A second signal ends at once. `reindex`
-/// makes the hub's index anew.
-pub fn serve(config: &Config, role: Role, reindex: bool) -> Result<(), StartError> {
+/// Takes traffic until SIGTERM or SIGINT, then drains. A second signal ends at once.
+pub fn serve(config: &Config, role: Role) -> Result<(), StartError> {
+    let app = App::start(config, role)?;
+    until_told(|| app.stop())
+}
+
+/// Waits for SIGTERM or SIGINT, then does `stop`; a second signal ends at once.
+fn until_told(stop: impl FnOnce()) -> Result<(), StartError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let stop: Box<dyn FnOnce()> = match role {
-        Role::Hub => {
-            let hub = Hub::start(config, reindex)?;
-            Box::new(|| hub.stop())
-        }
-        Role::Run | Role::Proxy => {
-            let app = App::start(config, role)?;
-            Box::new(|| app.stop())
-        }
-    };
     runtime.block_on(signal());
     tracing::info!("draining");
     Drain::default().thread("impatience", move || {
@@ -117,19 +133,33 @@ async fn signal() {
     }
 }
 
-/// A flowtap that serves.
+/// What the workers beside the traffic stand on.
+#[derive(Clone, Copy)]
+#[cfg_attr(not(feature = "hub"), expect(dead_code, reason = "a sidecar has few of them"))]
+struct Ground<'a> {
+    config: &'a Config,
+    role: Role,
+    bucket: &'a Arc<dyn Bucket>,
+    /// Woken when the bucket has something new.
+    uploaded: &'a Arc<Notify>,
+    /// The runtime of what waits for something other than traffic.
+    keeping: &'a Runtime,
+    tracer: Option<&'a Tracer>,
+    metrics: &'a Metrics,
+    drain: &'a Drain,
+}
+
+/// A flowtap that takes traffic.
 pub struct App {
     drain: Drain,
     stopping: CancellationToken,
     receiving: CancellationToken,
     archiving: watch::Sender<Option<tokio::time::Instant>>,
-    evaluating: CancellationToken,
     administering: CancellationToken,
     runtime: Runtime,
     spool: Spool,
     tracer: Option<Tracer>,
-    index: Option<Index>,
-    monitors: Monitors,
+    beside: Beside,
     ready: Ready,
     drain_timeout: Duration,
 }
@@ -165,14 +195,18 @@ impl App {
         let (instance, place) = (Arc::clone(&config.instance), Arc::clone(&bucket));
         let archive = Archive::new(spool.clone(), place, spool.ledger(), metrics.clone(), instance);
         let uploaded = archive.uploaded();
-        let tools = evaluator::Tools { tracer: tracer.as_ref(), metrics: &metrics, drain: &drain };
-        let (announcer, evaluating) =
-            evaluator::start(config, role, &bucket, &uploaded, &runtime, &tools)?;
+        let ground = Ground {
+            config,
+            role,
+            bucket: &bucket,
+            uploaded: &uploaded,
+            keeping: &runtime,
+            tracer: tracer.as_ref(),
+            metrics: &metrics,
+            drain: &drain,
+        };
+        let (beside, announcer) = Beside::start(&ground, &mut console)?;
         let archive = archive.announcing(announcer);
-        let index = Index::beside_traffic(role, config, &bucket, uploaded, &metrics, &drain);
-        console.watched_by(&config::monitors_shown(config));
-        index.iter().for_each(|index| console.show(index.view(Arc::clone(&bucket))));
-        let monitors = Monitors::of(role, config, &bucket, index.as_ref(), &metrics, &drain)?;
         let archiver = Builder::new_current_thread().enable_all().build()?;
         drain.thread("archive", move || archiver.block_on(archive.run(until)))?;
         log_doors(&proxy, &console, collector.as_ref());
@@ -196,13 +230,11 @@ impl App {
             stopping,
             receiving,
             archiving,
-            evaluating,
             administering,
             runtime,
             spool,
             tracer,
-            index,
-            monitors,
+            beside,
             ready,
             drain_timeout: config.drain_timeout,
         })
@@ -213,8 +245,7 @@ impl App {
         let deadline = Instant::now() + self.drain_timeout;
         self.ready.set(false);
         self.stopping.cancel();
-        // Samples that are not evaluated wait in the bucket: nothing is lost by ending early.
-        self.evaluating.cancel();
+        self.beside.end_evaluating();
         let mut late = self.drain.join("traffic", deadline);
         // What no longer carries traffic is quick; it gets a moment even if traffic took all the time.
         let deadline = deadline.max(Instant::now() + Duration::from_secs(2));
@@ -230,16 +261,13 @@ impl App {
         }
         self.archiving.send_replace(Some(deadline.into()));
         late.extend(self.drain.join("archive", deadline));
-        late.extend(self.drain.join("evaluate", deadline));
-        late.extend(self.monitors.stop(&self.drain, deadline));
+        late.extend(self.beside.stop(&self.drain, deadline));
         if self.tracer.is_some_and(|tracer| !tracer.shutdown(left())) {
             late.push("spans".to_owned());
         }
         self.administering.cancel();
         self.runtime.shutdown_timeout(Duration::from_millis(100));
-        if let Some(index) = self.index {
-            late.extend(index.stop(&self.drain, deadline));
-        }
+        late.extend(self.beside.close(&self.drain, deadline));
         if late.is_empty() {
             tracing::info!("drained");
         } else {
@@ -275,32 +303,6 @@ pub fn export_azureml(
         export::azureml(&*source, &*target, settings).await
     };
     Ok(runtime.block_on(exported)?)
-}
-
-/// Why `flowtap replay` gave no result.
-#[derive(Debug, thiserror::Error)]
-pub enum ReplayFailed {
-    /// It could not be started.
-    #[error(transparent)]
-    Start(#[from] StartError),
-    /// It came to nothing.
-    #[error(transparent)]
-    Replay(#[from] replay::ReplayError),
-}
-
-/// Sends recorded requests to another deployment and compares the answers; `plain` is a tap with all
-/// defaults before it.
-pub fn replay(
-    config: &Config,
-    plain: config::Tap,
-    settings: &replay::Settings,
-    progress: &dyn Fn(replay::Progress),
-) -> Result<replay::Report, ReplayFailed> {
-    let runtime = Builder::new_current_thread().enable_all().build().map_err(StartError::from)?;
-    runtime.block_on(async {
-        let bucket = bucket::open(&config.bucket).await.map_err(StartError::from)?;
-        Ok(replay::replay(config, plain, bucket, settings, progress).await?)
-    })
 }
 
 /// The endpoints for spans, if there are any, and the pipeline's end of what they hand over.
