@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak fuzz deny bench instructions peers fmt clean-cache
+.PHONY: help demo test soak fuzz deny bench instructions peers sbom fmt clean-cache
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 20
@@ -33,6 +33,9 @@ instructions: ## instructions an exchange, by callgrind, beside benches/baseline
 
 peers: ## installs the real servers and SDKs that the tests talk to
 	@tests/peers/install.sh
+
+sbom: ## what each build is made of, as CycloneDX JSON, into target/sbom
+	@deploy/sbom.sh
 
 fmt: ## formats the sources
 	@cargo fmt

@@ -110,9 +110,9 @@ fn token_count(bencher: Bencher<'_, '_>, kind: &str) {
     let turn = ChatTurn { role: "user".into(), name: None, text };
     let texts = Countable { turns: vec![turn], ..Countable::default() };
     tokens::preload(Some("gpt-4o"));
-    bencher
-        .counter(counter)
-        .bench(|| tokens::count(Some("gpt-4o"), Operation::Chat, black_box(&texts)));
+    bencher.counter(counter).bench(|| {
+        tokens::Counting::Vocabularies.count(Some("gpt-4o"), Operation::Chat, black_box(&texts))
+    });
 }
 
 /// Rows of 8 KiB, from the first that is handed over until the last is safe on disk.

@@ -10,6 +10,7 @@ pub mod domain;
 pub mod config;
 
 pub mod drain;
+pub mod memory;
 pub mod metrics;
 pub mod trace;
 

@@ -86,6 +86,16 @@ enum Command {
         #[arg(long)]
         reindex: bool,
     },
+    /// The judging alone, over a bucket that many sidecars fill; as many of them as are needed
+    ///
+    /// Evaluators of one bucket share its samples and the day's budget of tokens. With `queue` they are told of new
+    /// samples, else they look. Each needs an `instance` of its own, which a host's or pod's name is.
+    #[cfg(feature = "hub")]
+    Evaluator {
+        /// The configuration (YAML)
+        #[arg(long, value_name = "FILE", env = "FLOWTAP_CONFIG")]
+        config: PathBuf,
+    },
     /// Report every fault of a configuration at once, else print it with all defaults, secrets masked
     Check {
         #[command(flatten)]
@@ -306,6 +316,10 @@ fn main() -> ExitCode {
         Command::Hub { config, reindex } => {
             serve(Source::file(config), Role::Hub, |config| app::serve_hub(config, reindex))
         }
+        #[cfg(feature = "hub")]
+        Command::Evaluator { config } => {
+            serve(Source::file(config), Role::Hub, app::serve_evaluator)
+        }
         Command::Check { source, hub } => check(source, hub),
         Command::Verify { bucket, json } => verify(&bucket, json),
         Command::Export {
@@ -340,7 +354,7 @@ fn main() -> ExitCode {
 
 /// The commands that a build without a hub lacks.
 #[cfg(not(feature = "hub"))]
-const LEFT_OUT: &[&str] = &["run", "hub", "replay", "monitor", "alert"];
+const LEFT_OUT: &[&str] = &["run", "hub", "evaluator", "replay", "monitor", "alert"];
 
 /// What to use instead of a command that this build lacks.
 #[cfg(not(feature = "hub"))]

@@ -19,17 +19,19 @@ use crate::bucket::{self, Bucket};
 use crate::collector::{Collector, CollectorError};
 use crate::config::{Config, Role};
 use crate::console::{Console, ConsoleError, Ready};
-use crate::domain::MemoryBudget;
+use crate::domain::{MemoryBudget, Shedding};
 use crate::drain::Drain;
 #[cfg(feature = "hub")]
 use crate::evaluate::judge::JudgeFault;
 use crate::injector::InjectorError;
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::pipeline::{self, Pipeline, SpanOuttake};
 use crate::proxy::{self, Proxy, ProxyError};
 use crate::spool::{Recovery, Spool, SpoolError};
 #[cfg(feature = "hub")]
 use crate::store::StoreError;
+use crate::tokens::Counting;
 use crate::trace::{SpanFate, TraceError, Tracer};
 use crate::{config, export};
 
@@ -49,9 +51,10 @@ mod injector;
 mod monitors;
 #[cfg(feature = "hub")]
 mod replaying;
+mod shedding;
 
 #[cfg(feature = "hub")]
-pub use hub::{Hub, serve_hub};
+pub use hub::{Hub, serve_evaluator, serve_hub};
 pub use injector::serve_injector;
 #[cfg(feature = "hub")]
 pub use monitors::{MonitorError, run_monitors, test_alerts};
@@ -59,6 +62,7 @@ pub use monitors::{MonitorError, run_monitors, test_alerts};
 pub use replaying::{ReplayFailed, replay};
 
 use beside::Beside;
+use shedding::{MemoryWatch, fitted};
 
 /// Why flowtap cannot start; the message names the address or the key.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +93,10 @@ pub enum StartError {
     #[cfg(feature = "hub")]
     #[error("judge: {0}")]
     Judge(#[from] JudgeFault),
+    /// An evaluator without work.
+    #[cfg(feature = "hub")]
+    #[error("there is neither `judge` nor `evaluate`: an evaluator has nothing to do")]
+    NothingToEvaluate,
     /// A target of alerts.
     #[cfg(feature = "hub")]
     #[error(transparent)]
@@ -152,6 +160,7 @@ struct Ground<'a> {
 /// A flowtap that takes traffic.
 pub struct App {
     drain: Drain,
+    memory_watch: Option<MemoryWatch>,
     stopping: CancellationToken,
     receiving: CancellationToken,
     archiving: watch::Sender<Option<tokio::time::Instant>>,
@@ -168,20 +177,23 @@ impl App {
     /// Starts everything. Doors are bound before anything runs, so that a taken port leaves no trace.
     /// `Role::Run` keeps an index and shows it; where that fails, it serves without.
     pub fn start(config: &Config, role: Role) -> Result<Self, StartError> {
+        let (config, memory) = fitted(config);
+        let config = &config;
         let metrics = Metrics::new(&config.metrics);
         metrics.build_info(env!("CARGO_PKG_VERSION"));
         config.taps.iter().for_each(|tap| metrics.tap_opened(&tap.name));
         let (drain, ready) = (Drain::default(), Ready::default());
         let mut console = Console::bind(&config.admin, metrics.clone(), ready.clone())?;
-        let (told, collector) = bind_collector(config, &metrics)?;
+        let budget = MemoryBudget::new(config.capture.memory_bytes_max);
+        let (told, collector) = bind_collector(config, &metrics, budget.shedding())?;
 
         let now = Timestamp::now();
         let (spool, recovery) =
             Spool::open(&config.spool, Arc::clone(&config.instance), metrics.clone(), now)?;
         report(&recovery);
-        let tracer =
-            config.trace.as_ref().map(|trace| start_tracer(trace, config, &metrics)).transpose()?;
-        let budget = MemoryBudget::new(config.capture.memory_bytes_max);
+        let tracer = start_tracer(config, &metrics)?;
+        let counting = Counting::within(memory.as_ref().map(Memory::limit_bytes));
+        let memory_watch = MemoryWatch::start(memory, &budget, &metrics, &drain)?;
         let (intake, outtake) =
             pipeline::intake(config.capture.queue_max, spool.ledger(), metrics.clone());
         let outlets = proxy::Outlets { intake, budget: budget.clone(), metrics: metrics.clone() };
@@ -207,26 +219,18 @@ impl App {
         };
         let (beside, announcer) = Beside::start(&ground, &mut console)?;
         let archive = archive.announcing(announcer);
-        let archiver = Builder::new_current_thread().enable_all().build()?;
-        drain.thread("archive", move || archiver.block_on(archive.run(until)))?;
+        start_archive(archive, until, &drain)?;
         log_doors(&proxy, &console, collector.as_ref());
         runtime.spawn(console.serve(administering.clone()));
-        let outlets = pipeline::Outlets {
-            metrics,
-            ledger: spool.ledger(),
-            spool: spool.writer(),
-            tracer: tracer.clone(),
-            budget,
-        };
+        let outlets = pipeline_outlets(metrics, &spool, tracer.clone(), budget, counting);
         Pipeline::new(config, outlets).start(outtake, told, &drain)?;
         let (receiving, stopping) = (CancellationToken::new(), CancellationToken::new());
-        if let Some(collector) = collector {
-            collector.serve(&drain, receiving.clone())?;
-        }
+        collector.map(|doors| doors.serve(&drain, receiving.clone())).transpose()?;
         proxy.serve(&drain, &stopping)?;
         ready.set(true);
         Ok(Self {
             drain,
+            memory_watch,
             stopping,
             receiving,
             archiving,
@@ -266,6 +270,7 @@ impl App {
             late.push("spans".to_owned());
         }
         self.administering.cancel();
+        drop(self.memory_watch);
         self.runtime.shutdown_timeout(Duration::from_millis(100));
         late.extend(self.beside.close(&self.drain, deadline));
         if late.is_empty() {
@@ -277,6 +282,28 @@ impl App {
             );
         }
     }
+}
+
+/// What the pipeline hands on to.
+fn pipeline_outlets(
+    metrics: Metrics,
+    spool: &Spool,
+    tracer: Option<Tracer>,
+    budget: MemoryBudget,
+    counting: Counting,
+) -> pipeline::Outlets {
+    let (ledger, spool) = (spool.ledger(), spool.writer());
+    pipeline::Outlets { metrics, ledger, spool, tracer, budget, counting }
+}
+
+/// The archive on a thread of its own; `until` tells it to end.
+fn start_archive(
+    archive: Archive,
+    until: watch::Receiver<Option<tokio::time::Instant>>,
+    drain: &Drain,
+) -> std::io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    drain.thread("archive", move || runtime.block_on(archive.run(until)))
 }
 
 /// The runtime of all that waits for something other than traffic.
@@ -309,18 +336,17 @@ pub fn export_azureml(
 fn bind_collector(
     config: &Config,
     metrics: &Metrics,
+    shedding: &Shedding,
 ) -> Result<(Option<SpanOuttake>, Option<Collector>), CollectorError> {
     let Some(settings) = &config.collector else { return Ok((None, None)) };
-    let (intake, outtake) = pipeline::span_intake();
+    let (intake, outtake) = pipeline::span_intake(shedding);
     let collector = Collector::bind(settings, config, intake, metrics.clone())?;
     Ok((Some(outtake), collector))
 }
 
-fn start_tracer(
-    trace: &config::Trace,
-    config: &Config,
-    metrics: &Metrics,
-) -> Result<Tracer, TraceError> {
+/// The exporter of spans, if there is one.
+fn start_tracer(config: &Config, metrics: &Metrics) -> Result<Option<Tracer>, TraceError> {
+    let Some(trace) = &config.trace else { return Ok(None) };
     let metrics = metrics.clone();
     let fates = Arc::new(move |fate, spans| match fate {
         SpanFate::Exported => metrics.spans_exported(spans),
@@ -328,7 +354,7 @@ fn start_tracer(
             metrics.spans_dropped(spans)
         }
     });
-    Tracer::start(trace, &config.instance, fates)
+    Tracer::start(trace, &config.instance, fates).map(Some)
 }
 
 fn report(recovery: &Recovery) {
