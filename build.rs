@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=web/dist");
+    if env::var_os("CARGO_FEATURE_HUB").is_none() {
+        return Ok(());
+    }
     let page = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("web/dist/page");
     let mut files = Vec::new();
     collect(&page, &mut files)?;

@@ -27,6 +27,7 @@ use flowtap::drain::Drain;
 use flowtap::metrics::Metrics;
 use flowtap::pipeline::{self, Outlets, Pipeline};
 use flowtap::spool::Spool;
+use flowtap::tokens::Counting;
 use given::{CASES, bodies, configured, exchange};
 use jiff::Timestamp;
 
@@ -66,6 +67,7 @@ fn run(case: &str, rate: f64, count: usize) {
         ledger: spool.ledger(),
         spool: spool.writer(),
         tracer: None,
+        counting: Counting::Vocabularies,
         budget: MemoryBudget::new(1 << 30),
     };
     let drain = Drain::default();

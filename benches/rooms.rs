@@ -27,7 +27,7 @@ use flowtap::domain::{ChatTurn, Countable, Dataset, Exchange, Operation, Reading
 use flowtap::metrics::Metrics;
 use flowtap::redact::Redactor;
 use flowtap::spool::Spool;
-use flowtap::tokens;
+use flowtap::tokens::Counting;
 use given::{bodies, configured, exchange, prose};
 use jiff::Timestamp;
 
@@ -109,10 +109,11 @@ fn token_count(bencher: Bencher<'_, '_>, kind: &str) {
     let counter = BytesCount::of_str(&text);
     let turn = ChatTurn { role: "user".into(), name: None, text };
     let texts = Countable { turns: vec![turn], ..Countable::default() };
-    tokens::preload(Some("gpt-4o"));
+    // The vocabulary is read when it is first needed.
+    Counting::Vocabularies.count(Some("gpt-4o"), Operation::Chat, &texts);
     bencher
         .counter(counter)
-        .bench(|| tokens::count(Some("gpt-4o"), Operation::Chat, black_box(&texts)));
+        .bench(|| Counting::Vocabularies.count(Some("gpt-4o"), Operation::Chat, black_box(&texts)));
 }
 
 /// Rows of 8 KiB, from the first that is handed over until the last is safe on disk.

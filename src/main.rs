@@ -1,7 +1,9 @@
 //! Arguments and exit codes only; the work is in the library.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+#[cfg(feature = "hub")]
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -12,8 +14,10 @@ use jiff::Timestamp;
 
 #[path = "main/kubernetes.rs"]
 mod kubernetes;
+#[cfg(feature = "hub")]
 #[path = "main/replaying.rs"]
 mod replaying;
+#[cfg(feature = "hub")]
 #[path = "main/watching.rs"]
 mod watching;
 
@@ -42,6 +46,14 @@ struct Arguments {
     command: Command,
 }
 
+#[cfg(not(feature = "hub"))]
+const EXAMPLES: &str = "This build is the sidecar alone. Example:
+  flowtap proxy --upstream http://127.0.0.1:9000   before a prompt flow; no file needed
+
+Any key of the configuration can be set by an environment variable: FLOWTAP_SAMPLE__RATE=0.5.
+Exit codes: 0 done, 1 start failure, 64 wrong arguments, 65 unusable input, 78 faulty configuration.";
+
+#[cfg(feature = "hub")]
 const EXAMPLES: &str = "Examples:
   flowtap run --upstream http://127.0.0.1:9000     before a prompt flow; no file needed
   curl http://127.0.0.1:8080/score -d '{\"question\":\"...\"}' -H 'content-type: application/json'
@@ -54,19 +66,20 @@ Exit codes: 0 done, 1 start failure, 64 wrong arguments, 65 unusable input, 78 f
 #[derive(Subcommand)]
 enum Command {
     /// All in one process: proxy, capture, metrics, samples, archive, index, page
+    #[cfg(feature = "hub")]
     Run {
         #[command(flatten)]
         source: Source,
     },
-    /// The sidecar alone: proxy, capture, spool and archive, all set by a file
+    /// The sidecar alone: proxy, capture, metrics, samples, spool and archive; no index, no page
     Proxy {
-        /// The configuration (YAML)
-        #[arg(long, value_name = "FILE", env = "FLOWTAP_CONFIG")]
-        config: PathBuf,
+        #[command(flatten)]
+        source: Source,
     },
     /// The reading side alone: the page and the API over a bucket that many sidecars fill
     ///
     /// Reads what lies in the bucket into an index (`store.dir`) and serves it. No tap, no spool.
+    #[cfg(feature = "hub")]
     Hub {
         /// The configuration (YAML)
         #[arg(long, value_name = "FILE", env = "FLOWTAP_CONFIG")]
@@ -74,6 +87,16 @@ enum Command {
         /// Throw the index away first and make it again from the bucket; alerts stay
         #[arg(long)]
         reindex: bool,
+    },
+    /// The judging alone, over a bucket that many sidecars fill; as many of them as are needed
+    ///
+    /// Evaluators of one bucket share its samples and the day's budget of tokens. With `queue` they are told of new
+    /// samples, else they look. Each needs an `instance` of its own, which a host's or pod's name is.
+    #[cfg(feature = "hub")]
+    Evaluator {
+        /// The configuration (YAML)
+        #[arg(long, value_name = "FILE", env = "FLOWTAP_CONFIG")]
+        config: PathBuf,
     },
     /// Report every fault of a configuration at once, else print it with all defaults, secrets masked
     Check {
@@ -146,13 +169,16 @@ enum Command {
     /// What was redacted when it was recorded cannot be restored: such requests are counted as masked.
     /// The result is stored below replays/ of the bucket. Options of the bucket come from the
     /// configuration, or from FLOWTAP_BUCKET__*.
+    #[cfg(feature = "hub")]
     Replay(replaying::Replay),
     /// Monitors: run one now, or import those of Azure ML
+    #[cfg(feature = "hub")]
     Monitor {
         #[command(subcommand)]
         command: watching::MonitorCommand,
     },
     /// Alerts: try whether messages arrive
+    #[cfg(feature = "hub")]
     Alert {
         #[command(subcommand)]
         command: watching::AlertCommand,
@@ -217,6 +243,7 @@ impl Source {
     }
 
     /// A configuration's settings, with `url` as the bucket.
+    #[cfg(feature = "hub")]
     fn bucket_with(file: Option<&Path>, url: &str) -> Result<Config, config::Faults> {
         let mut environment = environment();
         environment.retain(|(name, _)| name != "FLOWTAP_BUCKET" && name != "FLOWTAP_BUCKET__URL");
@@ -253,6 +280,7 @@ impl Source {
         config::load(None, &overrides, &environment)
     }
 
+    #[cfg(feature = "hub")]
     fn file(config: PathBuf) -> Self {
         Self { config: Some(config), upstream: None, listen: None, admin: None, data_dir: None }
     }
@@ -272,15 +300,29 @@ fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
+            #[cfg(not(feature = "hub"))]
+            if let Some(told) = left_out(&error) {
+                return fail(USAGE, &told);
+            }
             // `--help` and `--version` are "errors" that belong on stdout.
             drop(error.print());
             return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
         }
     };
     match arguments.command {
-        Command::Run { source } => serve(source, Role::Run, false),
-        Command::Proxy { config } => serve(Source::file(config), Role::Proxy, false),
-        Command::Hub { config, reindex } => serve(Source::file(config), Role::Hub, reindex),
+        #[cfg(feature = "hub")]
+        Command::Run { source } => serve(source, Role::Run, |config| app::serve(config, Role::Run)),
+        Command::Proxy { source } => {
+            serve(source, Role::Proxy, |config| app::serve(config, Role::Proxy))
+        }
+        #[cfg(feature = "hub")]
+        Command::Hub { config, reindex } => {
+            serve(Source::file(config), Role::Hub, |config| app::serve_hub(config, reindex))
+        }
+        #[cfg(feature = "hub")]
+        Command::Evaluator { config } => {
+            serve(Source::file(config), Role::Hub, app::serve_evaluator)
+        }
         Command::Check { source, hub } => check(source, hub),
         Command::Verify { bucket, json } => verify(&bucket, json),
         Command::Export {
@@ -294,8 +336,11 @@ fn main() -> ExitCode {
             json,
         } => export(&bucket, &to, &Settings { endpoint, workspace, from, until }, json),
         Command::Inject(arguments) => kubernetes::inject(arguments),
+        #[cfg(feature = "hub")]
         Command::Replay(arguments) => replaying::replay(arguments),
+        #[cfg(feature = "hub")]
         Command::Monitor { command } => watching::monitor(command),
+        #[cfg(feature = "hub")]
         Command::Alert { command } => watching::alert(command),
         Command::Injector(arguments) => kubernetes::injector(arguments),
         Command::Completions { shell } => {
@@ -310,7 +355,27 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(source: Source, role: Role, reindex: bool) -> ExitCode {
+/// The commands that a build without a hub lacks.
+#[cfg(not(feature = "hub"))]
+const LEFT_OUT: &[&str] = &["run", "hub", "evaluator", "replay", "monitor", "alert"];
+
+/// What to use instead of a command that this build lacks.
+#[cfg(not(feature = "hub"))]
+fn left_out(error: &clap::Error) -> Option<String> {
+    let named = error.get(clap::error::ContextKind::InvalidSubcommand)?.to_string();
+    LEFT_OUT.contains(&named.as_str()).then(|| {
+        format!(
+            "this build is the sidecar alone: it has no `{named}`; use `flowtap proxy`, or the image {}",
+            kubernetes::IMAGE
+        )
+    })
+}
+
+fn serve(
+    source: Source,
+    role: Role,
+    serve: impl FnOnce(&Config) -> Result<(), app::StartError>,
+) -> ExitCode {
     let config = match source.load(role) {
         Ok(config) => config,
         Err(faults) => return fail(CONFIG, &faults),
@@ -321,7 +386,7 @@ fn serve(source: Source, role: Role, reindex: bool) -> ExitCode {
     };
     trace::logs::report_panics();
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    match app::serve(&config, role, reindex) {
+    match serve(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(START_FAILED, &error),
     }

@@ -9,7 +9,7 @@ LOG=.cache/test.log
 mkdir -p .cache
 : >"$LOG"
 
-STEPS=8
+STEPS=9
 step=0
 begin() {
     step=$((step + 1))
@@ -40,6 +40,9 @@ if [[ ${FLOWTAP_PEERS:-} == none ]]; then
 else
     tests/peers/deny.sh
 fi
+
+begin "the sidecar alone"
+cargo clippy --locked --all-targets --no-default-features --features proxy --quiet -- -D warnings
 
 begin "unit tests and documentation examples"
 tests --lib --bins

@@ -1,5 +1,5 @@
 //! `flowtap hub`: the evaluator, the page, the API and monitors over a bucket that many sidecars fill.
-//! No tap, no spool.
+//! No tap, no spool. `flowtap evaluator` is its evaluator alone, of which there may be many.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::index::Index;
 use super::monitors::Monitors;
-use super::{StartError, evaluator, keeping_runtime, start_tracer};
+use super::{Ground, StartError, evaluator, keeping_runtime, start_tracer, until_told};
 use crate::bucket;
 use crate::config::{self, Config, Role};
 use crate::console::{Console, Ready};
@@ -18,14 +18,29 @@ use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::trace::Tracer;
 
-/// A hub that serves.
+/// Serves as a hub until SIGTERM or SIGINT; a second signal ends at once. `reindex` makes the index anew.
+pub fn serve_hub(config: &Config, reindex: bool) -> Result<(), StartError> {
+    let hub = Hub::start(config, reindex)?;
+    until_told(|| hub.stop())
+}
+
+/// Judges samples as one of several until SIGTERM or SIGINT; a second signal ends at once.
+pub fn serve_evaluator(config: &Config) -> Result<(), StartError> {
+    if config.evaluate.is_none() {
+        return Err(StartError::NothingToEvaluate);
+    }
+    let hub = Hub::start_part(config, None)?;
+    until_told(|| hub.stop())
+}
+
+/// A hub that serves, or its evaluator.
 pub struct Hub {
     drain: Drain,
     runtime: Runtime,
     administering: CancellationToken,
     evaluating: CancellationToken,
     ready: Ready,
-    index: Index,
+    index: Option<Index>,
     tracer: Option<Tracer>,
     monitors: Monitors,
     drain_timeout: Duration,
@@ -34,6 +49,11 @@ pub struct Hub {
 impl Hub {
     /// Starts everything; the door is bound before anything runs. `reindex` makes the index anew.
     pub fn start(config: &Config, reindex: bool) -> Result<Self, StartError> {
+        Self::start_part(config, Some(reindex))
+    }
+
+    /// The evaluator, and with `index` the rest: true makes the index anew.
+    fn start_part(config: &Config, index: Option<bool>) -> Result<Self, StartError> {
         let metrics = Metrics::new(&config.metrics);
         metrics.build_info(env!("CARGO_PKG_VERSION"));
         let (drain, ready) = (Drain::default(), Ready::default());
@@ -47,16 +67,27 @@ impl Hub {
         let runtime = keeping_runtime()?;
         let bucket = runtime.block_on(bucket::open(&config.bucket))?;
         let stored = Arc::<Notify>::default();
-        let index = Index::start(config, &bucket, stored.clone(), &metrics, &drain, reindex)?;
-        let tracer = config.trace.as_ref();
-        let tracer = tracer.map(|trace| start_tracer(trace, config, &metrics)).transpose()?;
-        let tools = evaluator::Tools { tracer: tracer.as_ref(), metrics: &metrics, drain: &drain };
-        let (_, evaluating) =
-            evaluator::start(config, Role::Hub, &bucket, &stored, &runtime, &tools)?;
-        let monitors = Monitors::start(config, &bucket, Some(&index), &metrics, &drain)?;
+        let start_index =
+            |anew| Index::start(config, &bucket, stored.clone(), &metrics, &drain, anew);
+        let index = index.map(start_index).transpose()?;
+        let tracer = start_tracer(config, &metrics)?;
+        let (_, evaluating) = evaluator::start(&Ground {
+            config,
+            role: Role::Hub,
+            bucket: &bucket,
+            uploaded: &stored,
+            keeping: &runtime,
+            tracer: tracer.as_ref(),
+            metrics: &metrics,
+            drain: &drain,
+        })?;
         tracing::info!(bucket = bucket.describe(), "reading");
-        console.watched_by(&config::monitors_shown(config));
-        console.show(index.view(bucket));
+        let mut monitors = Monitors::default();
+        if let Some(index) = &index {
+            monitors = Monitors::start(config, &bucket, Some(index), &metrics, &drain)?;
+            console.watched_by(&config::monitors_shown(config));
+            console.show(index.view(bucket));
+        }
         if let Some(address) = console.address() {
             tracing::info!(door = "admin", %address, "listening");
         }
@@ -89,7 +120,7 @@ impl Hub {
             late.push("spans".to_owned());
         }
         late.extend(self.monitors.stop(&self.drain, deadline));
-        late.extend(self.index.stop(&self.drain, deadline));
+        late.extend(self.index.map_or_else(Vec::new, |index| index.stop(&self.drain, deadline)));
         match late.is_empty() {
             true => tracing::info!("drained"),
             false => tracing::warn!(?late, "the drain deadline passed"),

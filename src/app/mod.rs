@@ -9,38 +9,60 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "hub")]
 use crate::alert::AlertError;
 use crate::archive::{self, Archive};
+use crate::bucket::{self, Bucket};
 use crate::collector::{Collector, CollectorError};
 use crate::config::{Config, Role};
 use crate::console::{Console, ConsoleError, Ready};
-use crate::domain::MemoryBudget;
+use crate::domain::{MemoryBudget, Shedding};
 use crate::drain::Drain;
+#[cfg(feature = "hub")]
 use crate::evaluate::judge::JudgeFault;
 use crate::injector::InjectorError;
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::pipeline::{self, Pipeline, SpanOuttake};
 use crate::proxy::{self, Proxy, ProxyError};
 use crate::spool::{Recovery, Spool, SpoolError};
+#[cfg(feature = "hub")]
 use crate::store::StoreError;
+use crate::tokens::Counting;
 use crate::trace::{SpanFate, TraceError, Tracer};
-use crate::{bucket, config, export, replay};
+use crate::{config, export};
 
+#[cfg(feature = "hub")]
+mod beside;
+#[cfg(not(feature = "hub"))]
+#[path = "alone.rs"]
+mod beside;
+#[cfg(feature = "hub")]
 mod evaluator;
+#[cfg(feature = "hub")]
 mod hub;
+#[cfg(feature = "hub")]
 mod index;
 mod injector;
+#[cfg(feature = "hub")]
 mod monitors;
+#[cfg(feature = "hub")]
+mod replaying;
+mod shedding;
 
-pub use hub::Hub;
+#[cfg(feature = "hub")]
+pub use hub::{Hub, serve_evaluator, serve_hub};
 pub use injector::serve_injector;
+#[cfg(feature = "hub")]
 pub use monitors::{MonitorError, plan_monitors, run_monitors, test_alerts};
+#[cfg(feature = "hub")]
+pub use replaying::{ReplayFailed, replay};
 
-use index::Index;
-use monitors::Monitors;
+use beside::Beside;
+use shedding::{MemoryWatch, fitted};
 
 /// Why flowtap cannot start; the message names the address or the key.
 #[derive(Debug, thiserror::Error)]
@@ -61,15 +83,22 @@ pub enum StartError {
     #[error("bucket: {0}")]
     Bucket(#[from] bucket::BucketError),
     /// The index.
+    #[cfg(feature = "hub")]
     #[error("store.dir: {0}")]
     Store(#[from] StoreError),
     /// The trace exporter.
     #[error("trace.otlp_endpoint: {0}")]
     Trace(#[from] TraceError),
     /// The judge.
+    #[cfg(feature = "hub")]
     #[error("judge: {0}")]
     Judge(#[from] JudgeFault),
+    /// An evaluator without work.
+    #[cfg(feature = "hub")]
+    #[error("there is neither `judge` nor `evaluate`: an evaluator has nothing to do")]
+    NothingToEvaluate,
     /// A target of alerts.
+    #[cfg(feature = "hub")]
     #[error(transparent)]
     Alert(#[from] AlertError),
     /// The webhook.
@@ -80,20 +109,15 @@ pub enum StartError {
     Thread(#[from] std::io::Error),
 }
 
-/// Serves as `role` says until SIGTERM or SIGINT, then drains. A second signal ends at once. `reindex`
-/// makes the hub's index anew.
-pub fn serve(config: &Config, role: Role, reindex: bool) -> Result<(), StartError> {
+/// Takes traffic until SIGTERM or SIGINT, then drains. A second signal ends at once.
+pub fn serve(config: &Config, role: Role) -> Result<(), StartError> {
+    let app = App::start(config, role)?;
+    until_told(|| app.stop())
+}
+
+/// Waits for SIGTERM or SIGINT, then does `stop`; a second signal ends at once.
+fn until_told(stop: impl FnOnce()) -> Result<(), StartError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let stop: Box<dyn FnOnce()> = match role {
-        Role::Hub => {
-            let hub = Hub::start(config, reindex)?;
-            Box::new(|| hub.stop())
-        }
-        Role::Run | Role::Proxy => {
-            let app = App::start(config, role)?;
-            Box::new(|| app.stop())
-        }
-    };
     runtime.block_on(signal());
     tracing::info!("draining");
     Drain::default().thread("impatience", move || {
@@ -117,19 +141,34 @@ async fn signal() {
     }
 }
 
-/// A flowtap that serves.
+/// What the workers beside the traffic stand on.
+#[derive(Clone, Copy)]
+#[cfg_attr(not(feature = "hub"), expect(dead_code, reason = "a sidecar has few of them"))]
+struct Ground<'a> {
+    config: &'a Config,
+    role: Role,
+    bucket: &'a Arc<dyn Bucket>,
+    /// Woken when the bucket has something new.
+    uploaded: &'a Arc<Notify>,
+    /// The runtime of what waits for something other than traffic.
+    keeping: &'a Runtime,
+    tracer: Option<&'a Tracer>,
+    metrics: &'a Metrics,
+    drain: &'a Drain,
+}
+
+/// A flowtap that takes traffic.
 pub struct App {
     drain: Drain,
+    memory_watch: Option<MemoryWatch>,
     stopping: CancellationToken,
     receiving: CancellationToken,
     archiving: watch::Sender<Option<tokio::time::Instant>>,
-    evaluating: CancellationToken,
     administering: CancellationToken,
     runtime: Runtime,
     spool: Spool,
     tracer: Option<Tracer>,
-    index: Option<Index>,
-    monitors: Monitors,
+    beside: Beside,
     ready: Ready,
     drain_timeout: Duration,
 }
@@ -138,20 +177,23 @@ impl App {
     /// Starts everything. Doors are bound before anything runs, so that a taken port leaves no trace.
     /// `Role::Run` keeps an index and shows it; where that fails, it serves without.
     pub fn start(config: &Config, role: Role) -> Result<Self, StartError> {
+        let (config, memory) = fitted(config);
+        let config = &config;
         let metrics = Metrics::new(&config.metrics);
         metrics.build_info(env!("CARGO_PKG_VERSION"));
         config.taps.iter().for_each(|tap| metrics.tap_opened(&tap.name));
         let (drain, ready) = (Drain::default(), Ready::default());
         let mut console = Console::bind(&config.admin, metrics.clone(), ready.clone())?;
-        let (told, collector) = bind_collector(config, &metrics)?;
+        let budget = MemoryBudget::new(config.capture.memory_bytes_max);
+        let (told, collector) = bind_collector(config, &metrics, budget.shedding())?;
 
         let now = Timestamp::now();
         let (spool, recovery) =
             Spool::open(&config.spool, Arc::clone(&config.instance), metrics.clone(), now)?;
         report(&recovery);
-        let tracer =
-            config.trace.as_ref().map(|trace| start_tracer(trace, config, &metrics)).transpose()?;
-        let budget = MemoryBudget::new(config.capture.memory_bytes_max);
+        let tracer = start_tracer(config, &metrics)?;
+        let counting = Counting::within(memory.as_ref().map(Memory::limit_bytes));
+        let memory_watch = MemoryWatch::start(memory, &budget, &metrics, &drain)?;
         let (intake, outtake) =
             pipeline::intake(config.capture.queue_max, spool.ledger(), metrics.clone());
         let outlets = proxy::Outlets { intake, budget: budget.clone(), metrics: metrics.clone() };
@@ -165,44 +207,38 @@ impl App {
         let (instance, place) = (Arc::clone(&config.instance), Arc::clone(&bucket));
         let archive = Archive::new(spool.clone(), place, spool.ledger(), metrics.clone(), instance);
         let uploaded = archive.uploaded();
-        let tools = evaluator::Tools { tracer: tracer.as_ref(), metrics: &metrics, drain: &drain };
-        let (announcer, evaluating) =
-            evaluator::start(config, role, &bucket, &uploaded, &runtime, &tools)?;
+        let ground = Ground {
+            config,
+            role,
+            bucket: &bucket,
+            uploaded: &uploaded,
+            keeping: &runtime,
+            tracer: tracer.as_ref(),
+            metrics: &metrics,
+            drain: &drain,
+        };
+        let (beside, announcer) = Beside::start(&ground, &mut console)?;
         let archive = archive.announcing(announcer);
-        let index = Index::beside_traffic(role, config, &bucket, uploaded, &metrics, &drain);
-        console.watched_by(&config::monitors_shown(config));
-        index.iter().for_each(|index| console.show(index.view(Arc::clone(&bucket))));
-        let monitors = Monitors::of(role, config, &bucket, index.as_ref(), &metrics, &drain)?;
-        let archiver = Builder::new_current_thread().enable_all().build()?;
-        drain.thread("archive", move || archiver.block_on(archive.run(until)))?;
+        start_archive(archive, until, &drain)?;
         log_doors(&proxy, &console, collector.as_ref());
         runtime.spawn(console.serve(administering.clone()));
-        let outlets = pipeline::Outlets {
-            metrics,
-            ledger: spool.ledger(),
-            spool: spool.writer(),
-            tracer: tracer.clone(),
-            budget,
-        };
+        let outlets = pipeline_outlets(metrics, &spool, tracer.clone(), budget, counting);
         Pipeline::new(config, outlets).start(outtake, told, &drain)?;
         let (receiving, stopping) = (CancellationToken::new(), CancellationToken::new());
-        if let Some(collector) = collector {
-            collector.serve(&drain, receiving.clone())?;
-        }
+        collector.map(|doors| doors.serve(&drain, receiving.clone())).transpose()?;
         proxy.serve(&drain, &stopping)?;
         ready.set(true);
         Ok(Self {
             drain,
+            memory_watch,
             stopping,
             receiving,
             archiving,
-            evaluating,
             administering,
             runtime,
             spool,
             tracer,
-            index,
-            monitors,
+            beside,
             ready,
             drain_timeout: config.drain_timeout,
         })
@@ -213,8 +249,7 @@ impl App {
         let deadline = Instant::now() + self.drain_timeout;
         self.ready.set(false);
         self.stopping.cancel();
-        // Samples that are not evaluated wait in the bucket: nothing is lost by ending early.
-        self.evaluating.cancel();
+        self.beside.end_evaluating();
         let mut late = self.drain.join("traffic", deadline);
         // What no longer carries traffic is quick; it gets a moment even if traffic took all the time.
         let deadline = deadline.max(Instant::now() + Duration::from_secs(2));
@@ -230,16 +265,14 @@ impl App {
         }
         self.archiving.send_replace(Some(deadline.into()));
         late.extend(self.drain.join("archive", deadline));
-        late.extend(self.drain.join("evaluate", deadline));
-        late.extend(self.monitors.stop(&self.drain, deadline));
+        late.extend(self.beside.stop(&self.drain, deadline));
         if self.tracer.is_some_and(|tracer| !tracer.shutdown(left())) {
             late.push("spans".to_owned());
         }
         self.administering.cancel();
+        drop(self.memory_watch);
         self.runtime.shutdown_timeout(Duration::from_millis(100));
-        if let Some(index) = self.index {
-            late.extend(index.stop(&self.drain, deadline));
-        }
+        late.extend(self.beside.close(&self.drain, deadline));
         if late.is_empty() {
             tracing::info!("drained");
         } else {
@@ -249,6 +282,28 @@ impl App {
             );
         }
     }
+}
+
+/// What the pipeline hands on to.
+fn pipeline_outlets(
+    metrics: Metrics,
+    spool: &Spool,
+    tracer: Option<Tracer>,
+    budget: MemoryBudget,
+    counting: Counting,
+) -> pipeline::Outlets {
+    let (ledger, spool) = (spool.ledger(), spool.writer());
+    pipeline::Outlets { metrics, ledger, spool, tracer, budget, counting }
+}
+
+/// The archive on a thread of its own; `until` tells it to end.
+fn start_archive(
+    archive: Archive,
+    until: watch::Receiver<Option<tokio::time::Instant>>,
+    drain: &Drain,
+) -> std::io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    drain.thread("archive", move || runtime.block_on(archive.run(until)))
 }
 
 /// The runtime of all that waits for something other than traffic.
@@ -277,48 +332,21 @@ pub fn export_azureml(
     Ok(runtime.block_on(exported)?)
 }
 
-/// Why `flowtap replay` gave no result.
-#[derive(Debug, thiserror::Error)]
-pub enum ReplayFailed {
-    /// It could not be started.
-    #[error(transparent)]
-    Start(#[from] StartError),
-    /// It came to nothing.
-    #[error(transparent)]
-    Replay(#[from] replay::ReplayError),
-}
-
-/// Sends recorded requests to another deployment and compares the answers; `plain` is a tap with all
-/// defaults before it.
-pub fn replay(
-    config: &Config,
-    plain: config::Tap,
-    settings: &replay::Settings,
-    progress: &dyn Fn(replay::Progress),
-) -> Result<replay::Report, ReplayFailed> {
-    let runtime = Builder::new_current_thread().enable_all().build().map_err(StartError::from)?;
-    runtime.block_on(async {
-        let bucket = bucket::open(&config.bucket).await.map_err(StartError::from)?;
-        Ok(replay::replay(config, plain, bucket, settings, progress).await?)
-    })
-}
-
 /// The endpoints for spans, if there are any, and the pipeline's end of what they hand over.
 fn bind_collector(
     config: &Config,
     metrics: &Metrics,
+    shedding: &Shedding,
 ) -> Result<(Option<SpanOuttake>, Option<Collector>), CollectorError> {
     let Some(settings) = &config.collector else { return Ok((None, None)) };
-    let (intake, outtake) = pipeline::span_intake();
+    let (intake, outtake) = pipeline::span_intake(shedding);
     let collector = Collector::bind(settings, config, intake, metrics.clone())?;
     Ok((Some(outtake), collector))
 }
 
-fn start_tracer(
-    trace: &config::Trace,
-    config: &Config,
-    metrics: &Metrics,
-) -> Result<Tracer, TraceError> {
+/// The exporter of spans, if there is one.
+fn start_tracer(config: &Config, metrics: &Metrics) -> Result<Option<Tracer>, TraceError> {
+    let Some(trace) = &config.trace else { return Ok(None) };
     let metrics = metrics.clone();
     let fates = Arc::new(move |fate, spans| match fate {
         SpanFate::Exported => metrics.spans_exported(spans),
@@ -326,7 +354,7 @@ fn start_tracer(
             metrics.spans_dropped(spans)
         }
     });
-    Tracer::start(trace, &config.instance, fates)
+    Tracer::start(trace, &config.instance, fates).map(Some)
 }
 
 fn report(recovery: &Recovery) {

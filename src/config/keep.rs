@@ -109,6 +109,17 @@ pub(super) static CAPTURE: &[Key] = &[
          at, and the traffic is spared. 0: never less.",
         "1ms",
     ),
+    Key::new(
+        "process_bytes_max",
+        Bytes(16 * 1024 * KIB, 1024 * GIB),
+        Unset(
+            "the limit of the process's control group (a container's); without one nothing is shed",
+        ),
+        "What the whole process may take of memory. From 60% of it on no bodies are looked at, from \
+         75% on requests are only counted, from 85% on they only pass. Below 512MiB it bounds other \
+         sizes too (docs/OPERATIONS.md).",
+        "64MiB",
+    ),
 ];
 
 /// The keys of `join`.
@@ -254,6 +265,7 @@ pub(super) fn build_capture(map: &Map, report: &mut Report) -> CaptureLimits {
         headers,
         queue_max: map.size("queue_max"),
         overhead_max: map.time("overhead_max"),
+        process_bytes_max: map.whole("process_bytes_max"),
     }
 }
 
@@ -365,6 +377,7 @@ pub(super) fn show_capture(capture: &CaptureLimits) -> Vec<(&'static str, Shown)
         ("headers", Shown::List(capture.headers.clone())),
         ("queue_max", Shown::text(capture.queue_max)),
         ("overhead_max", Shown::text(show_time(capture.overhead_max))),
+        ("process_bytes_max", Shown::optional(capture.process_bytes_max.map(show_bytes))),
     ]
 }
 

@@ -17,6 +17,7 @@ mod env;
 mod fault;
 mod feedback;
 mod file;
+mod fit;
 mod judge;
 mod keep;
 mod kind;
@@ -306,6 +307,9 @@ pub struct CaptureLimits {
     /// What our own work may hold a request up for, at the 99th percentile, before less is looked at;
     /// zero where it never is. Default 1 ms.
     pub overhead_max: Duration,
+    /// Bytes that the whole process may take; coming near them, less is looked at. `None`: what its
+    /// control group allows.
+    pub process_bytes_max: Option<u64>,
 }
 
 /// How a flow's calls, seen by another tap, are joined to the flow's exchange.

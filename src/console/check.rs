@@ -25,7 +25,7 @@ pub fn routes() -> Router<Desk> {
 }
 
 async fn shown(State(desk): State<Desk>) -> Json<Value> {
-    Json(json!({"yaml": &*desk.monitors}))
+    Json(json!({"yaml": &*desk.shown.monitors}))
 }
 
 async fn check(body: Body) -> Response {

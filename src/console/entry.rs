@@ -45,7 +45,7 @@ pub fn routes() -> Router<Desk> {
 /// from our own page, against forged requests.
 pub async fn known(State(desk): State<Desk>, request: Request, next: Next) -> Response {
     let headers = request.headers();
-    if !is_host_allowed(&desk.settings, headers) {
+    if !is_host_allowed(&desk.shown.settings, headers) {
         return refused(StatusCode::MISDIRECTED_REQUEST, "this Host is not on admin.hosts");
     }
     if !is_from_here(request.method(), headers) {
@@ -57,7 +57,7 @@ pub async fn known(State(desk): State<Desk>, request: Request, next: Next) -> Re
 /// Lets pass who has the token, or a session.
 pub async fn admitted(State(desk): State<Desk>, request: Request, next: Next) -> Response {
     let headers = request.headers();
-    let Some(token) = &desk.settings.token else { return next.run(request).await };
+    let Some(token) = &desk.shown.settings.token else { return next.run(request).await };
     if is_bearer(token, headers) || is_session(token, headers, Timestamp::now()) {
         return next.run(request).await;
     }
@@ -72,14 +72,14 @@ struct Asked {
 }
 
 async fn form(State(desk): State<Desk>, Query(asked): Query<Asked>) -> Response {
-    match desk.settings.token {
+    match desk.shown.settings.token {
         Some(_) => assets::document(login(&asked.next, "")),
         None => see_other("/"),
     }
 }
 
 async fn sign_in(State(desk): State<Desk>, body: Body) -> Response {
-    let Some(token) = &desk.settings.token else { return see_other("/") };
+    let Some(token) = &desk.shown.settings.token else { return see_other("/") };
     let Ok(body) = axum::body::to_bytes(body, FORM_BYTES_MAX).await else {
         return refused(StatusCode::PAYLOAD_TOO_LARGE, "the form is too long");
     };

@@ -5,10 +5,19 @@
 //! itself holds no data, so it asks for none: like `/api` it wants a `Host` that is ours. What could
 //! change anything is taken from our own page or from programs, never from another site.
 
+#[cfg(feature = "hub")]
 mod api;
+#[cfg(feature = "hub")]
 mod assets;
+#[cfg(feature = "hub")]
 mod check;
+#[cfg(feature = "hub")]
 mod entry;
+#[cfg(feature = "hub")]
+mod page;
+#[cfg(not(feature = "hub"))]
+#[path = "no_page.rs"]
+mod page;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -18,7 +27,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use axum::http::{HeaderName, StatusCode, Uri};
+use axum::http::{HeaderName, StatusCode};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -28,13 +37,11 @@ use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use api::Problem;
-
-use crate::bucket::Bucket;
 use crate::config::Admin;
-use crate::ingest::Progress;
 use crate::metrics::Metrics;
-use crate::store::Store;
+
+#[cfg(feature = "hub")]
+pub use page::View;
 
 /// Admin connections served at once.
 const CONNECTIONS_MAX: usize = 64;
@@ -48,24 +55,10 @@ pub struct Console {
 /// What every answer may need.
 #[derive(Clone)]
 struct Desk {
-    settings: Arc<Admin>,
     metrics: Metrics,
     ready: Ready,
-    view: Option<View>,
-    turns: api::Turns,
-    /// The configured monitors, as YAML.
-    monitors: Arc<str>,
-}
-
-/// What the page and the API read; without it they show this process alone.
-#[derive(Clone)]
-pub struct View {
-    /// The index.
-    pub store: Store,
-    /// Where the whole records are.
-    pub bucket: Arc<dyn Bucket>,
-    /// How far the index is.
-    pub progress: Progress,
+    #[cfg(feature = "hub")]
+    shown: page::Shown,
 }
 
 /// Whether traffic can be taken: the taps are bound and shutdown has not begun.
@@ -100,24 +93,12 @@ impl Console {
         Ok(Self {
             socket,
             desk: Desk {
-                settings: Arc::new(settings.clone()),
                 metrics,
                 ready,
-                view: None,
-                turns: api::Turns::default(),
-                monitors: Arc::from(""),
+                #[cfg(feature = "hub")]
+                shown: page::Shown::new(settings),
             },
         })
-    }
-
-    /// Shows which monitors are configured, as YAML.
-    pub fn watched_by(&mut self, monitors: &str) {
-        self.desk.monitors = Arc::from(monitors);
-    }
-
-    /// Shows what an index holds.
-    pub fn show(&mut self, view: View) {
-        self.desk.view = Some(view);
     }
 
     /// The address bound.
@@ -155,35 +136,13 @@ impl Console {
     }
 }
 
-/// The page's views: their addresses are the page's own business.
-const VIEWS: &[&str] = &[
-    "/",
-    "/tokens",
-    "/quality",
-    "/operations",
-    "/samples",
-    "/samples/{id}",
-    "/monitors",
-    "/monitors/{name}",
-    "/alerts",
-    "/health",
-];
-
 fn routes(desk: Desk) -> Router {
-    let guarded = api::routes()
-        .merge(check::routes())
-        .route_layer(middleware::from_fn_with_state(desk.clone(), entry::admitted));
-    let page = VIEWS.iter().fold(Router::new(), |page, view| page.route(view, get(assets::page)));
-    let page = page.route("/assets/{name}", get(assets::asset)).merge(entry::routes());
-    let known =
-        guarded.merge(page).route_layer(middleware::from_fn_with_state(desk.clone(), entry::known));
     let open = Router::new()
         .route("/metrics", get(metrics))
-        .route("/style.css", get(assets::style))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz));
     let harden = middleware::map_response(harden);
-    known.merge(open).fallback(not_found).layer(harden).with_state(desk)
+    page::routes(&desk).merge(open).layer(harden).with_state(desk)
 }
 
 async fn metrics(State(desk): State<Desk>) -> Response {
@@ -195,13 +154,6 @@ async fn readyz(State(desk): State<Desk>) -> Response {
         "ready\n".into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not taking traffic\n").into_response()
-    }
-}
-
-async fn not_found(uri: Uri) -> Problem {
-    match uri.path().starts_with("/api") {
-        true => api::nowhere(uri).await,
-        false => Problem::new(StatusCode::NOT_FOUND, "no such page"),
     }
 }
 

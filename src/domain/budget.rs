@@ -21,8 +21,12 @@ struct Inner {
 impl MemoryBudget {
     /// A budget of `bytes_max` bytes, all free.
     pub fn new(bytes_max: u64) -> Self {
-        let inner =
-            Inner { bytes_max, bytes_used: AtomicU64::new(0), shedding: Shedding::default() };
+        Self::shed_with(bytes_max, Shedding::default())
+    }
+
+    /// The same, which gives nothing out while `shedding` asks for less than all.
+    pub fn shed_with(bytes_max: u64, shedding: Shedding) -> Self {
+        let inner = Inner { bytes_max, bytes_used: AtomicU64::new(0), shedding };
         Self { inner: Arc::new(inner) }
     }
 

@@ -58,7 +58,11 @@ impl Manifest<'_> {
     }
 
     pub(super) fn is_service(&self) -> bool {
-        self.kind == "Service"
+        self.is_kind("Service")
+    }
+
+    pub(super) fn is_kind(&self, kind: &str) -> bool {
+        self.kind == kind
     }
 
     /// Kind and name.

@@ -16,6 +16,7 @@ mod keys;
 mod manifest;
 mod plan;
 mod pod;
+mod policy;
 mod sidecar;
 mod yaml;
 
@@ -175,6 +176,7 @@ impl Work<'_> {
                 let services = self.services_of(manifest, template);
                 let decision = plan::decide(manifest.value(), template, &services, self.settings)?;
                 self.tell(manifest, &decision, services.is_empty());
+                self.tell_of_policies(manifest, template, &decision);
                 Ok(decision)
             });
             decisions.push(match decided.transpose() {
@@ -192,6 +194,25 @@ impl Work<'_> {
         let services =
             self.manifests.iter().filter(|other| other.is_service()).map(Manifest::value);
         services.filter(|service| plan::selects(service, manifest.value(), template)).collect()
+    }
+
+    /// What NetworkPolicies of the text would do to a workload with a sidecar.
+    fn tell_of_policies(&mut self, manifest: &Manifest<'_>, template: &Value, decision: &Decision) {
+        let Decision::Inject(sidecar, Some(app)) = decision else { return };
+        let Some(port) = sidecar.port else { return };
+        let policies = self.manifests.iter().filter(|other| other.is_kind("NetworkPolicy"));
+        let policies = policies.map(Manifest::value);
+        let own = (port, sidecar.port_name.as_str());
+        let blocking = policy::shutting_out(policies, manifest.value(), template, app, own);
+        for policy in blocking {
+            self.notes.push(format!(
+                "NetworkPolicy/{}: lets in port {} of {} and not the sidecar's, {port}: callers will be \
+                 shut out; add `- port: {NAME}` beside it",
+                policy["metadata"]["name"].as_str().unwrap_or("(no name)"),
+                app.number,
+                manifest.name(),
+            ));
+        }
     }
 
     fn tell(&mut self, manifest: &Manifest<'_>, decision: &Decision, alone: bool) {

@@ -54,10 +54,13 @@ pub(super) fn service_targets(service: &Value) -> impl Iterator<Item = &Value> {
     })
 }
 
+/// The namespace of an object.
+pub(super) fn namespace(object: &Value) -> &str {
+    object["metadata"]["namespace"].as_str().unwrap_or("default")
+}
+
 /// True where `service` sends traffic to pods of `template` in the namespace of `object`.
 pub(super) fn selects(service: &Value, object: &Value, template: &Value) -> bool {
-    let namespace =
-        |value: &Value| value["metadata"]["namespace"].as_str().unwrap_or("default").to_owned();
     let Some(selector) = service["spec"]["selector"].as_object() else { return false };
     let labels = &template["metadata"]["labels"];
     !selector.is_empty()

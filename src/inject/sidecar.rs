@@ -48,7 +48,7 @@ impl Sidecar {
             "name": NAME,
             "image": self.image,
             "restartPolicy": "Always",
-            "args": ["run"],
+            "args": ["proxy"],
             "env": self.variables(),
         });
         if let Some(secret) = &self.secret {

@@ -11,8 +11,8 @@ use super::{CONFIG, START_FAILED, fail, print};
 
 /// Input that cannot be worked on, as in sysexits.h.
 const DATA: u8 = 65;
-/// The image of this version.
-const IMAGE: &str = concat!("flowtap:", env!("CARGO_PKG_VERSION"));
+/// The image of this version, with all in it.
+pub(super) const IMAGE: &str = concat!("flowtap:", env!("CARGO_PKG_VERSION"));
 
 /// What every sidecar gets.
 #[derive(clap::Args)]

@@ -137,6 +137,12 @@ families! {
     CAPTURE_TRUNCATED[1] = "flowtap_capture_truncated_total", COUNT, ["tap"],
         "Exchanges of which a body was captured only in part.",
         "Raise capture.body_bytes_max if samples must be whole.";
+    MEMORY_LIMIT[0] = "flowtap_memory_limit_bytes", BYTES, [],
+        "What the process may take of memory (capture.process_bytes_max, or its control group's limit); 0 where there is none.",
+        "Compare flowtap_memory_used_bytes with it.";
+    MEMORY_USED[0] = "flowtap_memory_used_bytes", BYTES, [],
+        "What it takes of that, without files that the kernel can let go of.",
+        "From 60% of the limit on less is looked at: raise the limit, or find what grew.";
     CAPTURE_LEVEL[1] = "flowtap_capture_level", COUNT, ["cause"],
         "How much is looked at, as each cause asks: 0 full, 1 headers, 2 metrics, 3 off.",
         "Above 0 for memory: raise the memory limit; for overhead: give it more CPU.";

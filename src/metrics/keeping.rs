@@ -29,6 +29,8 @@ pub(super) struct Keeping {
     queue_depth: Gauges<1>,
     capture_bytes: IntGauge,
     capture_truncated: Counters<1>,
+    memory_limit: IntGauge,
+    memory_used: IntGauge,
     capture_level: Gauges<1>,
     capture_shed: Counters<2>,
     injections: Counters<1>,
@@ -57,6 +59,8 @@ impl Keeping {
             queue_depth: reg.gauges(&f::QUEUE_DEPTH)?,
             capture_bytes: reg.gauge(&f::CAPTURE_BYTES)?,
             capture_truncated: reg.counters(&f::CAPTURE_TRUNCATED)?,
+            memory_limit: reg.gauge(&f::MEMORY_LIMIT)?,
+            memory_used: reg.gauge(&f::MEMORY_USED)?,
             capture_level: reg.gauges(&f::CAPTURE_LEVEL)?,
             capture_shed: reg.counters(&f::CAPTURE_SHED)?,
             injections: reg.counters(&f::INJECTIONS)?,
@@ -157,6 +161,16 @@ impl Metrics {
     /// A body of an exchange was captured only in part.
     pub fn capture_truncated(&self, tap: &str) {
         self.inner.keeping.capture_truncated.of([tap]).inc();
+    }
+
+    /// The process may take `bytes` of memory.
+    pub fn memory_limit(&self, bytes: u64) {
+        self.inner.keeping.memory_limit.set(signed(bytes));
+    }
+
+    /// It takes `bytes` of that.
+    pub fn memory_used(&self, bytes: u64) {
+        self.inner.keeping.memory_used.set(signed(bytes));
     }
 
     /// From now on `cause` asks for `level`.

@@ -24,6 +24,7 @@ use jiff::Timestamp;
 use foldhash::fast::RandomState;
 
 use crate::config::{self, Config};
+use crate::dialect;
 use crate::domain::{
     Call, DropReason, DropStage, Exchange, MemoryBudget, Operation, Reading, Reservation, Row, Span,
 };
@@ -35,8 +36,8 @@ use crate::redact::Redactor;
 use crate::rollup::Rollup;
 use crate::sample::{Sampler, judge_marker};
 use crate::spool::Writer;
+use crate::tokens::Counting;
 use crate::trace::Tracer;
-use crate::{dialect, tokens};
 
 use feedback::Feedbacks;
 use joining::{Joining, Parking};
@@ -62,6 +63,8 @@ pub struct Outlets {
     pub tracer: Option<Tracer>,
     /// What captured bodies hold, and readings that wait for their tokens.
     pub budget: MemoryBudget,
+    /// How tokens are counted.
+    pub counting: Counting,
 }
 
 /// The pipeline's shared state; its threads each hold it.
@@ -225,12 +228,16 @@ impl Pipeline {
 
     fn count_all(&self, counting: &Receiver<Box<Understood>>) {
         while let Ok(mut understood) = counting.recv() {
+            let hour = Hour::of(understood.exchange.time);
             let reading = &mut understood.reading;
-            let counted = catch_unwind(AssertUnwindSafe(|| count(reading)));
+            let counting = self.outlets.counting;
+            let counted = catch_unwind(AssertUnwindSafe(|| count(counting, reading)));
+            if counting == Counting::Estimate {
+                self.outlets.ledger.dropped(hour, DropStage::Tokens, DropReason::Memory, 1);
+            }
             match counted {
                 Ok(usage) => reading.usage = usage,
                 Err(_) => {
-                    let hour = Hour::of(understood.exchange.time);
                     self.outlets.metrics.panicked("tokens");
                     self.outlets.ledger.dropped(hour, DropStage::Tokens, DropReason::Panic, 1);
                 }
@@ -291,11 +298,11 @@ fn needs_counting(understood: &Understood) -> bool {
 
 /// Counts, and merges with what was reported: a report of the input stands; of a cut stream's output
 /// the larger figure does, because the report was made before the rest was generated.
-fn count(reading: &Reading) -> crate::domain::Usage {
+fn count(counting: Counting, reading: &Reading) -> crate::domain::Usage {
     #[cfg(feature = "failpoints")]
     crate::capture::failpoint::hit("tokens");
     let Some(countable) = &reading.countable else { return reading.usage };
-    let counted = tokens::count(reading.model.best(), reading.operation, countable);
+    let counted = counting.count(reading.model.best(), reading.operation, countable);
     if reading.usage.is_unknown() {
         return counted;
     }

@@ -12,11 +12,10 @@ use std::time::{Duration, Instant};
 use super::Pipeline;
 use crate::config::{CaptureMode, Config};
 use crate::domain::{
-    ExchangeId, MemoryBudget, Operation, Reservation, SpanKind, Summary, ToldSpan,
+    ExchangeId, MemoryBudget, Operation, Reservation, Shedding, SpanKind, Summary, ToldSpan,
 };
 use crate::join::{Claim, Heard, Home, Spans, Traced};
 use crate::metrics::Metrics;
-use crate::tokens;
 
 /// Posts that may wait to be heard.
 const POSTS_MAX: usize = 1024;
@@ -41,10 +40,11 @@ struct Post {
     _held: Reservation,
 }
 
-/// Both ends of a bounded queue of spans.
-pub fn span_intake() -> (SpanIntake, SpanOuttake) {
+/// Both ends of a bounded queue of spans, which takes none while `shedding` asks for less than all.
+pub fn span_intake(shedding: &Shedding) -> (SpanIntake, SpanOuttake) {
     let (sender, receiver) = sync_channel(POSTS_MAX);
-    (SpanIntake { sender, budget: MemoryBudget::new(BYTES_MAX) }, SpanOuttake(receiver))
+    let budget = MemoryBudget::shed_with(BYTES_MAX, shedding.clone());
+    (SpanIntake { sender, budget }, SpanOuttake(receiver))
 }
 
 impl SpanIntake {
@@ -126,7 +126,7 @@ impl Pipeline {
                 SpanKind::Embedding => Operation::Embeddings,
                 _ => Operation::Chat,
             };
-            span.usage = tokens::count(span.model.best(), operation, &countable);
+            span.usage = self.outlets.counting.count(span.model.best(), operation, &countable);
         }
         // The table is not locked while a late span is redacted.
         let heard = telling.spans().hear(span, Instant::now());

@@ -43,7 +43,11 @@ impl Reader {
     pub(super) fn read(&self, recorded: &Recorded, exchange: &Exchange) -> Answer {
         let mut reading = dialect::read(exchange, &self.tap(recorded));
         if let Some(texts) = reading.countable.as_ref().filter(|_| reading.usage.is_unknown()) {
-            reading.usage = tokens::count(reading.model.best(), reading.operation, texts);
+            reading.usage = tokens::Counting::Vocabularies.count(
+                reading.model.best(),
+                reading.operation,
+                texts,
+            );
         }
         let summary = self.summary(recorded, exchange, &reading);
         let record = self.redactor.record(

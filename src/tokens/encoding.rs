@@ -1,6 +1,7 @@
 //! Which vocabulary a model uses, and counting with it. The only place that knows the two crates:
 //! tiktoken-rs maps names to vocabularies and counts with the rare ones, bpe-openai counts with the
-//! common ones, linearly and without a panic (tiktoken-rs panics on a megabyte of spaces).
+//! common ones, linearly and without a panic (tiktoken-rs panics on a megabyte of spaces). A build
+//! without `dictionaries` leaves bpe-openai and its 47 MB out, and counts them all as the rare ones.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -71,8 +72,14 @@ impl Encoding {
 
     fn count_unguarded(self, text: &str) -> (u64, bool) {
         match self {
+            #[cfg(feature = "dictionaries")]
             Self::O200k => (bpe_openai::o200k_base().count(text) as u64, true),
+            #[cfg(feature = "dictionaries")]
             Self::Cl100k => (bpe_openai::cl100k_base().count(text) as u64, true),
+            #[cfg(not(feature = "dictionaries"))]
+            Self::O200k => in_pieces(tiktoken_rs::o200k_base_singleton(), text),
+            #[cfg(not(feature = "dictionaries"))]
+            Self::Cl100k => in_pieces(tiktoken_rs::cl100k_base_singleton(), text),
             Self::P50k => in_pieces(tiktoken_rs::p50k_base_singleton(), text),
             Self::R50k => in_pieces(tiktoken_rs::r50k_base_singleton(), text),
         }

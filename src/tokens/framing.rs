@@ -83,7 +83,7 @@ fn function_of(tool: &Value) -> Option<&Map<String, Value>> {
 }
 
 fn tool_tokens(tool: &Value, tally: &mut Tally) -> u64 {
-    let start = if tally.encoding == Encoding::Cl100k { 10 } else { 7 };
+    let start = if tally.encoding == Some(Encoding::Cl100k) { 10 } else { 7 };
     let Some(lines) = function_of(tool).and_then(lines_of) else {
         return start + tally.text(&tool.to_string());
     };

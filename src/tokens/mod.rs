@@ -15,24 +15,57 @@ use encoding::{Encoding, Tokenizer};
 pub const TEXT_BYTES_MAX: usize = 256 * 1024;
 
 /// Bytes of one exchange that are counted. At the worst cost measured, 0.26 µs a byte (random
-/// base64, release build), the tokenizer's thread is held for about half a second.
-pub const EXCHANGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// base64, release build), the tokenizer's thread is held for about half a second. A build without
+/// `dictionaries` takes up to eleven times as long a byte, so it counts an eighth.
+pub const EXCHANGE_BYTES_MAX: usize =
+    if cfg!(feature = "dictionaries") { 2 * 1024 * 1024 } else { TEXT_BYTES_MAX };
 
 /// Bytes a token where nothing at all could be counted: OpenAI's rule of thumb for English,
 /// <https://help.openai.com/en/articles/4936856-what-are-tokens-and-how-to-count-them>.
 const TOKEN_BYTES: u64 = 4;
 
-/// Counts the tokens of `texts` as `model` would bill them for `operation`.
-///
-/// Infallible, and blocking: up to about half a second, plus 0.1 to 0.5 s when a vocabulary is
-/// first needed, so call it from a thread that nothing else waits for. A side of which no text is
-/// known stays `None`; an answer that was seen whole and holds nothing is 0. Embeddings generate
-/// nothing, so their `output` is `None` and `total` is `input`, as upstreams report it.
-pub fn count(model: Option<&str>, operation: Operation, texts: &Countable) -> Usage {
-    let tokenizer = Tokenizer::of(model);
-    let mut tally = Tally::new(tokenizer.encoding);
-    let input = input_tokens(&tokenizer, operation, texts, &mut tally);
-    let output = output_tokens(&tokenizer, operation, texts, &mut tally);
+/// How tokens are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counting {
+    /// With the vocabularies, each loaded when it is first needed: up to 90 MiB for the common two.
+    Vocabularies,
+    /// By the bytes alone: there is no memory for a vocabulary. Every figure is `estimated`.
+    Estimate,
+}
+
+/// With less memory than this no vocabulary is loaded: one and the rest of a sidecar would come near it.
+pub const MEMORY_BYTES_MIN: u64 = 192 * 1024 * 1024;
+
+impl Counting {
+    /// What a process can afford that may take `limit_bytes` of memory.
+    pub fn within(limit_bytes: Option<u64>) -> Self {
+        match limit_bytes {
+            Some(..MEMORY_BYTES_MIN) => Self::Estimate,
+            _ => Self::Vocabularies,
+        }
+    }
+
+    /// Counts the tokens of `texts` as `model` would bill them for `operation`.
+    ///
+    /// Infallible, and blocking: up to about half a second, plus 0.1 to 0.5 s when a vocabulary is
+    /// first needed, so call it from a thread that nothing else waits for. A side of which no text is
+    /// known stays `None`; an answer that was seen whole and holds nothing is 0. Embeddings generate
+    /// nothing, so their `output` is `None` and `total` is `input`, as upstreams report it.
+    pub fn count(self, model: Option<&str>, operation: Operation, texts: &Countable) -> Usage {
+        let tokenizer = Tokenizer::of(model);
+        let encoding = (self == Self::Vocabularies).then_some(tokenizer.encoding);
+        tally(&tokenizer, operation, texts, Tally::new(encoding))
+    }
+}
+
+fn tally(
+    tokenizer: &Tokenizer,
+    operation: Operation,
+    texts: &Countable,
+    mut tally: Tally,
+) -> Usage {
+    let input = input_tokens(tokenizer, operation, texts, &mut tally);
+    let output = output_tokens(tokenizer, operation, texts, &mut tally);
     let source = if tally.whole { UsageSource::Counted } else { UsageSource::Estimated };
     let mut usage = Usage::of(input, output, source);
     if operation == Operation::Embeddings {
@@ -41,15 +74,10 @@ pub fn count(model: Option<&str>, operation: Operation, texts: &Countable) -> Us
     usage
 }
 
-/// Loads the vocabulary that `model` needs (o200k: about 66 MB and 0.1 s; cl100k: half of that),
-/// so that the first count does not pay for it.
-pub fn preload(model: Option<&str>) {
-    Tally::new(Tokenizer::of(model).encoding).text(" ");
-}
-
 /// Counts text after text within the caps, and remembers whether all of it was counted.
 struct Tally {
-    encoding: Encoding,
+    /// `None`: nothing is counted, all is estimated.
+    encoding: Option<Encoding>,
     bytes_left: usize,
     bytes_counted: u64,
     tokens_counted: u64,
@@ -57,7 +85,7 @@ struct Tally {
 }
 
 impl Tally {
-    fn new(encoding: Encoding) -> Self {
+    fn new(encoding: Option<Encoding>) -> Self {
         let bytes_left = EXCHANGE_BYTES_MAX;
         Self { encoding, bytes_left, bytes_counted: 0, tokens_counted: 0, whole: true }
     }
@@ -67,7 +95,7 @@ impl Tally {
         let limit = TEXT_BYTES_MAX.min(self.bytes_left);
         let (part, rest) = text.split_at(text.floor_char_boundary(limit));
         self.bytes_left -= part.len();
-        let Some((tokens, whole)) = self.encoding.count(part) else {
+        let Some((tokens, whole)) = self.encoding.and_then(|encoding| encoding.count(part)) else {
             return self.estimate(text.len() as u64);
         };
         self.whole &= whole;

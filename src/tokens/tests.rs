@@ -54,6 +54,10 @@ fn cookbook_tools() -> Countable {
     Countable { turns, input: vec![tools.to_string()], ..Countable::default() }
 }
 
+fn count(model: Option<&str>, operation: Operation, texts: &Countable) -> Usage {
+    Counting::Vocabularies.count(model, operation, texts)
+}
+
 fn chat(model: &str, texts: &Countable) -> Usage {
     count(Some(model), Operation::Chat, texts)
 }
@@ -61,6 +65,18 @@ fn chat(model: &str, texts: &Countable) -> Usage {
 fn plain(model: &str, text: &str) -> u64 {
     let texts = Countable { input: vec![text.into()], ..Countable::default() };
     count(Some(model), Operation::TextCompletion, &texts).input.expect("text was given")
+}
+
+#[test]
+fn without_memory_for_a_vocabulary_everything_is_estimated_by_its_bytes() {
+    assert_eq!(Counting::within(None), Counting::Vocabularies);
+    assert_eq!(Counting::within(Some(MEMORY_BYTES_MIN)), Counting::Vocabularies);
+    let small = Counting::within(Some(64 << 20));
+    assert_eq!(small, Counting::Estimate);
+    let texts = Countable { output: vec!["x".repeat(400)], ..cookbook() };
+    let usage = small.count(Some("gpt-4o"), Operation::Chat, &texts);
+    assert_eq!((usage.source, usage.output), (Some(UsageSource::Estimated), Some(100)));
+    assert!(usage.input.is_some_and(|input| (100..200).contains(&input)), "{usage:?}");
 }
 
 #[test]
@@ -178,13 +194,13 @@ fn over_the_cap_the_rest_is_estimated_by_the_part() {
 #[test]
 fn an_exchange_is_counted_up_to_its_cap_however_many_texts_it_has() {
     let text = "word ".repeat(TEXT_BYTES_MAX / 5);
-    let mut tally = Tally::new(Encoding::O200k);
+    let mut tally = Tally::new(Some(Encoding::O200k));
     tally.bytes_left = 10_000;
     let first = tally.text(&text);
     let second = tally.text(&text);
     assert_eq!((tally.bytes_left, tally.bytes_counted, tally.whole), (0, 10_000, false));
     assert!(first.abs_diff(second) < 10, "both at the same rate: {first}, {second}");
-    let mut none = Tally::new(Encoding::O200k);
+    let mut none = Tally::new(Some(Encoding::O200k));
     none.bytes_left = 0;
     assert_eq!((none.text("eight by"), none.whole), (2, false), "four bytes a token");
 }

@@ -29,15 +29,16 @@ fn the_chart_renders_what_kubernetes_and_flowtap_take_or_refuses() {
         String::from_utf8_lossy(&checked.stderr).into_owned(),
     );
     assert!(checked.status.success(), "{failed}");
-    assert!(said.starts_with("good=7 refused=7 "), "{said}");
+    assert!(said.starts_with("good=9 refused=10 "), "{said}");
     let entries = std::fs::read_dir(folder.path()).expect("the folder");
     let configs: Vec<_> = entries.map(|entry| entry.expect("a file").path()).collect();
-    assert_eq!(configs.len(), 6, "{configs:?}");
+    assert_eq!(configs.len(), 10, "{configs:?}");
     for config in configs {
         without_files(&config);
         let mut command = Command::new(env!("CARGO_BIN_EXE_flowtap"));
         command.args(["check", "--config"]).arg(&config);
-        if config.to_string_lossy().ends_with("-hub.yaml") {
+        let name = config.to_string_lossy().into_owned();
+        if name.ends_with("-hub.yaml") || name.ends_with("-evaluators.yaml") {
             command.arg("--hub");
         }
         let output = command.output().expect("flowtap runs");

@@ -1,4 +1,6 @@
-//! The integration tests: one binary, whose modules bear the names of what they hold to account.
+//! The integration tests: one binary, whose modules bear the names of what they hold to account. They
+//! need the whole program.
+#![cfg(all(feature = "hub", feature = "dictionaries"))]
 
 mod support;
 
@@ -20,6 +22,7 @@ mod feedback;
 mod fixtures;
 mod floods;
 mod framing;
+mod grace;
 mod helm;
 mod http2;
 mod hub;
@@ -29,6 +32,7 @@ mod inject;
 mod injector;
 mod join;
 mod main_job;
+mod memory;
 mod monitor;
 mod peers;
 mod proxy;

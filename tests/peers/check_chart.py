@@ -38,8 +38,9 @@ def check_good(path, folder, counts):
         for found in validate_manifests.objects(text):
             configs = found.get("data", {}) if found["kind"] == "ConfigMap" else {}
             for config in configs.values():
-                part = "hub" if template.endswith("hub.yaml") else "gateway"
-                (folder / f"{path.stem}-{part}.yaml").write_text(config)
+                if "flowtap.yaml" in configs:
+                    part = pathlib.Path(template).stem
+                    (folder / f"{path.stem}-{part}.yaml").write_text(config)
 
 
 def check_refused(path):

@@ -89,12 +89,33 @@ prometheus.io/path: /metrics
 {{- end -}}
 {{- $config := dict "data_dir" "/var/lib/flowtap" "admin" (dict "listen" "0.0.0.0:9464") -}}
 {{- $_ := set $config "drain_timeout" (printf "%ds" (max 0 (sub (int .Values.gateway.terminationGracePeriodSeconds) 5))) -}}
+{{- if .Values.nats -}}
+{{- $_ := set $config "queue" (dict "nats" .Values.nats) -}}
+{{- end -}}
 {{- if .Values.bucket -}}
 {{- $_ := set $config "bucket" .Values.bucket -}}
 {{- else if not .Values.gateway.config.bucket -}}
 {{- fail "bucket is empty: what the gateway samples would end with its pods" -}}
 {{- end -}}
 {{- toYaml (mergeOverwrite $config (deepCopy .Values.gateway.config)) -}}
+{{- end -}}
+
+{{- define "flowtap.evaluatorsConfig" -}}
+{{- if not (or .Values.evaluators.config.judge .Values.evaluators.config.evaluate) -}}
+{{- fail "evaluators.config has neither judge nor evaluate: the evaluators have nothing to do" -}}
+{{- end -}}
+{{- $config := dict "admin" (dict "listen" "0.0.0.0:9464") -}}
+{{- if .Values.nats -}}
+{{- $_ := set $config "queue" (dict "nats" .Values.nats) -}}
+{{- else if .Values.evaluators.keda.enabled -}}
+{{- fail "nats is empty: KEDA scales by the samples that wait there" -}}
+{{- end -}}
+{{- if .Values.bucket -}}
+{{- $_ := set $config "bucket" .Values.bucket -}}
+{{- else if not .Values.evaluators.config.bucket -}}
+{{- fail "bucket is empty: the evaluators have nothing to judge" -}}
+{{- end -}}
+{{- toYaml (mergeOverwrite $config (deepCopy .Values.evaluators.config)) -}}
 {{- end -}}
 
 {{/* Secrets of the hub or the gateway, each below /run/secrets/NAME. */}}

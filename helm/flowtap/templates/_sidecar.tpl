@@ -20,12 +20,15 @@ The Service's targetPort is `flowtap` then.
 {{- if $values.bucket -}}
 {{- $_ := set $env "FLOWTAP_BUCKET" $values.bucket -}}
 {{- end -}}
+{{- if $values.nats -}}
+{{- $_ := set $env "FLOWTAP_QUEUE__NATS" $values.nats -}}
+{{- end -}}
 {{- $env = mergeOverwrite $env (deepCopy $values.sidecar.env) (default dict .env) -}}
 - name: flowtap
   image: {{ include "flowtap.image" .flowtap | quote }}
   imagePullPolicy: {{ $values.image.pullPolicy }}
   restartPolicy: Always
-  args: [run]
+  args: [proxy]
   env:
     {{- range $name, $value := $env }}
     - name: {{ $name }}

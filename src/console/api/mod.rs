@@ -97,7 +97,7 @@ static ROUTES: &[&Route] = &[
 /// All of `/api/v1`, for the desk's guard to stand before.
 pub(super) fn routes() -> Router<Desk> {
     let described = get(|State(desk): State<Desk>| async move {
-        json(&openapi::description(desk.settings.token.is_some()))
+        json(&openapi::description(desk.shown.settings.token.is_some()))
     });
     let described = described.fallback(not_allowed);
     let router = Router::new().route("/api/v1/openapi.json", described);
@@ -126,7 +126,7 @@ async fn ask(
     let path = named.map(|parameter| parameter.name).zip(path);
     let query = query.unwrap_or_default();
     let params = Params::read(&query, path, route.parameters, Timestamp::now())?;
-    let Some(view) = desk.view.clone() else {
+    let Some(view) = desk.shown.view.clone() else {
         let why = "there is no index: this process keeps none (`flowtap proxy`), or it could not be \
                    opened, which the log tells";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, why));
@@ -158,7 +158,7 @@ async fn in_turn<T: Send + 'static>(
     work: impl FnOnce(&Desk, &View) -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
     let busy = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many questions at once");
-    let turn = Arc::clone(&desk.turns.0).acquire_owned();
+    let turn = Arc::clone(&desk.shown.turns.0).acquire_owned();
     let turn = tokio::time::timeout(TURN_WITHIN, turn).await.map_err(|_| busy())?;
     let turn = turn.map_err(|_| busy())?;
     let (asked, view) = (desk.clone(), view.clone());

@@ -200,6 +200,7 @@ fn scores(summary: &Summary, n: u64, dice: &mut Dice) -> Vec<Score> {
         instance: Arc::clone(&summary.instance),
         criterion,
         name: None,
+        scale: criterion.scale(),
         score: Some(given),
         value: None,
         error: None,

@@ -26,6 +26,7 @@ pub struct Setup {
     top: String,
     environment: Vec<(String, String)>,
     command: &'static str,
+    by: Vec<String>,
     folder: tempfile::TempDir,
 }
 
@@ -43,7 +44,8 @@ impl Setup {
         let environment = vec![("FLOWTAP_CAPTURE__OVERHEAD_MAX".to_owned(), "0".to_owned())];
         let more_taps = String::new();
         let command = "run";
-        Self { upstream: url.to_owned(), tap, more_taps, top, environment, command, folder }
+        let by = Vec::new();
+        Self { upstream: url.to_owned(), tap, more_taps, top, environment, command, by, folder }
     }
 
     /// Keys of the tap, one a line, in flow style where nested.
@@ -81,6 +83,12 @@ impl Setup {
         self
     }
 
+    /// Started by another program, which is given flowtap and its arguments after its own.
+    pub fn by(mut self, program: &[&str]) -> Self {
+        self.by = program.iter().map(|argument| (*argument).to_owned()).collect();
+        self
+    }
+
     /// One more variable of the environment.
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
@@ -100,8 +108,9 @@ impl Setup {
 
     /// Starts it and waits until it is ready.
     pub fn start(self) -> Flowtap {
+        let (config, environment) = (self.config(), &self.environment);
         let (process, port, admin) =
-            launch(self.command, self.folder.path(), &self.config(), &self.environment);
+            launch(&self.by, self.command, self.folder.path(), &config, environment);
         Flowtap { process, folder: Some(self.folder), port, admin }
     }
 
@@ -136,6 +145,7 @@ impl Setup {
 }
 
 fn launch(
+    by: &[String],
     name: &str,
     folder: &Path,
     config: &str,
@@ -143,8 +153,10 @@ fn launch(
 ) -> (Process, u16, u16) {
     let file = folder.join("flowtap.yaml");
     std::fs::write(&file, config).expect("the configuration is written");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_flowtap"));
-    command.args([name, "--config"]).arg(&file);
+    let program = by.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_flowtap")]);
+    let program: Vec<&str> = program.collect();
+    let mut command = Command::new(program[0]);
+    command.args(&program[1..]).args([name, "--config"]).arg(&file);
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     let mut process = Process::start("flowtap", &mut command);
     let port = address(&process, "\"tap\":\"chat\"");
@@ -247,13 +259,13 @@ impl Flowtap {
         let folder = self.folder.take().expect("kept until the end");
         let config =
             std::fs::read_to_string(folder.path().join("flowtap.yaml")).expect("the configuration");
-        let (process, port, admin) = launch("run", folder.path(), &config, &[]);
+        let (process, port, admin) = launch(&[], "run", folder.path(), &config, &[]);
         Self { process, folder: Some(folder), port, admin }
     }
 
     /// Starts again in the folder of one that was stopped, with another configuration.
     pub fn again(stopped: Stopped, config: &str) -> Self {
-        let (process, port, admin) = launch("run", stopped.folder.path(), config, &[]);
+        let (process, port, admin) = launch(&[], "run", stopped.folder.path(), config, &[]);
         Self { process, folder: Some(stopped.folder), port, admin }
     }
 
