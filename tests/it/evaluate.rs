@@ -368,7 +368,7 @@ fn the_budget_holds_over_restarts_and_says_so() {
     let mut flowtap = setup(
         &upstream,
         &judge,
-        "concurrency: 1, tokens_per_day: 5000, max_tokens: 100, when_exhausted: skip",
+        "concurrency: 1, tokens_per_day: 12000, max_tokens: 100, when_exhausted: skip",
     )
     .top("evaluate: {criteria: [fluency], measures: [], poll: 100ms}")
     .start();
@@ -378,17 +378,17 @@ fn the_budget_holds_over_restarts_and_says_so() {
     let skipped = found.iter().filter(|row| row["error"] == "budget").count();
     let scored = found.iter().filter(|row| row["score"] == 4).count();
     assert_eq!(scored + skipped, found.len());
-    assert!((4..=40).contains(&scored), "{scored} calls of 120 tokens within 5000");
+    assert!((1..=100).contains(&scored), "{scored} calls of 120 tokens within 12000");
     let spent = flowtap.metric("flowtap_judge_tokens_total", &[]);
-    assert!(spent <= 5000.0, "{spent}");
-    assert_eq!(flowtap.metric("flowtap_judge_tokens_per_day", &[]), 5000.0);
+    assert!(spent <= 12_000.0, "{spent}");
+    assert_eq!(flowtap.metric("flowtap_judge_tokens_per_day", &[]), 12_000.0);
 
     let asked = judge.asked();
     flowtap = flowtap.kill_and_restart();
     ask(&flowtap, (0..50).map(|n| format!("question {n}?")));
     await_done(&flowtap, 50.0);
     let more = judge.asked() - asked;
-    assert!((asked + more) * 120 <= 5000, "{asked} and {more} calls: the crash forgot nothing");
+    assert!((asked + more) * 120 <= 12_000, "{asked} and {more} calls: the crash forgot nothing");
     flowtap.stop();
 }
 

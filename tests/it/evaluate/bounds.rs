@@ -49,8 +49,9 @@ fn a_minute_has_no_more_calls_than_allowed_and_traffic_does_not_wait() {
 fn without_tokens_samples_wait_and_the_next_budget_takes_them_up() {
     let upstream = answering();
     let judge = ScriptedJudge::saying(|asked| asked.verdict(4));
-    // No call may be made: a prompt and `max_tokens` never fit.
-    let poor = "concurrency: 4, tokens_per_day: 1000, max_tokens: 1000, when_exhausted: wait";
+    // Enough for all samples as they are, so that all are drawn; but no call may be made: a prompt and
+    // `max_tokens` never fit.
+    let poor = "concurrency: 4, tokens_per_day: 100000, max_tokens: 100000, when_exhausted: wait";
     let flowtap = setup(&upstream, &judge, poor).top(ONE).start();
     ask(&flowtap, (0..40).map(|n| format!("question {n}?")));
     flowtap.await_metric("flowtap_judge_budget_exhausted", &[], 1.0);
@@ -61,7 +62,7 @@ fn without_tokens_samples_wait_and_the_next_budget_takes_them_up() {
     assert!(stopped.printed.contains("samples wait"), "{}", stopped.printed);
 
     let config = std::fs::read_to_string(stopped.folder().join("flowtap.yaml")).expect("read");
-    let rich = config.replace("tokens_per_day: 1000,", "tokens_per_day: 1000000,");
+    let rich = config.replace("tokens_per_day: 100000,", "tokens_per_day: 100000000,");
     let flowtap = Flowtap::again(stopped, &rich);
     let found = await_scores(&flowtap, 40, Duration::from_secs(30));
     assert!(found.iter().all(|row| row["score"] == 4 && row["probability"] == 1.0), "{found:?}");
@@ -73,13 +74,13 @@ fn without_tokens_samples_wait_and_the_next_budget_takes_them_up() {
 fn without_tokens_samples_are_skipped_and_counted_where_that_is_configured() {
     let upstream = answering();
     let judge = ScriptedJudge::saying(|asked| asked.verdict(4));
-    let poor = "concurrency: 4, tokens_per_day: 1000, max_tokens: 1000, when_exhausted: skip";
+    let poor = "concurrency: 4, tokens_per_day: 100000, max_tokens: 100000, when_exhausted: skip";
     let flowtap = setup(&upstream, &judge, poor).top(ONE).start();
     ask(&flowtap, (0..40).map(|n| format!("question {n}?")));
     flowtap.await_metric("flowtap_score_errors_total", &["reason=\"budget\""], 1.0);
-    // None is left out in silence: each has a row with the reason, or was counted as not drawn.
     await_done(&flowtap, 40.0);
     let found = scores(flowtap.folder());
+    assert_eq!(found.len(), 40, "none is left out in silence");
     assert!(found.iter().all(|row| row["error"] == "budget" && row["score"].is_null()));
     let evaluated = ["result=\"evaluated\""];
     assert_eq!(found.len() as f64, flowtap.metric("flowtap_evaluate_samples_total", &evaluated));
