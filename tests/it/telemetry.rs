@@ -3,10 +3,10 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop")]
 
 use std::env;
-use std::io::{self, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
