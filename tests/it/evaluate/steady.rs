@@ -120,14 +120,14 @@ fn the_judge_sees_the_turns_before_the_question_and_no_more_than_it_should() {
     assert_eq!(asked.material("question"), "And in snow?");
 }
 
-/// As many samples as `FLOWTAP_SAMPLES` says, else 1,000, wait in a bucket for 64 places of a judge
+/// As many samples as `EVALUATE_SAMPLES` says, else 1,000, wait in a bucket for 64 places of a judge
 /// that takes a tenth of a second for an answer: it can give 640 a second, and nothing else may be what
 /// limits the evaluator. docs/PERFORMANCE.md has the figures of 10,000.
 #[test]
 fn many_samples_are_limited_by_the_judge_alone_and_memory_stays_flat() {
     const TAKES: Duration = Duration::from_millis(100);
     const PLACES: usize = 64;
-    let samples = std::env::var("FLOWTAP_SAMPLES").ok().and_then(|n| n.parse().ok());
+    let samples = std::env::var("EVALUATE_SAMPLES").ok().and_then(|n| n.parse().ok());
     let samples: usize = samples.unwrap_or(1_000);
     let folder = tempfile::tempdir().expect("a folder");
     for number in 0..samples.div_ceil(500) {
