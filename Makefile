@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak fuzz deny bench instructions peers sbom fmt clean-cache spark-check
+.PHONY: help demo test soak fuzz deny bench instructions peers fmt clean-cache spark-check
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 20
@@ -37,9 +37,6 @@ spark-check: ## a monitor's run by flowtap and by Spark over 100,000 records: th
 
 peers: ## installs the real servers and SDKs that the tests talk to
 	@tests/peers/install.sh
-
-sbom: ## what each build is made of, as CycloneDX JSON, into target/sbom
-	@deploy/sbom.sh
 
 fmt: ## formats the sources
 	@cargo fmt
