@@ -4,9 +4,11 @@
 //! ```sh
 //! cargo bench --bench store                        # 1 million samples, 10 million rollup rows, 90 days
 //! cargo bench --bench store -- 100000 77 9         # samples, rollup rows a minute, days
+//! cargo bench --bench store -- 200000 0 1 --plain  # no scores, answers of 2 KiB: what `flowtap run` indexes
 //! ```
 //!
-//! A folder as the fourth argument is kept, with the bucket and the index in it.
+//! A folder as the fourth argument is kept, with the bucket and the index in it; where there is a bucket
+//! in it already, that is read.
 
 #![allow(
     clippy::print_stdout,
@@ -37,6 +39,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const ADMIN: &str = "127.0.0.1:19674";
 const DEPLOYMENTS: u64 = 7;
+const CRITERIA: [&str; 4] = ["groundedness", "relevance", "coherence", "fluency"];
 const WORDS: &str = "the flow reads a question finds what the documents say about it and answers in a few plain sentences so that whoever asked can act on them without reading everything again";
 
 /// What is made and read.
@@ -44,6 +47,8 @@ struct Size {
     samples: u64,
     rows_a_minute: u64,
     days: i64,
+    /// Nothing was judged, and answers are long.
+    plain: bool,
 }
 
 fn main() {
@@ -53,7 +58,8 @@ fn main() {
         given.get(at).map_or(usual, |text| text.parse().expect("a number"))
     };
     let days = i64::try_from(number(2, 90)).expect("days");
-    let size = Size { samples: number(0, 1_000_000), rows_a_minute: number(1, 77), days };
+    let plain = std::env::args().any(|arg| arg == "--plain");
+    let size = Size { samples: number(0, 1_000_000), rows_a_minute: number(1, 77), days, plain };
     let temporary = tempfile::tempdir().expect("a folder");
     let folder = given.get(3).map_or(temporary.path().to_owned(), PathBuf::from);
     let end = Timestamp::now();
@@ -173,13 +179,12 @@ fn hour_of(
         let offset = 3_600_000_000 * index as i64 / count as i64;
         let time = Timestamp::from_microsecond(start * 1_000_000 + offset).expect("a time");
         let id = ExchangeId::new(time);
-        let _ = writeln!(exchanges, "{}", sample(n, id, time, deployment));
-        for (at, criterion) in
-            ["groundedness", "relevance", "coherence", "fluency"].into_iter().enumerate()
-        {
+        let _ = writeln!(exchanges, "{}", sample(n, id, time, deployment, size.plain));
+        let judged: &[&str] = if size.plain { &[] } else { &CRITERIA };
+        for (at, criterion) in judged.iter().enumerate() {
             let _ = writeln!(scores, "{}", score(n + at as u64, id, time, criterion, deployment));
         }
-        lines += 5;
+        lines += 1 + judged.len() as u64;
     }
     for minute in 0..60 {
         let time = Timestamp::from_second(start + 60 * minute).expect("a time");
@@ -200,14 +205,15 @@ fn hour_of(
     lines
 }
 
-fn sample(n: u64, id: ExchangeId, time: Timestamp, deployment: u64) -> Value {
+fn sample(n: u64, id: ExchangeId, time: Timestamp, deployment: u64, long: bool) -> Value {
     let words: Vec<_> = WORDS.split(' ').collect();
     let text = |from: u64, count: u64| -> String {
         let word = |i: u64| words[((from * 31 + i * i * 7 + i) % words.len() as u64) as usize];
         (0..count).map(word).collect::<Vec<_>>().join(" ")
     };
     let seldom = if n.is_multiple_of(10_000) { " seldom" } else { "" };
-    let (question, answer) = (format!("{} {n}{seldom}?", text(n, 14)), text(n + 5, 60));
+    let (question, answer) =
+        (format!("{} {n}{seldom}?", text(n, 14)), text(n + 5, if long { 330 } else { 60 }));
     let failed = n.is_multiple_of(50);
     json!({
         "schema": "flowtap.exchange.v1", "id": id, "time": time, "tap": "chat",

@@ -108,8 +108,10 @@ impl Session<'_> {
         let last: Option<i64> = oldest.query_row([seq, ROWS_AT_ONCE], |row| row.get(0))?;
         if let Some(last) = last {
             for sql in [
-                "DELETE FROM search WHERE rowid IN (SELECT seq FROM previews WHERE seq <= ?)",
-                "DELETE FROM previews WHERE seq <= ?",
+                "DELETE FROM search WHERE rowid IN (SELECT seq FROM details WHERE seq <= ? \
+                 AND (question IS NOT NULL OR answer IS NOT NULL))",
+                "DELETE FROM details WHERE seq <= ?",
+                "DELETE FROM strays WHERE seq <= ?",
                 "DELETE FROM samples WHERE seq <= ?",
             ] {
                 self.db.prepare_cached(sql)?.execute([last])?;

@@ -24,6 +24,7 @@ mod horizon;
 mod labels;
 mod lines;
 mod objects;
+mod places;
 mod pool;
 mod quality;
 mod samples;

@@ -19,22 +19,25 @@ CREATE TABLE quarantine(
   object TEXT NOT NULL, line INTEGER NOT NULL, reason TEXT NOT NULL, at INTEGER NOT NULL);
 
 -- `seq` is the time in microseconds, shifted left by ten bits, with ten bits of the id below it: rows
--- stand in the order of time, and a window is a range. The rest of a sample is in the bucket, at
--- `line` of `object`. `scores` holds four bits a criterion, so that no filter has to join.
+-- stand in the order of time, and a window is a range. Here is what whole windows are filtered and sorted
+-- by, and nothing else: a million rows are some 35 MB. `scores` holds four bits a criterion, so that no
+-- filter has to join.
 CREATE TABLE samples(
   seq INTEGER PRIMARY KEY,
-  id BLOB NOT NULL UNIQUE,
-  labels INTEGER NOT NULL,
-  status INTEGER,
-  latency_ms REAL NOT NULL, first_token_ms REAL,
-  input INTEGER, output INTEGER, total INTEGER, source TEXT,
-  reason TEXT NOT NULL, probability REAL NOT NULL,
-  scores INTEGER NOT NULL DEFAULT 0, worst INTEGER,
-  object INTEGER NOT NULL, line INTEGER NOT NULL);
-CREATE INDEX samples_by_worst ON samples(worst, seq) WHERE worst IS NOT NULL;
+  labels INTEGER NOT NULL, latency_ms REAL NOT NULL, total INTEGER,
+  scores INTEGER NOT NULL DEFAULT 0, worst INTEGER);
 
--- The beginnings of both texts, apart from the narrow rows that whole windows are scanned in.
-CREATE TABLE previews(seq INTEGER PRIMARY KEY, question TEXT, answer TEXT);
+-- What a list shows besides, with the beginnings of both texts. The rest of a sample is in the bucket, at
+-- `line` of `object`.
+CREATE TABLE details(
+  seq INTEGER PRIMARY KEY,
+  id BLOB NOT NULL, status INTEGER, first_token_ms REAL, input INTEGER, output INTEGER, source TEXT,
+  reason TEXT NOT NULL, probability REAL NOT NULL, object INTEGER NOT NULL, line INTEGER NOT NULL,
+  question TEXT, answer TEXT);
+
+-- Samples that do not stand in the millisecond that their id names.
+CREATE TABLE strays(id BLOB PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX strays_by_seq ON strays(seq);
 
 CREATE VIRTUAL TABLE search USING fts5(
   question, answer, content='', contentless_delete=1, tokenize='unicode61 remove_diacritics 2');

@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension as _, Row, params};
 use serde_json::Value;
 
 use super::labels::{self, Labels};
+use super::places::seq_of_id;
 use super::window::{MICROS, SCORES_LEVELS};
 use super::writer::Session;
 use super::{READ_WITHIN, Store, StoreError};
@@ -174,12 +175,10 @@ impl Session<'_> {
 
     /// The sample's labels, else those that the score itself tells.
     fn labels_of_score(&mut self, score: &Score) -> Result<i64, StoreError> {
-        let mut find = self.db.prepare_cached("SELECT labels FROM samples WHERE id = ?")?;
-        let found = find.query_row([score.exchange.to_bytes()], |row| row.get(0)).optional()?;
-        if let Some(labels) = found {
-            return Ok(labels);
+        if let Some(seq) = seq_of_id(self.db, score.exchange)? {
+            let mut find = self.db.prepare_cached("SELECT labels FROM samples WHERE seq = ?")?;
+            return Ok(find.query_row([seq], |row| row.get(0))?);
         }
-        drop(find);
         self.labels(&Labels {
             tap: labels::name(&score.tap),
             deployment: labels::name(&score.deployment),
@@ -192,6 +191,7 @@ impl Session<'_> {
 
     /// Writes into the sample's row what its scores are, where the sample is known.
     fn mark(&self, sample: ExchangeId) -> Result<(), StoreError> {
+        let Some(seq) = seq_of_id(self.db, sample)? else { return Ok(()) };
         let mut find =
             self.db.prepare_cached("SELECT criterion, grade FROM scores WHERE sample = ?")?;
         let (mut packed, mut worst) = (0_i64, None::<u8>);
@@ -206,8 +206,8 @@ impl Session<'_> {
             worst = worst.into_iter().chain(score).min();
         }
         let mut update =
-            self.db.prepare_cached("UPDATE samples SET scores = ?, worst = ? WHERE id = ?")?;
-        update.execute(params![packed, worst, sample.to_bytes()])?;
+            self.db.prepare_cached("UPDATE samples SET scores = ?, worst = ? WHERE seq = ?")?;
+        update.execute(params![packed, worst, seq])?;
         Ok(())
     }
 }

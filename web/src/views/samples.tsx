@@ -284,6 +284,9 @@ function Downloads({ place }: { place: Place }) {
       </a>{" "}
       <a href={link("jsonl")} download>
         JSON lines
+      </a>{" "}
+      <a href={link("parquet")} download>
+        Parquet
       </a>
     </span>
   );
