@@ -117,6 +117,7 @@ const SCORES: &[(&str, Kind)] = &[
     ("instance", Text),
     ("criterion", Text),
     ("name", Text),
+    ("scale", Text),
     ("score", Whole),
     ("value", Number),
     ("error", Text),

@@ -19,6 +19,7 @@ use rusqlite::Connection;
 
 use crate::config;
 
+mod counts;
 mod documents;
 mod horizon;
 mod labels;

@@ -5,6 +5,7 @@
 //! of that millisecond are the few that can have the id. Whatever stands elsewhere (another program's
 //! ids, or a thousand requests in one microsecond) is noted in `strays`.
 
+use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::StoreError;
@@ -38,6 +39,14 @@ pub(super) fn seq_of_id(db: &Connection, id: ExchangeId) -> Result<Option<i64>, 
             Ok(find.query_row([bytes], |row| row.get(0)).optional()?)
         }
     }
+}
+
+/// The smallest id of a moment.
+pub(super) fn first_id(at: Timestamp) -> [u8; 16] {
+    let mut id = [0; 16];
+    let millis = at.as_millisecond().clamp(0, (1 << 48) - 1).to_be_bytes();
+    id[..6].copy_from_slice(&millis[2..]);
+    id
 }
 
 /// The rows of the millisecond that the id was made in.

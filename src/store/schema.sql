@@ -41,6 +41,8 @@ CREATE INDEX strays_by_seq ON strays(seq);
 
 CREATE VIRTUAL TABLE search USING fts5(
   question, answer, content='', contentless_delete=1, tokenize='unicode61 remove_diacritics 2');
+-- Words gather in this many bytes before they are written: fewer pieces to be merged later.
+INSERT INTO search(search, rank) VALUES('hashsize', 8388608);
 
 -- One judgement a sample and criterion: one with a score beats one without, then the later one.
 -- `criterion` is the name of a custom one; `scale` is the place in `Scale::ALL`; `grade` a score, or
@@ -52,15 +54,12 @@ CREATE TABLE scores(
   error TEXT, reason TEXT, probability REAL NOT NULL, judge TEXT,
   injection_suspect INTEGER NOT NULL,
   PRIMARY KEY(sample, criterion)) WITHOUT ROWID;
-CREATE INDEX scores_by_time ON scores(at);
 
--- How many scores of one grade and one probability, by minute, hour and day. Probabilities are few, and counts are exact: every estimate follows.
+-- How many scores of one grade and one probability, by minute, hour and day, in the form of `counts.rs`.
+-- Probabilities are few, and counts are exact: every estimate follows.
 CREATE TABLE score_sums(
-  span INTEGER NOT NULL, time INTEGER NOT NULL, labels INTEGER NOT NULL,
-  criterion TEXT NOT NULL, scale INTEGER NOT NULL, grade INTEGER NOT NULL,
-  drift INTEGER NOT NULL, probability REAL NOT NULL,
-  n INTEGER NOT NULL,
-  PRIMARY KEY(span, time, labels, criterion, scale, grade, drift, probability)) WITHOUT ROWID;
+  span INTEGER NOT NULL, time INTEGER NOT NULL, labels INTEGER NOT NULL, counts BLOB NOT NULL,
+  PRIMARY KEY(span, time, labels)) WITHOUT ROWID;
 
 -- Totals of all requests by minute, quarter of an hour, hour and day.
 CREATE TABLE rollups(
@@ -71,7 +70,6 @@ CREATE TABLE rollups(
 CREATE TABLE parts(
   sample BLOB NOT NULL, object INTEGER NOT NULL, line INTEGER NOT NULL, at INTEGER NOT NULL,
   PRIMARY KEY(sample, object, line)) WITHOUT ROWID;
-CREATE INDEX parts_by_time ON parts(at);
 
 CREATE TABLE ledger(
   object TEXT PRIMARY KEY, hour INTEGER NOT NULL, settled INTEGER NOT NULL, row TEXT NOT NULL);
