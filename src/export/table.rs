@@ -105,7 +105,6 @@ impl<W: Write + Send> Table<W> {
     /// `out`'s.
     pub fn finish(mut self) -> Result<W, TableError> {
         self.flush()?;
-        self.file.finish()?;
         Ok(self.file.into_inner()?)
     }
 
