@@ -30,6 +30,9 @@ const TABLES: &[&str] = &[
     "alerts",
 ];
 
+/// Tables that earlier versions had.
+const GONE: &[&str] = &["previews"];
+
 /// Why there is no database.
 pub(super) enum Unfit {
     /// The file can be set aside.
@@ -80,7 +83,8 @@ pub(super) fn open(path: &Path, anew: bool) -> Result<Connection, Unfit> {
 
 /// Throws the index away and makes it again, empty.
 fn remake(connection: &Connection) -> rusqlite::Result<()> {
-    let drops: String = TABLES.iter().map(|name| format!("DROP TABLE IF EXISTS {name};")).collect();
+    let drops: String =
+        TABLES.iter().chain(GONE).map(|name| format!("DROP TABLE IF EXISTS {name};")).collect();
     connection.execute_batch(&format!(
         "BEGIN IMMEDIATE; {drops} {INDEX}
          DELETE FROM notes WHERE name = 'horizon';

@@ -18,6 +18,18 @@ ASKED = {
     "ledger": "SELECT sum(seen)::INT, bool_and(closed) FROM {}",
 }
 
+
+def plain(value):
+    """A cell of a frame as JSON has it."""
+    if isinstance(value, pd.Timestamp):
+        return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    if isinstance(value, dict):
+        return {name: plain(of) for name, of in value.items()}
+    if pd.isna(value):
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
 if len(sys.argv) == 2:
     where, dataset = sys.argv[1], "exchanges"
     table, source = pq.read_table(where), f"read_parquet('{where}')"
@@ -27,11 +39,10 @@ else:
     table = pq.read_table(where, partitioning=None)
     source, groups = f"read_parquet('{where}/**/*.parquet', hive_partitioning = true)", None
 frame = table.to_pandas()
-told = json.loads(frame.to_json(orient="records", date_format="iso", date_unit="us"))
 print(json.dumps({
     "columns": {field.name: str(field.type) for field in table.schema},
-    "rows": told,
+    "rows": [{name: plain(value) for name, value in row.items()} for row in frame.to_dict("records")],
     "groups": groups,
     "pandas_sees_times": any(isinstance(of, pd.DatetimeTZDtype) for of in frame.dtypes),
-    "duckdb": duckdb.sql(ASKED[dataset].format(source)).fetchone(),
+    "duckdb": duckdb.sql(ASKED[dataset].format(source)).fetchall()[0],
 }))
