@@ -99,6 +99,13 @@ const COLUMNS: &[&str] = &[
 /// A table whose bytes are taken away as they come.
 type Rows = Table<Vec<u8>>;
 
+/// Some samples, what was written of them, and what was not yet.
+struct Page {
+    rows: Vec<SampleRow>,
+    bytes: Vec<u8>,
+    table: Option<Rows>,
+}
+
 /// Where the writing is.
 struct Writing {
     form: Form,
@@ -169,7 +176,7 @@ impl Writing {
         self.query.limit = PAGE.min(self.left);
         let (form, query, table) = (self.form, self.query.clone(), self.table.take());
         let read = move |_: &Desk, view: &View| read(form, &query, table, view);
-        let (rows, bytes, table) = in_turn(&self.desk, &self.view, read).await?;
+        let Page { rows, bytes, table } = in_turn(&self.desk, &self.view, read).await?;
         self.table = table;
         self.left = if rows.len() < PAGE { 0 } else { self.left - rows.len() };
         self.query.after = rows.last().map(|row| row.spot).or(self.query.after);
@@ -195,7 +202,7 @@ fn read(
     query: &SampleQuery,
     mut table: Option<Rows>,
     view: &View,
-) -> Result<(Vec<SampleRow>, Vec<u8>, Option<Rows>), Problem> {
+) -> Result<Page, Problem> {
     let rows = view.store.samples(query)?;
     let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
     let found = view.store.found(&ids)?;
@@ -219,7 +226,7 @@ fn read(
             }
         }
     }
-    Ok((rows, text, table))
+    Ok(Page { rows, bytes: text, table })
 }
 
 /// A line of a table of samples: the record, as far as it is known, and its scores.
