@@ -7,8 +7,7 @@
 //! cargo bench --bench store -- 200000 0 1 --plain  # no scores, answers of 2 KiB: what `flowtap run` indexes
 //! ```
 //!
-//! A folder as the fourth argument is kept, with the bucket and the index in it; where there is a bucket
-//! in it already, that is read.
+//! A folder as the fourth argument is kept, with the bucket and the index in it.
 
 #![allow(
     clippy::print_stdout,
@@ -80,7 +79,7 @@ fn main() {
     }
     let seconds = started.elapsed().as_secs_f64();
     println!("read {made} lines in {seconds:.0} s: {:.0} a second", made as f64 / seconds);
-    println!("CPU: {:.0} s in `ingest`, {:.0} s in `store`", cpu_of("ingest"), cpu_of("store"));
+    println!("CPU: {:.1} s in `ingest`, {:.1} s in `store`", cpu_of("ingest"), cpu_of("store"));
     println!("resident: {} MiB before, {} MiB at most", base >> 20, peak >> 20);
     let health = get("/health").1;
     println!("index: {} MiB", health["index"]["bytes"].as_u64().unwrap_or(0) >> 20);
@@ -280,7 +279,8 @@ fn cpu_of(thread: &str) -> f64 {
     let used = threads.filter_map(|entry| {
         let read = |file: &str| std::fs::read_to_string(entry.path().join(file)).ok();
         let stat = read("comm").filter(|name| name.trim() == thread).and_then(|_| read("stat"))?;
-        let fields: Vec<u64> =
+        // Some are below zero, such as the terminal's group where there is no terminal.
+        let fields: Vec<i64> =
             stat.rsplit(')').next()?.split(' ').filter_map(|field| field.parse().ok()).collect();
         // After the state: 10 and 11 are the ticks in user and kernel mode.
         Some((fields.get(10)? + fields.get(11)?) as f64 / 100.0)
