@@ -201,6 +201,7 @@ enum ExportFormat {
     /// Azure ML's data collector
     Azureml,
     /// Parquet tables
+    #[cfg(feature = "hub")]
     Parquet,
 }
 
@@ -433,11 +434,13 @@ fn export(
 ) -> ExitCode {
     let form = match format {
         ExportFormat::Azureml => Form::AzureMl,
+        #[cfg(feature = "hub")]
         ExportFormat::Parquet if settings.endpoint.is_some() || !settings.workspace.is_empty() => {
             let why =
                 "--endpoint and --workspace are of --format azureml: a table has the tap's name";
             return fail(USAGE, &why);
         }
+        #[cfg(feature = "hub")]
         ExportFormat::Parquet => Form::Parquet,
     };
     let (source, target) = match (Source::bucket(bucket), Source::export(to)) {

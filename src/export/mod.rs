@@ -17,15 +17,19 @@ use crate::domain::{Dataset, ExchangeId};
 use crate::ledger::Hour;
 
 mod azureml;
+#[cfg(feature = "hub")]
 mod columns;
+#[cfg(feature = "hub")]
 mod files;
 mod lines;
 mod row;
+#[cfg(feature = "hub")]
 mod table;
 
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "hub")]
 pub use table::{Table, TableError};
 
 use azureml::{Collection, Place};
@@ -44,6 +48,7 @@ pub enum Form {
     /// As Azure ML's data collector writes.
     AzureMl,
     /// Tables of every dataset, of the columns that docs/RECORD.md names.
+    #[cfg(feature = "hub")]
     Parquet,
 }
 
@@ -54,6 +59,7 @@ pub enum ExportError {
     #[error(transparent)]
     Bucket(#[from] BucketError),
     /// A table's.
+    #[cfg(feature = "hub")]
     #[error(transparent)]
     Table(#[from] TableError),
 }
@@ -127,6 +133,7 @@ pub async fn write(
 ) -> Result<Report, ExportError> {
     match form {
         Form::AzureMl => Ok(azureml(source, target, settings).await?),
+        #[cfg(feature = "hub")]
         Form::Parquet => files::parquet(source, target, settings).await,
     }
 }
