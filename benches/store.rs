@@ -4,6 +4,7 @@
 //! ```sh
 //! cargo bench --bench store                        # 1 million samples, 10 million rollup rows, 90 days
 //! cargo bench --bench store -- 100000 77 9         # samples, rollup rows a minute, days
+//! cargo bench --bench store -- 200000 0 1 --plain  # no scores, answers of 2 KiB: what `flowtap run` indexes
 //! ```
 //!
 //! A folder as the fourth argument is kept, with the bucket and the index in it.
@@ -37,6 +38,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const ADMIN: &str = "127.0.0.1:19674";
 const DEPLOYMENTS: u64 = 7;
+const CRITERIA: [&str; 4] = ["groundedness", "relevance", "coherence", "fluency"];
 const WORDS: &str = "the flow reads a question finds what the documents say about it and answers in a few plain sentences so that whoever asked can act on them without reading everything again";
 
 /// What is made and read.
@@ -44,6 +46,8 @@ struct Size {
     samples: u64,
     rows_a_minute: u64,
     days: i64,
+    /// Nothing was judged, and answers are long.
+    plain: bool,
 }
 
 fn main() {
@@ -53,7 +57,8 @@ fn main() {
         given.get(at).map_or(usual, |text| text.parse().expect("a number"))
     };
     let days = i64::try_from(number(2, 90)).expect("days");
-    let size = Size { samples: number(0, 1_000_000), rows_a_minute: number(1, 77), days };
+    let plain = std::env::args().any(|arg| arg == "--plain");
+    let size = Size { samples: number(0, 1_000_000), rows_a_minute: number(1, 77), days, plain };
     let temporary = tempfile::tempdir().expect("a folder");
     let folder = given.get(3).map_or(temporary.path().to_owned(), PathBuf::from);
     let end = Timestamp::now();
@@ -74,7 +79,7 @@ fn main() {
     }
     let seconds = started.elapsed().as_secs_f64();
     println!("read {made} lines in {seconds:.0} s: {:.0} a second", made as f64 / seconds);
-    println!("CPU: {:.0} s in `ingest`, {:.0} s in `store`", cpu_of("ingest"), cpu_of("store"));
+    println!("CPU: {:.1} s in `ingest`, {:.1} s in `store`", cpu_of("ingest"), cpu_of("store"));
     println!("resident: {} MiB before, {} MiB at most", base >> 20, peak >> 20);
     let health = get("/health").1;
     println!("index: {} MiB", health["index"]["bytes"].as_u64().unwrap_or(0) >> 20);
@@ -173,13 +178,12 @@ fn hour_of(
         let offset = 3_600_000_000 * index as i64 / count as i64;
         let time = Timestamp::from_microsecond(start * 1_000_000 + offset).expect("a time");
         let id = ExchangeId::new(time);
-        let _ = writeln!(exchanges, "{}", sample(n, id, time, deployment));
-        for (at, criterion) in
-            ["groundedness", "relevance", "coherence", "fluency"].into_iter().enumerate()
-        {
+        let _ = writeln!(exchanges, "{}", sample(n, id, time, deployment, size.plain));
+        let judged: &[&str] = if size.plain { &[] } else { &CRITERIA };
+        for (at, criterion) in judged.iter().enumerate() {
             let _ = writeln!(scores, "{}", score(n + at as u64, id, time, criterion, deployment));
         }
-        lines += 5;
+        lines += 1 + judged.len() as u64;
     }
     for minute in 0..60 {
         let time = Timestamp::from_second(start + 60 * minute).expect("a time");
@@ -200,14 +204,15 @@ fn hour_of(
     lines
 }
 
-fn sample(n: u64, id: ExchangeId, time: Timestamp, deployment: u64) -> Value {
+fn sample(n: u64, id: ExchangeId, time: Timestamp, deployment: u64, long: bool) -> Value {
     let words: Vec<_> = WORDS.split(' ').collect();
     let text = |from: u64, count: u64| -> String {
         let word = |i: u64| words[((from * 31 + i * i * 7 + i) % words.len() as u64) as usize];
         (0..count).map(word).collect::<Vec<_>>().join(" ")
     };
     let seldom = if n.is_multiple_of(10_000) { " seldom" } else { "" };
-    let (question, answer) = (format!("{} {n}{seldom}?", text(n, 14)), text(n + 5, 60));
+    let (question, answer) =
+        (format!("{} {n}{seldom}?", text(n, 14)), text(n + 5, if long { 330 } else { 60 }));
     let failed = n.is_multiple_of(50);
     json!({
         "schema": "flowtap.exchange.v1", "id": id, "time": time, "tap": "chat",
@@ -274,7 +279,8 @@ fn cpu_of(thread: &str) -> f64 {
     let used = threads.filter_map(|entry| {
         let read = |file: &str| std::fs::read_to_string(entry.path().join(file)).ok();
         let stat = read("comm").filter(|name| name.trim() == thread).and_then(|_| read("stat"))?;
-        let fields: Vec<u64> =
+        // Some are below zero, such as the terminal's group where there is no terminal.
+        let fields: Vec<i64> =
             stat.rsplit(')').next()?.split(' ').filter_map(|field| field.parse().ok()).collect();
         // After the state: 10 and 11 are the ticks in user and kernel mode.
         Some((fields.get(10)? + fields.get(11)?) as f64 / 100.0)

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use flowtap::config::{self, Config, Overrides, Role};
-use flowtap::export::Settings;
+use flowtap::export::{Form, Settings};
 use flowtap::{app, trace};
 use jiff::Timestamp;
 
@@ -123,7 +123,8 @@ enum Command {
     ///
     /// `azureml` is the form of Azure ML's data collector: CloudEvents, one JSON object a line, in
     /// modelDataCollector/ENDPOINT/DEPLOYMENT/COLLECTION/yyyy/MM/dd/HH/, with the collections model_inputs,
-    /// model_outputs and app_traces. Options of the bucket read come from FLOWTAP_BUCKET__*, those of the
+    /// model_outputs and app_traces. `parquet` is one table for each object of the bucket, in the same
+    /// folders, with the fields of docs/RECORD.md as columns. Options of the bucket read come from FLOWTAP_BUCKET__*, those of the
     /// bucket written from FLOWTAP_EXPORT__*. Exits 1 where nothing was exported or a part could not be read.
     Export {
         /// The form
@@ -199,6 +200,9 @@ enum Command {
 enum ExportFormat {
     /// Azure ML's data collector
     Azureml,
+    /// Parquet tables
+    #[cfg(feature = "hub")]
+    Parquet,
 }
 
 #[derive(clap::Args)]
@@ -325,16 +329,10 @@ fn main() -> ExitCode {
         }
         Command::Check { source, hub } => check(source, hub),
         Command::Verify { bucket, json } => verify(&bucket, json),
-        Command::Export {
-            format: ExportFormat::Azureml,
-            bucket,
-            to,
-            from,
-            to_time: until,
-            endpoint,
-            workspace,
-            json,
-        } => export(&bucket, &to, &Settings { endpoint, workspace, from, until }, json),
+        Command::Export { format, bucket, to, from, to_time: until, endpoint, workspace, json } => {
+            let settings = Settings { endpoint, workspace, from, until };
+            export(format, &bucket, &to, &settings, json)
+        }
         Command::Inject(arguments) => kubernetes::inject(arguments),
         #[cfg(feature = "hub")]
         Command::Replay(arguments) => replaying::replay(arguments),
@@ -427,12 +425,29 @@ fn verify(bucket: &str, json: bool) -> ExitCode {
     ExitCode::from(if report.ok { 0 } else { NOT_PROVEN })
 }
 
-fn export(bucket: &str, to: &str, settings: &Settings, json: bool) -> ExitCode {
+fn export(
+    format: ExportFormat,
+    bucket: &str,
+    to: &str,
+    settings: &Settings,
+    json: bool,
+) -> ExitCode {
+    let form = match format {
+        ExportFormat::Azureml => Form::AzureMl,
+        #[cfg(feature = "hub")]
+        ExportFormat::Parquet if settings.endpoint.is_some() || !settings.workspace.is_empty() => {
+            let why =
+                "--endpoint and --workspace are of --format azureml: a table has the tap's name";
+            return fail(USAGE, &why);
+        }
+        #[cfg(feature = "hub")]
+        ExportFormat::Parquet => Form::Parquet,
+    };
     let (source, target) = match (Source::bucket(bucket), Source::export(to)) {
         (Ok(source), Ok(target)) => (source, target),
         (Err(faults), _) | (_, Err(faults)) => return fail(CONFIG, &faults),
     };
-    let report = match app::export_azureml(&source.bucket, &target.bucket, settings) {
+    let report = match app::export(form, &source.bucket, &target.bucket, settings) {
         Ok(report) => report,
         Err(error) => return fail(START_FAILED, &error),
     };

@@ -45,6 +45,7 @@ const FENCES: &[Fence] = &[
     Fence { krate: "opentelemetry*", only_in: &["trace", "collector/otlp"] },
     Fence { krate: "tonic*", only_in: &["collector/otlp"] },
     Fence { krate: "rusqlite", only_in: &["store"] },
+    Fence { krate: "parquet", only_in: &["export/table"] },
     Fence { krate: "rand", only_in: &["sample", "domain/ids"] },
     Fence { krate: "lettre", only_in: &["alert"] },
     Fence { krate: "reqwest", only_in: &["alert", "evaluate/judge", "reach", "replay"] },

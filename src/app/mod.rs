@@ -82,6 +82,9 @@ pub enum StartError {
     /// The bucket.
     #[error("bucket: {0}")]
     Bucket(#[from] bucket::BucketError),
+    /// A bucket's form for other tools.
+    #[error("export: {0}")]
+    Export(#[from] export::ExportError),
     /// The index.
     #[cfg(feature = "hub")]
     #[error("store.dir: {0}")]
@@ -318,8 +321,9 @@ pub fn verify(settings: &config::Bucket) -> Result<archive::Report, StartError> 
     Ok(runtime.block_on(verified)?)
 }
 
-/// Writes what lies in the bucket `source` to the bucket `target`, in Azure ML's form.
-pub fn export_azureml(
+/// Writes what lies in the bucket `source` to the bucket `target`, in the form asked for.
+pub fn export(
+    form: export::Form,
     source: &config::Bucket,
     target: &config::Bucket,
     settings: &export::Settings,
@@ -327,9 +331,9 @@ pub fn export_azureml(
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let exported = async {
         let (source, target) = (bucket::open(source).await?, bucket::open(target).await?);
-        export::azureml(&*source, &*target, settings).await
+        Ok(export::write(form, &*source, &*target, settings).await?)
     };
-    Ok(runtime.block_on(exported)?)
+    runtime.block_on(exported)
 }
 
 /// The endpoints for spans, if there are any, and the pipeline's end of what they hand over.

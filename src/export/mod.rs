@@ -1,4 +1,5 @@
-//! `flowtap export`: what lies in the bucket, in the form that another system's tools read.
+//! `flowtap export`: what lies in the bucket, in the form that another system's tools read: Azure ML's
+//! data collector, or Parquet tables.
 //!
 //! The bucket is walked hour by hour, an object at a time, and written as it is read: memory holds one
 //! object, [`BUFFER_BYTES_MAX`] of lines, and the names of one hour's exchanges where spans have to find
@@ -16,11 +17,20 @@ use crate::domain::{Dataset, ExchangeId};
 use crate::ledger::Hour;
 
 mod azureml;
+#[cfg(feature = "hub")]
+mod columns;
+#[cfg(feature = "hub")]
+mod files;
 mod lines;
 mod row;
+#[cfg(feature = "hub")]
+mod table;
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(feature = "hub")]
+pub use table::{Table, TableError};
 
 use azureml::{Collection, Place};
 use lines::{Line, Lines};
@@ -31,6 +41,28 @@ const BUFFER_BYTES_MAX: usize = 32 * 1024 * 1024;
 const NAMES_MAX: usize = 200_000;
 /// Objects that cannot be read, and probabilities, that a report names.
 const NAMED_MAX: usize = 20;
+
+/// The form of an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As Azure ML's data collector writes.
+    AzureMl,
+    /// Tables of every dataset, of the columns that docs/RECORD.md names.
+    #[cfg(feature = "hub")]
+    Parquet,
+}
+
+/// Why an export ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// A bucket's.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    /// A table's.
+    #[cfg(feature = "hub")]
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
 
 /// What is exported, and as what.
 #[derive(Clone, Debug, Default)]
@@ -89,8 +121,25 @@ pub struct Report {
     pub damaged_names: Vec<String>,
 }
 
+/// Writes what lies in `source` to `target` in the form asked for.
+///
+/// # Errors
+/// A bucket's that does not answer; damage in an object is part of the report.
+pub async fn write(
+    form: Form,
+    source: &dyn Bucket,
+    target: &dyn Bucket,
+    settings: &Settings,
+) -> Result<Report, ExportError> {
+    match form {
+        Form::AzureMl => Ok(azureml(source, target, settings).await?),
+        #[cfg(feature = "hub")]
+        Form::Parquet => files::parquet(source, target, settings).await,
+    }
+}
+
 /// Writes what lies in `source` to `target` as Azure's data collector would have written it.
-pub async fn azureml(
+async fn azureml(
     source: &dyn Bucket,
     target: &dyn Bucket,
     settings: &Settings,

@@ -97,20 +97,25 @@ impl Histogram {
         }
     }
 
-    /// What [`Self::write`] wrote.
-    pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+    /// Adds what [`Self::write`] wrote.
+    pub(super) fn merge_from(&mut self, reader: &mut Reader<'_>) -> Option<()> {
         let count = reader.number()?;
         if count == 0 {
-            return Some(Self::default());
+            return Some(());
         }
-        let (sum, min, max) = (reader.float()?, reader.float()?, reader.float()?);
-        let zero = reader.number()?;
-        let (mut buckets, mut index) = (BTreeMap::new(), 0_i32);
+        self.count = self.count.saturating_add(count);
+        self.sum += reader.float()?;
+        let (min, max) = (reader.float()?, reader.float()?);
+        self.min = Some(self.min.map_or(min, |known| known.min(min)));
+        self.max = Some(self.max.map_or(max, |known| known.max(max)));
+        self.zero = self.zero.saturating_add(reader.number()?);
+        let mut index = 0_i32;
         for _ in 0..reader.number()? {
             index = index.checked_add(i32::try_from(reader.signed()?).ok()?)?;
-            buckets.insert(index, reader.number()?);
+            let bucket = self.buckets.entry(index).or_default();
+            *bucket = bucket.saturating_add(reader.number()?);
         }
-        Some(Self { count, sum, min: Some(min), max: Some(max), zero, buckets })
+        Some(())
     }
 
     /// Values in all.

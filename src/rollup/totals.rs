@@ -96,20 +96,25 @@ impl Totals {
 
     /// Reads the compact form; `None` for anything else.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut totals = Self::default();
+        totals.merge_bytes(bytes)?;
+        Some(totals)
+    }
+
+    /// Adds what the compact form `bytes` holds, without making it first; `None` for anything else, of
+    /// which a part may have been added then.
+    pub fn merge_bytes(&mut self, bytes: &[u8]) -> Option<()> {
         let mut reader = Reader(bytes);
         if reader.number()? != VERSION {
             return None;
         }
-        let mut totals =
-            Self { count: reader.number()?, usage_unknown: reader.number()?, ..Self::default() };
+        self.count = self.count.saturating_add(reader.number()?);
+        self.usage_unknown = self.usage_unknown.saturating_add(reader.number()?);
         for _ in 0..reader.number()? {
             let source = *UsageSource::ALL.get(usize::try_from(reader.number()?).ok()?)?;
-            totals.tokens.insert(source, Tokens::read(&mut reader)?);
+            self.tokens.entry(source).or_default().merge(&Tokens::read(&mut reader)?);
         }
-        for histogram in totals.histograms_mut() {
-            *histogram = Histogram::read(&mut reader)?;
-        }
-        Some(totals)
+        self.histograms_mut().into_iter().try_for_each(|into| into.merge_from(&mut reader))
     }
 
     /// The sum of the tokens of `sources`.

@@ -6,6 +6,7 @@
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{OptionalExtension as _, params};
 
+use super::places::first_id;
 use super::window::{MICROS, TOTALS_LEVELS, seq_of, time_of};
 use super::writer::Session;
 use super::{READ_WITHIN, Store, StoreError};
@@ -108,31 +109,28 @@ impl Session<'_> {
         let last: Option<i64> = oldest.query_row([seq, ROWS_AT_ONCE], |row| row.get(0))?;
         if let Some(last) = last {
             for sql in [
-                "DELETE FROM search WHERE rowid IN (SELECT seq FROM previews WHERE seq <= ?)",
-                "DELETE FROM previews WHERE seq <= ?",
+                "DELETE FROM search WHERE rowid IN (SELECT seq FROM details WHERE seq <= ? \
+                 AND (question IS NOT NULL OR answer IS NOT NULL))",
+                "DELETE FROM details WHERE seq <= ?",
+                "DELETE FROM strays WHERE seq <= ?",
                 "DELETE FROM samples WHERE seq <= ?",
             ] {
                 self.db.prepare_cached(sql)?.execute([last])?;
             }
         }
         let mut removed = usize::from(last.is_some());
-        let micros = second.saturating_mul(MICROS);
-        for (sql, before) in [
-            (
-                "DELETE FROM scores WHERE (sample, criterion) IN (SELECT sample, criterion FROM scores WHERE at < ? LIMIT ?)",
-                micros,
-            ),
-            (
-                "DELETE FROM parts WHERE (sample, object, line) IN (SELECT sample, object, line FROM parts WHERE at < ? LIMIT ?)",
-                micros,
-            ),
-            (
-                "DELETE FROM ledger WHERE object IN (SELECT object FROM ledger WHERE hour < ? LIMIT ?)",
-                second,
-            ),
+        // An id begins with its time: what is about older samples stands first.
+        let (first, micros) = (first_id(horizon), second.saturating_mul(MICROS));
+        for sql in [
+            "DELETE FROM scores WHERE (sample, criterion) IN (SELECT sample, criterion FROM scores WHERE sample < ? AND at < ? LIMIT ?)",
+            "DELETE FROM parts WHERE (sample, object, line) IN (SELECT sample, object, line FROM parts WHERE sample < ? AND at < ? LIMIT ?)",
         ] {
-            removed += self.db.prepare_cached(sql)?.execute([before, ROWS_AT_ONCE])?;
+            let bounds = params![first, micros, ROWS_AT_ONCE];
+            removed += self.db.prepare_cached(sql)?.execute(bounds)?;
         }
+        let ledger =
+            "DELETE FROM ledger WHERE object IN (SELECT object FROM ledger WHERE hour < ? LIMIT ?)";
+        removed += self.db.prepare_cached(ledger)?.execute([second, ROWS_AT_ONCE])?;
         for table in ["rollups", "score_sums"] {
             for span in TOTALS_LEVELS {
                 // A day or an hour that reaches past the horizon stays until it is wholly before it.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use rusqlite::types::Value;
-use rusqlite::{OptionalExtension as _, Params};
+use rusqlite::{Connection, OptionalExtension as _, Params};
 
 use super::StoreError;
 use super::writer::Session;
@@ -101,6 +101,23 @@ impl Filter {
         let condition = format!("labels IN (SELECT id FROM labels WHERE {})", terms.join(" AND "));
         Some((condition, values.into_iter().map(Value::Text).collect()))
     }
+}
+
+/// The values on `axes` of every combination of labels.
+pub(super) fn names(
+    db: &Connection,
+    axes: &[Axis],
+) -> Result<HashMap<i64, Vec<String>>, StoreError> {
+    if axes.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let columns: Vec<_> = axes.iter().map(|axis| axis.column()).collect();
+    let mut find = db.prepare_cached(&format!("SELECT id, {} FROM labels", columns.join(", ")))?;
+    let rows = find.query_map([], |row| {
+        let group = (1..=axes.len()).map(|column| row.get(column));
+        Ok((row.get(0)?, group.collect::<Result<_, _>>()?))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// A name as a label: cut where it is too long.

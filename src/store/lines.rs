@@ -123,17 +123,17 @@ impl Line {
         };
         read.ok_or_else(|| fault(dataset, line))
     }
-}
 
-/// The schema of a dataset's lines.
-fn schema(dataset: Dataset) -> &'static str {
-    match dataset {
-        Dataset::Exchanges => Sample::SCHEMA,
-        Dataset::Usage => crate::rollup::Rollup::SCHEMA,
-        Dataset::Ledger => LedgerRow::SCHEMA,
-        Dataset::Scores => Score::SCHEMA,
-        Dataset::Traces => TracePart::SCHEMA,
-        Dataset::Monitors => MonitorRun::SCHEMA,
+    /// The schema of a dataset's lines.
+    pub fn schema(dataset: Dataset) -> &'static str {
+        match dataset {
+            Dataset::Exchanges => Sample::SCHEMA,
+            Dataset::Usage => crate::rollup::Rollup::SCHEMA,
+            Dataset::Ledger => LedgerRow::SCHEMA,
+            Dataset::Scores => Score::SCHEMA,
+            Dataset::Traces => TracePart::SCHEMA,
+            Dataset::Monitors => MonitorRun::SCHEMA,
+        }
     }
 }
 
@@ -145,7 +145,7 @@ fn fault(dataset: Dataset, line: &[u8]) -> LineFault {
     }
     match serde_json::from_slice::<Head>(line) {
         Err(_) => LineFault::NotJson,
-        Ok(Head { schema: Some(Value::String(told)) }) if told == schema(dataset) => {
+        Ok(Head { schema: Some(Value::String(told)) }) if told == Line::schema(dataset) => {
             LineFault::Field
         }
         Ok(_) => LineFault::Schema,

@@ -19,11 +19,13 @@ use rusqlite::Connection;
 
 use crate::config;
 
+mod counts;
 mod documents;
 mod horizon;
 mod labels;
 mod lines;
 mod objects;
+mod places;
 mod pool;
 mod quality;
 mod samples;

@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use rusqlite::types::Value;
-use rusqlite::{Connection, params_from_iter};
 
-use super::labels::{Axis, Filter};
+use super::counts::{self, Class, grade_of};
+use super::labels::{Axis, Filter, names};
 use super::objects::unsigned;
-use super::scores::{grade_of, yardstick};
-use super::window::{SCORES_LEVELS, Window};
+use super::window::{Rows, SCORES_LEVELS, Window};
 use super::{READ_WITHIN, Store, StoreError};
 use crate::domain::{Grade, Yardstick};
 
@@ -121,7 +119,8 @@ impl ScoreSums {
     }
 }
 
-type Groups = BTreeMap<(i64, Option<String>, Yardstick), ScoreSums>;
+/// Sums by the start of their span, the value on an axis, and the yardstick.
+type Groups<'a> = BTreeMap<(i64, Option<&'a str>, Yardstick), ScoreSums>;
 
 impl Store {
     /// Sums by yardstick over the minutes that begin in `window`, by the time of the exchange. With a
@@ -133,59 +132,41 @@ impl Store {
         step: Option<i64>,
         axis: Option<Axis>,
     ) -> Result<Vec<QualityRow>, StoreError> {
-        let groups = self.read(READ_WITHIN, |db| {
+        let rows = self.read(READ_WITHIN, |db| {
+            let names = names(db, axis.as_slice())?;
             let mut groups = Groups::new();
             for slice in window.slices(SCORES_LEVELS, step) {
-                let bounds = [slice.span, slice.from, slice.to];
-                gather(db, bounds, filter, step, axis, &mut groups)?;
+                let rows = Rows { table: "score_sums", column: "counts", slice };
+                rows.each(db, filter, |time, labels, bytes| {
+                    let bucket = step.map_or(0, |step| time.div_euclid(step) * step);
+                    let group = names.get(&labels).and_then(|names| names.first());
+                    // What is no compact form was not written by us.
+                    let _ = counts::read(bytes, |by, class, n| {
+                        let key = (bucket, group.map(String::as_str), by.clone());
+                        groups.entry(key).or_default().add(scored(by, class, n));
+                    });
+                })?;
             }
-            Ok(groups)
+            let row = |((time, group, by), sums): ((i64, Option<&str>, Yardstick), _)| QualityRow {
+                time: step
+                    .map_or(window.from, |_| Timestamp::from_second(time).unwrap_or_default()),
+                group: group.map(str::to_owned),
+                by,
+                sums,
+            };
+            Ok(groups.into_iter().map(row).collect::<Vec<_>>())
         })?;
-        let rows = groups.into_iter().map(|((time, group, by), sums)| QualityRow {
-            time: step.map_or(window.from, |_| Timestamp::from_second(time).unwrap_or_default()),
-            group,
-            by,
-            sums,
-        });
-        Ok(rows.filter(|row| !row.sums.0.is_empty()).collect())
+        Ok(rows)
     }
 }
 
-/// Adds the rows of one slice.
-fn gather(
-    db: &Connection,
-    bounds: [i64; 3],
-    filter: &Filter,
-    step: Option<i64>,
-    axis: Option<Axis>,
-    groups: &mut Groups,
-) -> Result<(), StoreError> {
-    let bucket = step.map_or("0".to_owned(), |step| format!("(q.time / {step}) * {step}"));
-    let group = axis.map_or("NULL".to_owned(), |axis| format!("l.{}", axis.column()));
-    let mut values: Vec<Value> = bounds.iter().map(|n| Value::Integer(*n)).collect();
-    let mut condition = "q.span = ? AND q.time >= ? AND q.time < ?".to_owned();
-    if let Some((asked, more)) = filter.condition() {
-        condition = format!("{condition} AND {asked}");
-        values.extend(more);
+fn scored(by: &Yardstick, class: Class, n: i64) -> Scored {
+    Scored {
+        grade: grade_of(by.scale, class.grade),
+        drift: class.drift,
+        probability: f64::from_bits(class.probability),
+        count: unsigned(n),
     }
-    let mut find = db.prepare_cached(&format!(
-        "SELECT {bucket} AS bucket, {group} AS part, q.criterion, q.scale, q.grade, q.drift, \
-         q.probability, sum(q.n) AS n FROM score_sums q JOIN labels l ON l.id = q.labels \
-         WHERE {condition} GROUP BY bucket, part, q.criterion, q.scale, q.grade, q.drift, \
-         q.probability HAVING n > 0",
-    ))?;
-    let mut rows = find.query(params_from_iter(values))?;
-    while let Some(row) = rows.next()? {
-        let by = yardstick(&row.get::<_, String>(2)?, row.get(3)?);
-        let scored = Scored {
-            grade: grade_of(by.scale, row.get(4)?),
-            drift: row.get(5)?,
-            probability: row.get(6)?,
-            count: unsigned(row.get(7)?),
-        };
-        groups.entry((row.get(0)?, row.get(1)?, by)).or_default().add(scored);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

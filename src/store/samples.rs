@@ -7,9 +7,10 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter
 use super::labels::Filter;
 use super::lines::SampleLine;
 use super::objects::{signed, unsigned};
+use super::places::{Place, seq_of_id};
 use super::scores::{ScoreBook, packed_score};
 use super::search::words;
-use super::window::{Window, seq_of, time_of};
+use super::window::{Window, time_of};
 use super::writer::Session;
 use super::{READ_WITHIN, Store, StoreError};
 use crate::domain::{Criterion, ExchangeId};
@@ -125,11 +126,10 @@ pub struct Found {
 }
 
 /// What [`row`] reads.
-const COLUMNS: &str = "s.seq, s.id, l.tap, l.deployment, l.model, l.operation, l.outcome, l.stream, \
-    s.status, s.latency_ms, s.first_token_ms, s.input, s.output, s.total, s.source, s.reason, \
-    s.probability, s.scores, p.question, p.answer";
-const FROM: &str =
-    "samples s JOIN labels l ON l.id = s.labels LEFT JOIN previews p ON p.seq = s.seq";
+const COLUMNS: &str = "s.seq, d.id, l.tap, l.deployment, l.model, l.operation, l.outcome, l.stream, \
+    d.status, s.latency_ms, d.first_token_ms, d.input, d.output, s.total, d.source, d.reason, \
+    d.probability, s.scores, d.question, d.answer";
+const FROM: &str = "samples s JOIN labels l ON l.id = s.labels JOIN details d ON d.seq = s.seq";
 
 impl Store {
     /// A page of samples. `text` is words that must all be there, in question or answer; words in
@@ -150,32 +150,18 @@ impl Store {
     /// One sample, and where all of it is; `None` where the store does not know it.
     pub fn sample(&self, id: ExchangeId) -> Result<Option<(SampleRow, Found)>, StoreError> {
         self.read(READ_WITHIN, |db| {
-            let mut find = db.prepare_cached(
-                "SELECT s.seq, o.name, s.line FROM samples s JOIN objects o ON o.id = s.object \
-                 WHERE s.id = ?",
-            )?;
-            let found = find.query_row([id.to_bytes()], |row| {
-                let found = Found { object: row.get(1)?, line: unsigned(row.get(2)?) };
-                Ok((row.get::<_, i64>(0)?, found))
-            });
-            let Some((seq, found)) = found.optional()? else { return Ok(None) };
+            let Some(seq) = seq_of_id(db, id)? else { return Ok(None) };
             let row = at_spot(db, Spot { value: 0.0, seq })?;
-            Ok(row.map(|row| (row, found)))
+            Ok(row.zip(found_at(db, seq)?))
         })
     }
 
     /// Where the records of some samples are, in the order of the ids; unknown ones are left out.
     pub fn found(&self, ids: &[ExchangeId]) -> Result<Vec<(ExchangeId, Found)>, StoreError> {
         self.read(READ_WITHIN, |db| {
-            let mut find = db.prepare_cached(
-                "SELECT o.name, s.line FROM samples s JOIN objects o ON o.id = s.object \
-                 WHERE s.id = ?",
-            )?;
-            let mut one = |id: &ExchangeId| {
-                let found = find.query_row([id.to_bytes()], |row| {
-                    Ok(Found { object: row.get(0)?, line: unsigned(row.get(1)?) })
-                });
-                Ok(found.optional()?.map(|found| (*id, found)))
+            let one = |id: &ExchangeId| {
+                let Some(seq) = seq_of_id(db, *id)? else { return Ok(None) };
+                Ok(found_at(db, seq)?.map(|found| (*id, found)))
             };
             ids.iter().filter_map(|id| one(id).transpose()).collect()
         })
@@ -191,71 +177,50 @@ impl Session<'_> {
         line: u64,
         scores: &mut ScoreBook,
     ) -> Result<bool, StoreError> {
-        let id = sample.id.to_bytes();
-        let known = "SELECT 1 FROM samples WHERE id = ?";
-        if self.db.prepare_cached(known)?.exists([id])? {
-            return Ok(false);
-        }
+        let Place::Free(seq) = self.place(sample)? else { return Ok(false) };
         let labels = self.labels(&sample.labels)?;
-        let seq = self.free_seq(sample)?;
         let mut insert = self.db.prepare_cached(
-            "INSERT INTO samples(seq, id, labels, status, latency_ms, first_token_ms, input, \
-             output, total, source, reason, probability, object, line) \
-             VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO samples(seq, labels, latency_ms, total) VALUES(?, ?, ?, ?)",
         )?;
-        let usage = &sample.usage;
+        insert.execute(params![seq, labels, sample.latency_ms, sample.usage.total.map(signed)])?;
+        self.put_details(seq, sample, object, line)?;
+        self.adopt_scores(sample.id, labels, scores)?;
+        Ok(true)
+    }
+
+    fn put_details(
+        &self,
+        seq: i64,
+        sample: &SampleLine,
+        object: i64,
+        line: u64,
+    ) -> Result<(), StoreError> {
+        let mut insert = self.db.prepare_cached(
+            "INSERT INTO details(seq, id, status, first_token_ms, input, output, source, reason, \
+             probability, object, line, question, answer) \
+             VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )?;
+        let (usage, question, answer) = (&sample.usage, &sample.question, &sample.answer);
         insert.execute(params![
             seq,
-            id,
-            labels,
+            sample.id.to_bytes(),
             sample.status,
-            sample.latency_ms,
             sample.first_token_ms,
             usage.input.map(signed),
             usage.output.map(signed),
-            usage.total.map(signed),
             usage.source.map(|source| source.label()),
             sample.reason.label(),
             sample.probability,
             object,
             signed(line),
+            question.preview,
+            answer.preview,
         ])?;
-        self.put_texts(seq, sample)?;
-        self.adopt_scores(sample.id, labels, scores)?;
-        Ok(true)
-    }
-
-    /// The sample's place in time: the first free one of its microsecond, from its id on.
-    fn free_seq(&self, sample: &SampleLine) -> Result<i64, StoreError> {
-        let first = seq_of(sample.time);
-        let low =
-            i64::from(sample.id.to_bytes()[15]) | i64::from(sample.id.to_bytes()[14] & 3) << 8;
-        let mut taken = self.db.prepare_cached("SELECT 1 FROM samples WHERE seq = ?")?;
-        for step in 0..1024 {
-            let seq = first | ((low + step) & 1023);
-            if !taken.exists([seq])? {
-                return Ok(seq);
-            }
+        if question.preview.is_some() || answer.preview.is_some() {
+            let search = "INSERT INTO search(rowid, question, answer) VALUES(?, ?, ?)";
+            let mut insert = self.db.prepare_cached(search)?;
+            insert.execute(params![seq, question.searched, answer.searched])?;
         }
-        // A thousand requests in one microsecond: the next one has room.
-        let mut last = self.db.prepare_cached(
-            "SELECT seq + 1 FROM samples s WHERE seq >= ? \
-             AND NOT EXISTS(SELECT 1 FROM samples n WHERE n.seq = s.seq + 1) ORDER BY seq LIMIT 1",
-        )?;
-        Ok(last.query_row([first], |row| row.get(0))?)
-    }
-
-    fn put_texts(&self, seq: i64, sample: &SampleLine) -> Result<(), StoreError> {
-        let (question, answer) = (&sample.question, &sample.answer);
-        if question.preview.is_none() && answer.preview.is_none() {
-            return Ok(());
-        }
-        let previews = "INSERT INTO previews(seq, question, answer) VALUES(?, ?, ?)";
-        let mut insert = self.db.prepare_cached(previews)?;
-        insert.execute(params![seq, question.preview, answer.preview])?;
-        let search = "INSERT INTO search(rowid, question, answer) VALUES(?, ?, ?)";
-        let mut insert = self.db.prepare_cached(search)?;
-        insert.execute(params![seq, question.searched, answer.searched])?;
         Ok(())
     }
 }
@@ -319,6 +284,16 @@ fn spots_sql(query: &SampleQuery) -> Option<(String, Vec<Value>)> {
         "SELECT s.seq, CAST({value} AS REAL) FROM {source} WHERE {terms} ORDER BY {by} LIMIT ?"
     );
     Some((sql, values))
+}
+
+/// Where the record of a row is.
+fn found_at(db: &Connection, seq: i64) -> Result<Option<Found>, StoreError> {
+    let mut find = db.prepare_cached(
+        "SELECT o.name, d.line FROM details d JOIN objects o ON o.id = d.object WHERE d.seq = ?",
+    )?;
+    let found =
+        find.query_row([seq], |row| Ok(Found { object: row.get(0)?, line: unsigned(row.get(1)?) }));
+    Ok(found.optional()?)
 }
 
 fn at_spot(db: &Connection, spot: Spot) -> Result<Option<SampleRow>, StoreError> {

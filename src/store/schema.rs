@@ -11,14 +11,15 @@ const INDEX: &str = include_str!("schema.sql");
 /// What is not.
 const OWN: &str = include_str!("own.sql");
 /// The version of [`INDEX`]. Raise it with every change there: the bucket fills the new form.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 /// The tables of [`INDEX`].
 const TABLES: &[&str] = &[
     "labels",
     "objects",
     "quarantine",
     "samples",
-    "previews",
+    "details",
+    "strays",
     "search",
     "scores",
     "score_sums",
@@ -28,6 +29,9 @@ const TABLES: &[&str] = &[
     "runs",
     "alerts",
 ];
+
+/// Tables that earlier versions had.
+const GONE: &[&str] = &["previews"];
 
 /// Why there is no database.
 pub(super) enum Unfit {
@@ -79,7 +83,8 @@ pub(super) fn open(path: &Path, anew: bool) -> Result<Connection, Unfit> {
 
 /// Throws the index away and makes it again, empty.
 fn remake(connection: &Connection) -> rusqlite::Result<()> {
-    let drops: String = TABLES.iter().map(|name| format!("DROP TABLE IF EXISTS {name};")).collect();
+    let drops: String =
+        TABLES.iter().chain(GONE).map(|name| format!("DROP TABLE IF EXISTS {name};")).collect();
     connection.execute_batch(&format!(
         "BEGIN IMMEDIATE; {drops} {INDEX}
          DELETE FROM notes WHERE name = 'horizon';

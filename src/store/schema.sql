@@ -19,25 +19,30 @@ CREATE TABLE quarantine(
   object TEXT NOT NULL, line INTEGER NOT NULL, reason TEXT NOT NULL, at INTEGER NOT NULL);
 
 -- `seq` is the time in microseconds, shifted left by ten bits, with ten bits of the id below it: rows
--- stand in the order of time, and a window is a range. The rest of a sample is in the bucket, at
--- `line` of `object`. `scores` holds four bits a criterion, so that no filter has to join.
+-- stand in the order of time, and a window is a range. Here is what whole windows are filtered and sorted
+-- by, and nothing else: a million rows are some 35 MB. `scores` holds four bits a criterion, so that no
+-- filter has to join.
 CREATE TABLE samples(
   seq INTEGER PRIMARY KEY,
-  id BLOB NOT NULL UNIQUE,
-  labels INTEGER NOT NULL,
-  status INTEGER,
-  latency_ms REAL NOT NULL, first_token_ms REAL,
-  input INTEGER, output INTEGER, total INTEGER, source TEXT,
-  reason TEXT NOT NULL, probability REAL NOT NULL,
-  scores INTEGER NOT NULL DEFAULT 0, worst INTEGER,
-  object INTEGER NOT NULL, line INTEGER NOT NULL);
-CREATE INDEX samples_by_worst ON samples(worst, seq) WHERE worst IS NOT NULL;
+  labels INTEGER NOT NULL, latency_ms REAL NOT NULL, total INTEGER,
+  scores INTEGER NOT NULL DEFAULT 0, worst INTEGER);
 
--- The beginnings of both texts, apart from the narrow rows that whole windows are scanned in.
-CREATE TABLE previews(seq INTEGER PRIMARY KEY, question TEXT, answer TEXT);
+-- What a list shows besides, with the beginnings of both texts. The rest of a sample is in the bucket, at
+-- `line` of `object`.
+CREATE TABLE details(
+  seq INTEGER PRIMARY KEY,
+  id BLOB NOT NULL, status INTEGER, first_token_ms REAL, input INTEGER, output INTEGER, source TEXT,
+  reason TEXT NOT NULL, probability REAL NOT NULL, object INTEGER NOT NULL, line INTEGER NOT NULL,
+  question TEXT, answer TEXT);
+
+-- Samples that do not stand in the millisecond that their id names.
+CREATE TABLE strays(id BLOB PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX strays_by_seq ON strays(seq);
 
 CREATE VIRTUAL TABLE search USING fts5(
   question, answer, content='', contentless_delete=1, tokenize='unicode61 remove_diacritics 2');
+-- Words gather in this many bytes before they are written: fewer pieces to be merged later.
+INSERT INTO search(search, rank) VALUES('hashsize', 8388608);
 
 -- One judgement a sample and criterion: one with a score beats one without, then the later one.
 -- `criterion` is the name of a custom one; `scale` is the place in `Scale::ALL`; `grade` a score, or
@@ -49,15 +54,12 @@ CREATE TABLE scores(
   error TEXT, reason TEXT, probability REAL NOT NULL, judge TEXT,
   injection_suspect INTEGER NOT NULL,
   PRIMARY KEY(sample, criterion)) WITHOUT ROWID;
-CREATE INDEX scores_by_time ON scores(at);
 
--- How many scores of one grade and one probability, by minute, hour and day. Probabilities are few, and counts are exact: every estimate follows.
+-- How many scores of one grade and one probability, by minute, hour and day, in the form of `counts.rs`.
+-- Probabilities are few, and counts are exact: every estimate follows.
 CREATE TABLE score_sums(
-  span INTEGER NOT NULL, time INTEGER NOT NULL, labels INTEGER NOT NULL,
-  criterion TEXT NOT NULL, scale INTEGER NOT NULL, grade INTEGER NOT NULL,
-  drift INTEGER NOT NULL, probability REAL NOT NULL,
-  n INTEGER NOT NULL,
-  PRIMARY KEY(span, time, labels, criterion, scale, grade, drift, probability)) WITHOUT ROWID;
+  span INTEGER NOT NULL, time INTEGER NOT NULL, labels INTEGER NOT NULL, counts BLOB NOT NULL,
+  PRIMARY KEY(span, time, labels)) WITHOUT ROWID;
 
 -- Totals of all requests by minute, quarter of an hour, hour and day.
 CREATE TABLE rollups(
@@ -68,7 +70,6 @@ CREATE TABLE rollups(
 CREATE TABLE parts(
   sample BLOB NOT NULL, object INTEGER NOT NULL, line INTEGER NOT NULL, at INTEGER NOT NULL,
   PRIMARY KEY(sample, object, line)) WITHOUT ROWID;
-CREATE INDEX parts_by_time ON parts(at);
 
 CREATE TABLE ledger(
   object TEXT PRIMARY KEY, hour INTEGER NOT NULL, settled INTEGER NOT NULL, row TEXT NOT NULL);

@@ -1,12 +1,14 @@
 //! Scores: one a sample and criterion, and their sums.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension as _, Row, params};
 use serde_json::Value;
 
+use super::counts::{Class, Counts, grade_code, grade_of, scale_code, yardstick};
 use super::labels::{self, Labels};
+use super::places::seq_of_id;
 use super::window::{MICROS, SCORES_LEVELS};
 use super::writer::Session;
 use super::{READ_WITHIN, Store, StoreError};
@@ -16,8 +18,6 @@ use crate::domain::{
 
 /// What stands for an attempt that gave no score, in four bits.
 const FAILED: u8 = 15;
-/// What stands for it among grades.
-const NO_GRADE: i64 = -1;
 
 /// One criterion's judgement of one sample.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,12 +46,16 @@ pub struct ScoreRow {
     pub judge_drift: bool,
 }
 
-/// Changes of the counts, gathered before they are stored.
+/// What is gathered of a piece before it is stored.
 #[derive(Default)]
-pub(super) struct ScoreBook(BTreeMap<SumKey, i64>);
-
-/// `span`, `time` in seconds, labels, what was measured by, the grade, drift, the bits of the probability.
-type SumKey = (i64, i64, i64, Yardstick, i64, bool, u64);
+pub(super) struct ScoreBook {
+    /// Changes of the counts: `span`, `time` in seconds, labels.
+    counts: BTreeMap<(i64, i64, i64), Counts>,
+    /// Samples whose rows have to be told their scores anew.
+    marked: BTreeSet<[u8; 16]>,
+    /// The labels of samples that were looked for.
+    labels: HashMap<ExchangeId, i64>,
+}
 
 /// A judgement as far as sums are concerned.
 #[derive(Clone)]
@@ -89,7 +93,11 @@ impl Session<'_> {
     ) -> Result<bool, StoreError> {
         let Some(by) = score.yardstick() else { return Ok(false) };
         let known = self.judgement(score.exchange, by.label())?;
-        let labels = self.labels_of_score(score)?;
+        let labels = match book.labels.get(&score.exchange) {
+            Some(labels) => *labels,
+            None => self.labels_of_score(score)?,
+        };
+        book.labels.insert(score.exchange, labels);
         let new = Judgement {
             by,
             at: score.exchange_time.as_microsecond(),
@@ -107,7 +115,7 @@ impl Session<'_> {
         book.add(&new, 1);
         self.write_score(score, &new)?;
         if Criterion::RATED.contains(&score.criterion) {
-            self.mark(score.exchange)?;
+            book.marked.insert(score.exchange.to_bytes());
         }
         Ok(true)
     }
@@ -158,7 +166,8 @@ impl Session<'_> {
         }
         let mut update = self.db.prepare_cached("UPDATE scores SET labels = ? WHERE sample = ?")?;
         update.execute(params![labels, sample.to_bytes()])?;
-        self.mark(sample)
+        book.marked.insert(sample.to_bytes());
+        Ok(())
     }
 
     fn judgement(
@@ -174,12 +183,10 @@ impl Session<'_> {
 
     /// The sample's labels, else those that the score itself tells.
     fn labels_of_score(&mut self, score: &Score) -> Result<i64, StoreError> {
-        let mut find = self.db.prepare_cached("SELECT labels FROM samples WHERE id = ?")?;
-        let found = find.query_row([score.exchange.to_bytes()], |row| row.get(0)).optional()?;
-        if let Some(labels) = found {
-            return Ok(labels);
+        if let Some(seq) = seq_of_id(self.db, score.exchange)? {
+            let mut find = self.db.prepare_cached("SELECT labels FROM samples WHERE seq = ?")?;
+            return Ok(find.query_row([seq], |row| row.get(0))?);
         }
-        drop(find);
         self.labels(&Labels {
             tap: labels::name(&score.tap),
             deployment: labels::name(&score.deployment),
@@ -191,11 +198,12 @@ impl Session<'_> {
     }
 
     /// Writes into the sample's row what its scores are, where the sample is known.
-    fn mark(&self, sample: ExchangeId) -> Result<(), StoreError> {
+    fn mark(&self, sample: [u8; 16]) -> Result<(), StoreError> {
+        let Some(seq) = seq_of_id(self.db, ExchangeId::from_bytes(sample))? else { return Ok(()) };
         let mut find =
             self.db.prepare_cached("SELECT criterion, grade FROM scores WHERE sample = ?")?;
         let (mut packed, mut worst) = (0_i64, None::<u8>);
-        let mut rows = find.query([sample.to_bytes()])?;
+        let mut rows = find.query([sample])?;
         while let Some(row) = rows.next()? {
             let (criterion, grade): (String, i64) = (row.get(0)?, row.get(1)?);
             let place = Criterion::RATED.iter().position(|known| known.label() == criterion);
@@ -206,8 +214,8 @@ impl Session<'_> {
             worst = worst.into_iter().chain(score).min();
         }
         let mut update =
-            self.db.prepare_cached("UPDATE samples SET scores = ?, worst = ? WHERE id = ?")?;
-        update.execute(params![packed, worst, sample.to_bytes()])?;
+            self.db.prepare_cached("UPDATE samples SET scores = ?, worst = ? WHERE seq = ?")?;
+        update.execute(params![packed, worst, seq])?;
         Ok(())
     }
 }
@@ -222,37 +230,33 @@ impl Judgement {
 impl ScoreBook {
     fn add(&mut self, judgement: &Judgement, n: i64) {
         let second = judgement.at.div_euclid(MICROS);
-        let (labels, grade) = (judgement.labels, grade_code(judgement.grade));
-        let (drift, bits) = (judgement.drift, judgement.probability.to_bits());
+        let class = Class {
+            grade: grade_code(judgement.grade),
+            drift: judgement.drift,
+            probability: judgement.probability.to_bits(),
+        };
         for span in SCORES_LEVELS {
-            let time = second.div_euclid(*span) * span;
-            let key = (*span, time, labels, judgement.by.clone(), grade, drift, bits);
-            *self.0.entry(key).or_default() += n;
+            let key = (*span, second.div_euclid(*span) * span, judgement.labels);
+            self.counts.entry(key).or_default().add(&judgement.by, class, n);
         }
     }
 
     /// Adds what was gathered to what is stored.
     pub(super) fn store(self, session: &Session<'_>) -> Result<(), StoreError> {
-        let mut upsert = session.db.prepare_cached(
-            "INSERT INTO score_sums(span, time, labels, criterion, scale, grade, drift, probability, n) \
-             VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n",
+        let mut find = session.db.prepare_cached(
+            "SELECT counts FROM score_sums WHERE span = ? AND time = ? AND labels = ?",
         )?;
-        for ((span, time, labels, by, grade, drift, bits), n) in self.0 {
-            let (scale, probability) = (scale_code(by.scale), f64::from_bits(bits));
-            let criterion = by.label();
-            upsert.execute(params![
-                span,
-                time,
-                labels,
-                criterion,
-                scale,
-                grade,
-                drift,
-                probability,
-                n
-            ])?;
+        let mut put = session.db.prepare_cached(
+            "INSERT OR REPLACE INTO score_sums(span, time, labels, counts) VALUES(?, ?, ?, ?)",
+        )?;
+        for ((span, time, labels), mut counts) in self.counts {
+            let known = find.query_row([span, time, labels], |row| row.get::<_, Vec<u8>>(0));
+            if let Some(known) = known.optional()?.and_then(|bytes| Counts::from_bytes(&bytes)) {
+                counts.merge(&known);
+            }
+            put.execute(params![span, time, labels, counts.to_bytes()])?;
         }
-        Ok(())
+        self.marked.into_iter().try_for_each(|sample| session.mark(sample))
     }
 }
 
@@ -274,7 +278,7 @@ pub(super) fn unpack(packed: i64) -> Vec<(Criterion, u8)> {
 const JUDGEMENT: &str = "criterion, scale, grade, drift, at, labels, probability, time, id";
 
 fn judgement(row: &Row<'_>) -> rusqlite::Result<Judgement> {
-    let by = yardstick(&row.get::<_, String>(0)?, row.get(1)?);
+    let by = yardstick(&row.get::<_, String>(0)?, usize::from(row.get::<_, u8>(1)?));
     Ok(Judgement {
         grade: grade_of(by.scale, row.get(2)?),
         by,
@@ -289,7 +293,7 @@ fn judgement(row: &Row<'_>) -> rusqlite::Result<Judgement> {
 
 fn row(row: &Row<'_>) -> rusqlite::Result<ScoreRow> {
     let judge: Option<String> = row.get(8)?;
-    let by = yardstick(&row.get::<_, String>(1)?, row.get(3)?);
+    let by = yardstick(&row.get::<_, String>(1)?, usize::from(row.get::<_, u8>(3)?));
     Ok(ScoreRow {
         id: ExchangeId::from_bytes(row.get(0)?),
         criterion: by.label().to_owned(),
@@ -303,30 +307,4 @@ fn row(row: &Row<'_>) -> rusqlite::Result<ScoreRow> {
         injection_suspect: row.get(9)?,
         judge_drift: row.get(10)?,
     })
-}
-
-/// What the columns `criterion` and `scale` name.
-pub(super) fn yardstick(criterion: &str, scale: u8) -> Yardstick {
-    let scale = Scale::ALL.get(usize::from(scale)).copied();
-    Yardstick::named(criterion, scale.unwrap_or(Scale::Score))
-}
-
-fn scale_code(scale: Scale) -> i64 {
-    scale as i64
-}
-
-fn grade_code(grade: Option<Grade>) -> i64 {
-    match grade {
-        None => NO_GRADE,
-        Some(Grade::Score(score)) => i64::from(score),
-        Some(Grade::Thousandths(of)) => i64::from(of),
-    }
-}
-
-/// What the column `grade` says on this scale.
-pub(super) fn grade_of(scale: Scale, code: i64) -> Option<Grade> {
-    match scale {
-        Scale::Score => u8::try_from(code).ok().map(Grade::Score),
-        Scale::Ratio | Scale::Boolean => u16::try_from(code).ok().map(Grade::Thousandths),
-    }
 }

@@ -1,13 +1,12 @@
 //! Totals of all requests: merged by minute, quarter of an hour, hour and day as they come in.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
+use rusqlite::{OptionalExtension as _, params};
 
-use super::labels::{self, Axis, Filter, Labels};
-use super::window::{TOTALS_LEVELS, Window};
+use super::labels::{self, Axis, Filter, Labels, names};
+use super::window::{Rows, TOTALS_LEVELS, Window};
 use super::writer::Session;
 use super::{READ_WITHIN, Store, StoreError};
 use crate::rollup::{Totals, UsageRow};
@@ -79,14 +78,15 @@ impl Store {
         axes: &[Axis],
     ) -> Result<Vec<UsageSums>, StoreError> {
         let sums = self.read(READ_WITHIN, |db| {
-            let groups = groups(db, axes)?;
+            let groups = names(db, axes)?;
             let mut sums: BTreeMap<(i64, &[String]), Totals> = BTreeMap::new();
             for slice in window.slices(TOTALS_LEVELS, step) {
-                let bounds = [slice.span, slice.from, slice.to];
-                each_row(db, bounds, filter, |time, labels, totals| {
+                let rows = Rows { table: "rollups", column: "totals", slice };
+                rows.each(db, filter, |time, labels, bytes| {
                     let bucket = step.map_or(0, |step| time.div_euclid(step) * step);
                     let group = groups.get(&labels).map_or(&[][..], |group| group);
-                    sums.entry((bucket, group)).or_default().merge(totals);
+                    // What is no compact form was not written by us.
+                    let _ = sums.entry((bucket, group)).or_default().merge_bytes(bytes);
                 })?;
             }
             let owned =
@@ -112,42 +112,4 @@ impl Store {
             Ok(rows.collect::<Result<_, _>>()?)
         })
     }
-}
-
-/// The values on `axes` of every combination of labels.
-fn groups(db: &Connection, axes: &[Axis]) -> Result<HashMap<i64, Vec<String>>, StoreError> {
-    if axes.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let columns: Vec<_> = axes.iter().map(|axis| axis.column()).collect();
-    let mut find = db.prepare_cached(&format!("SELECT id, {} FROM labels", columns.join(", ")))?;
-    let rows = find.query_map([], |row| {
-        let group = (1..=axes.len()).map(|column| row.get(column));
-        Ok((row.get(0)?, group.collect::<Result<_, _>>()?))
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
-fn each_row(
-    db: &Connection,
-    bounds: [i64; 3],
-    filter: &Filter,
-    mut each: impl FnMut(i64, i64, &Totals),
-) -> Result<(), StoreError> {
-    let mut values: Vec<Value> = bounds.iter().map(|n| Value::Integer(*n)).collect();
-    let mut condition = "span = ? AND time >= ? AND time < ?".to_owned();
-    if let Some((asked, more)) = filter.condition() {
-        condition = format!("{condition} AND {asked}");
-        values.extend(more);
-    }
-    let mut find =
-        db.prepare_cached(&format!("SELECT time, labels, totals FROM rollups WHERE {condition}"))?;
-    let mut rows = find.query(params_from_iter(values))?;
-    while let Some(row) = rows.next()? {
-        let bytes = row.get_ref(2)?.as_blob().unwrap_or_default();
-        if let Some(totals) = Totals::from_bytes(bytes) {
-            each(row.get(0)?, row.get(1)?, &totals);
-        }
-    }
-    Ok(())
 }

@@ -1,6 +1,11 @@
 //! Windows of time, and how sums over them are put together from the fewest rows.
 
 use jiff::Timestamp;
+use rusqlite::types::Value;
+use rusqlite::{Connection, params_from_iter};
+
+use super::StoreError;
+use super::labels::Filter;
 
 /// The lengths that totals are kept in, in seconds: day, hour, quarter of an hour, minute. Each divides
 /// the one before it.
@@ -49,6 +54,40 @@ impl Window {
     /// The samples' `seq` that lie in this window.
     pub(super) fn seqs(&self) -> (i64, i64) {
         (seq_of(self.from), seq_of(self.to))
+    }
+}
+
+/// Sums of one level, in their compact form.
+pub(super) struct Rows {
+    pub(super) table: &'static str,
+    pub(super) column: &'static str,
+    pub(super) slice: Slice,
+}
+
+impl Rows {
+    /// Hands the time, the labels and the compact form of each row to `each`.
+    pub(super) fn each(
+        &self,
+        db: &Connection,
+        filter: &Filter,
+        mut each: impl FnMut(i64, i64, &[u8]),
+    ) -> Result<(), StoreError> {
+        let Slice { span, from, to } = self.slice;
+        let mut values = vec![Value::Integer(span), Value::Integer(from), Value::Integer(to)];
+        let mut condition = "span = ? AND time >= ? AND time < ?".to_owned();
+        if let Some((asked, more)) = filter.condition() {
+            condition = format!("{condition} AND {asked}");
+            values.extend(more);
+        }
+        let (table, column) = (self.table, self.column);
+        let mut find = db.prepare_cached(&format!(
+            "SELECT time, labels, {column} FROM {table} WHERE {condition}"
+        ))?;
+        let mut rows = find.query(params_from_iter(values))?;
+        while let Some(row) = rows.next()? {
+            each(row.get(0)?, row.get(1)?, row.get_ref(2)?.as_blob().unwrap_or_default());
+        }
+        Ok(())
     }
 }
 

@@ -240,6 +240,9 @@ async function samplesAreFound(browser) {
   const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "CSV" }).click()]);
   const csv = readFileSync(await file.path(), "utf8");
   check(csv.includes(`"'=HYPERLINK`), "a formula in a prompt is guarded in the file");
+  const [table] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "Parquet" }).click()]);
+  const bytes = readFileSync(await table.path());
+  same(`${bytes.subarray(0, 4)} ${bytes.subarray(-4)}`, "PAR1 PAR1", "a table with its end");
   await page.context().close();
 }
 
@@ -270,8 +273,14 @@ async function monitorsTell(browser) {
   await area.fill("monitors:\n  - name: daily\n    shedule: x\n");
   await page.getByRole("button", { name: "Line 3, column 5" }).click();
   same(await area.evaluate((area) => area.selectionStart), "monitors:\n  - name: daily\n    ".length, "where a fault leads");
-  await page.goto(`${base}/#/monitors/${run.monitor}`); // as messages of alerts have it
+  const changed = `# mine\n${(await get("/api/v1/configuration/monitors")).yaml}`;
+  await area.fill(changed);
+  const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "Download monitors.yaml" }).click()]);
+  same(readFileSync(await file.path(), "utf8"), changed, "what is sound can be taken away");
+  await page.goto(`${base}/monitors?monitor=${run.monitor}`); // as messages of alerts have it
   await page.getByRole("heading", { name: `Monitor ${run.monitor}` }).waitFor();
+  await settled(page);
+  same(await page.getByRole("region", { name: /^Figures of/ }).count(), 1, "one monitor");
   await open(page, "/alerts");
   const open_ = run.alerts.filter((alert) => alert.resolved === null);
   check(open_.length > 0, "the monitor found something");

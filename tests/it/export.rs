@@ -1,4 +1,5 @@
-//! A bucket in the form of Azure ML's data collector, written by the program, read by pandas.
+//! A bucket in the forms that other tools read, written by the program: Azure ML's data collector, read by
+//! pandas; Parquet tables, read by pandas with pyarrow and by DuckDB.
 #![allow(clippy::expect_used, clippy::panic)]
 
 use std::path::Path;
@@ -7,14 +8,19 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 
 use crate::peers::{UP_WITHIN, peer_python, peers_wanted, pf_serve};
+use crate::support::api::{await_answer, get_with};
 use crate::support::process::{Process, free_port};
-use crate::support::tap::Setup;
+use crate::support::tap::{Setup, rows};
 use crate::support::wire::{Upstream, json_post, json_response};
 
 fn export(bucket: &Path, more: &[&str]) -> Output {
+    export_as("azureml", bucket, more)
+}
+
+fn export_as(format: &str, bucket: &Path, more: &[&str]) -> Output {
     let url = format!("file://{}", bucket.display());
     let mut command = Command::new(env!("CARGO_BIN_EXE_flowtap"));
-    command.args(["export", "--format", "azureml", &url]).args(more);
+    command.args(["export", "--format", format, &url]).args(more);
     command.output().expect("flowtap runs")
 }
 
@@ -90,4 +96,87 @@ fn an_export_tells_what_it_could_not_do() {
     }
     let nowhere = export(&bucket, &["--to", "ftp://nowhere"]);
     assert_eq!(nowhere.status.code(), Some(78));
+}
+
+/// What pandas and DuckDB see of tables.
+fn read_tables(arguments: &[&str]) -> Value {
+    let mut reader = peer_python("tables");
+    let read = reader.arg("tests/peers/read_tables.py").args(arguments).output().expect("python");
+    assert!(read.status.success(), "{}", text(&read.stderr));
+    serde_json::from_slice(&read.stdout).expect("JSON")
+}
+
+#[test]
+fn pandas_and_duckdb_read_the_tables() {
+    if !peers_wanted() {
+        return;
+    }
+    let answer = r#"{"model":"gpt-4","choices":[{"message":{"content":"Größe \"42\""}}],
+        "usage":{"prompt_tokens":9,"completion_tokens":3,"total_tokens":12}}"#;
+    let upstream = Upstream::answering(json_response(answer));
+    let flowtap =
+        Setup::before(upstream.port).tap("deployment: blue").top("sample: {rate: 1}").start();
+    for number in 0..30 {
+        let mut client = flowtap.client();
+        let messages =
+            json!([{"role": "user", "content": format!("number {number}: ä, \"quoted\"?")}]);
+        client.send(json_post("/v1/chat/completions", &json!({"messages": messages}).to_string()));
+        assert_eq!(client.read_response().status(), 200);
+    }
+    let port = flowtap.admin;
+    await_answer(port, "/samples?limit=100", |answer| {
+        answer["samples"].as_array().is_some_and(|samples| samples.len() == 30)
+    });
+    let downloaded = get_with(port, "/samples.parquet?order=asc", "");
+    assert_eq!(downloaded.header("content-type"), Some("application/vnd.apache.parquet"));
+    let stopped = flowtap.stop();
+    let (bucket, target) = (stopped.folder().join("bucket"), stopped.folder().join("tables"));
+    let file = stopped.folder().join("samples.parquet");
+    std::fs::write(&file, downloaded.body()).expect("written");
+    let to = target.display().to_string();
+    let told = export_as("parquet", &bucket, &["--to", &to]);
+    assert!(told.status.success(), "{}{}", text(&told.stdout), text(&told.stderr));
+    assert!(text(&told.stdout).contains("30 exchanges in"), "{}", text(&told.stdout));
+
+    let mut wanted = rows(&bucket.join("exchanges"));
+    wanted.sort_by_key(|row| row["id"].to_string());
+    for seen in [read_tables(&[&to, "exchanges"]), read_tables(&[&file.display().to_string()])] {
+        assert_eq!(seen["columns"]["time"], "timestamp[us, tz=UTC]");
+        assert_eq!(seen["columns"]["model"], "struct<request: string, response: string>");
+        assert_eq!(seen["pandas_sees_times"], true);
+        assert_eq!(
+            seen["duckdb"].as_array().expect("a row")[..3],
+            [json!(30), json!("number 0: ä, \"quoted\"?"), json!(360),]
+        );
+        let mut told = seen["rows"].as_array().expect("rows").clone();
+        told.sort_by_key(|row| row["id"].to_string());
+        for (told, wanted) in told.iter().zip(&wanted) {
+            for field in [
+                "id",
+                "tap",
+                "deployment",
+                "status",
+                "stream",
+                "model",
+                "usage",
+                "sample",
+                "latency_ms",
+                "overhead_us",
+                "question",
+                "answer",
+                "request_id",
+                "time",
+            ] {
+                assert_eq!(told[field], wanted[field], "{field}");
+            }
+            let body = told["response"]["body"].as_str().expect("JSON as text");
+            let body: Value = serde_json::from_str(body).expect("JSON");
+            assert_eq!(body, wanted["response"]["body"]);
+        }
+        assert_eq!(told.len(), wanted.len());
+    }
+    assert_eq!(read_tables(&[&to, "usage"])["duckdb"], json!([30, 270, 30]));
+    assert_eq!(read_tables(&[&to, "ledger"])["duckdb"], json!([30, true]));
+    let refused = export_as("parquet", &bucket, &["--to", &to, "--endpoint", "shop"]);
+    assert_eq!(refused.status.code(), Some(64), "{}", text(&refused.stderr));
 }

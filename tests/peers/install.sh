@@ -18,6 +18,7 @@ PEERS=(
     kube
     spark
     schemathesis
+    tables
 )
 
 for peer in "${PEERS[@]}"; do

@@ -66,8 +66,8 @@ interface StoredAlert {
 
 const LOOK_BACK_MS = 40 * 86_400_000;
 
-/** The runs of a window. */
-export const monitorsIn = (window: { from: string; to: string }, signal?: AbortSignal) => get<Monitors>("monitors", { ...window, limit: 500 }, signal);
+/** The runs of a window; of one monitor where it is named. */
+export const monitorsIn = (window: { from: string; to: string }, signal?: AbortSignal, monitor = "") => get<Monitors>("monitors", { ...window, ...(monitor && { monitor }), limit: 500 }, signal);
 
 /** The latest run of every monitor, whatever window is looked at. */
 export const monitorsNow = (signal?: AbortSignal) => monitorsIn({ from: new Date(Date.now() - LOOK_BACK_MS).toISOString(), to: new Date().toISOString() }, signal);

@@ -1,12 +1,13 @@
-//! Samples as a file: CSV for spreadsheets, JSON lines for programs. Written as it is read, a page of
-//! samples at a time, so that a file of a million rows takes no more memory than a page.
+//! Samples as a file: CSV for spreadsheets, JSON lines for programs, Parquet for tables. Written as it is
+//! read, a page of samples at a time, so that a file of a million rows takes no more memory than a page,
+//! or than a group of a table's rows.
 
 use std::convert::Infallible;
 
 use axum::body::Bytes;
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::params::{
     CRITERION, DEPLOYMENT, EXPORTED, FROM, MODEL, ORDER, OUTCOME, Parameter, Q, SCORE, SORT, TAP,
@@ -14,6 +15,7 @@ use super::params::{
 };
 use super::{Answer, Desk, Problem, Route, View, in_turn, record};
 use crate::domain::Criterion;
+use crate::export::Table;
 use crate::store::{Found, SampleQuery, SampleRow};
 
 /// Samples that are read at once.
@@ -26,6 +28,8 @@ pub(super) enum Form {
     Csv,
     /// The records as the bucket holds them.
     Jsonl,
+    /// A table of the same fields.
+    Parquet,
 }
 
 static PARAMETERS: &[&Parameter] = &[
@@ -58,6 +62,15 @@ pub(super) static JSONL: Route = Route {
     answer: Answer::File("samples.jsonl", "application/jsonl; charset=utf-8", Form::Jsonl),
 };
 
+pub(super) static PARQUET: Route = Route {
+    path: "/samples.parquet",
+    about: "The records of a window's samples as a Parquet table: the fields of `exchanges/` as \
+            docs/RECORD.md names them, and `scores`. What may be any JSON is text. A file that could not \
+            be finished has no end, and no reader takes it for a table.",
+    parameters: PARAMETERS,
+    answer: Answer::File("samples.parquet", "application/vnd.apache.parquet", Form::Parquet),
+};
+
 /// The columns of a CSV file.
 const COLUMNS: &[&str] = &[
     "id",
@@ -83,12 +96,24 @@ const COLUMNS: &[&str] = &[
     "ground_truth",
 ];
 
+/// A table whose bytes are taken away as they come.
+type Rows = Table<Vec<u8>>;
+
+/// Some samples, what was written of them, and what was not yet.
+struct Page {
+    rows: Vec<SampleRow>,
+    bytes: Vec<u8>,
+    table: Option<Rows>,
+}
+
 /// Where the writing is.
 struct Writing {
     form: Form,
     query: SampleQuery,
     left: usize,
     begun: bool,
+    /// What is not written yet of a table.
+    table: Option<Rows>,
     desk: Desk,
     view: View,
 }
@@ -102,7 +127,7 @@ pub(super) fn pages(
 ) -> impl Stream<Item = Result<Bytes, Infallible>> {
     let left = query.limit;
     query.limit = PAGE.min(left);
-    let writing = Writing { form, query, left, begun: false, desk, view };
+    let writing = Writing { form, query, left, begun: false, table: None, desk, view };
     unfold(Some(writing), |writing| async move {
         let mut writing = writing?;
         let text = match writing.page().await {
@@ -118,24 +143,44 @@ pub(super) fn pages(
 }
 
 impl Writing {
-    /// The next page; `None` after the last.
+    /// What comes next; `None` after the last.
     async fn page(&mut self) -> Result<Option<Vec<u8>>, Problem> {
+        let mut bytes = match std::mem::replace(&mut self.begun, true) {
+            true => Vec::new(),
+            false => self.head()?,
+        };
+        while bytes.is_empty() && self.left > 0 {
+            bytes = self.some().await?;
+        }
+        if bytes.is_empty() {
+            bytes = self.table.take().map(Table::finish).transpose()?.unwrap_or_default();
+        }
+        Ok((!bytes.is_empty()).then_some(bytes))
+    }
+
+    fn head(&mut self) -> Result<Vec<u8>, Problem> {
         let mut text = Vec::new();
-        if !std::mem::replace(&mut self.begun, true) && matches!(self.form, Form::Csv) {
-            let scores = Criterion::RATED.iter().map(|criterion| criterion.label());
-            row(&mut text, COLUMNS.iter().copied().chain(scores));
+        match self.form {
+            Form::Csv => {
+                let scores = Criterion::RATED.iter().map(|criterion| criterion.label());
+                row(&mut text, COLUMNS.iter().copied().chain(scores));
+            }
+            Form::Jsonl => {}
+            Form::Parquet => self.table = Some(Table::of_samples(Vec::new())?),
         }
-        if self.left == 0 {
-            return Ok((!text.is_empty()).then_some(text));
-        }
+        Ok(text)
+    }
+
+    /// A page of samples; of a table what is written of it, which may be nothing yet.
+    async fn some(&mut self) -> Result<Vec<u8>, Problem> {
         self.query.limit = PAGE.min(self.left);
-        let (form, query) = (self.form, self.query.clone());
-        let (rows, more) =
-            in_turn(&self.desk, &self.view, move |_, view| read(form, &query, view)).await?;
+        let (form, query, table) = (self.form, self.query.clone(), self.table.take());
+        let read = move |_: &Desk, view: &View| read(form, &query, table, view);
+        let Page { rows, bytes, table } = in_turn(&self.desk, &self.view, read).await?;
+        self.table = table;
         self.left = if rows.len() < PAGE { 0 } else { self.left - rows.len() };
         self.query.after = rows.last().map(|row| row.spot).or(self.query.after);
-        text.extend(more);
-        Ok((!text.is_empty()).then_some(text))
+        Ok(bytes)
     }
 
     /// The last line of a file that could not be finished.
@@ -144,6 +189,8 @@ impl Writing {
         match self.form {
             Form::Csv => row(&mut text, ["the file is not whole", told]),
             Form::Jsonl => text.extend(format!("{{\"not_whole\":{told}}}\n").bytes()),
+            // Without its end it is no table.
+            Form::Parquet => {}
         }
         text
     }
@@ -153,8 +200,9 @@ impl Writing {
 fn read(
     form: Form,
     query: &SampleQuery,
+    mut table: Option<Rows>,
     view: &View,
-) -> Result<(Vec<SampleRow>, Vec<u8>), Problem> {
+) -> Result<Page, Problem> {
     let rows = view.store.samples(query)?;
     let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
     let found = view.store.found(&ids)?;
@@ -164,9 +212,13 @@ fn read(
     for sample in &rows {
         let place = found.iter().find(|(id, _)| *id == sample.id).map(|(_, found)| found);
         let record = place.and_then(|found| texts.get(&(found.object.clone(), found.line)));
-        match form {
-            Form::Csv => csv(&mut text, sample, record.map(Vec::as_slice)),
-            Form::Jsonl => {
+        match (form, &mut table) {
+            (Form::Csv, _) => csv(&mut text, sample, record.map(Vec::as_slice)),
+            (Form::Parquet, Some(table)) => {
+                table.add(&line(sample, record.map(Vec::as_slice)))?;
+                text.append(table.out());
+            }
+            _ => {
                 // A record that the bucket no longer holds is told as far as it is known.
                 let known = || super::samples::brief(sample).to_string().into_bytes();
                 text.extend(record.cloned().unwrap_or_else(known));
@@ -174,7 +226,20 @@ fn read(
             }
         }
     }
-    Ok((rows, text))
+    Ok(Page { rows, bytes: text, table })
+}
+
+/// A line of a table of samples: the record, as far as it is known, and its scores.
+fn line(sample: &SampleRow, record: Option<&[u8]>) -> Value {
+    let record = record.and_then(|record| serde_json::from_slice::<Value>(record).ok());
+    let mut brief = super::samples::brief(sample);
+    let scores = brief["scores"].take();
+    let mut line = record.unwrap_or_else(|| {
+        brief["model"] = json!({"response": sample.model});
+        brief
+    });
+    line["scores"] = scores;
+    line
 }
 
 fn csv(text: &mut Vec<u8>, sample: &SampleRow, record: Option<&[u8]>) {

@@ -86,6 +86,7 @@ static ROUTES: &[&Route] = &[
     &samples::LIST,
     &export::CSV,
     &export::JSONL,
+    &export::PARQUET,
     &samples::ONE,
     &samples::TRACE,
     &documents::MONITORS,

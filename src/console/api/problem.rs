@@ -5,6 +5,7 @@ use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::export::TableError;
 use crate::store::StoreError;
 
 /// Characters of what was found that are told again.
@@ -77,6 +78,13 @@ impl From<StoreError> for Problem {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the store could not answer")
             }
         }
+    }
+}
+
+impl From<TableError> for Problem {
+    fn from(error: TableError) -> Self {
+        tracing::warn!(%error, "a table could not be written");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the table could not be written")
     }
 }
 

@@ -1,8 +1,9 @@
 // What monitors told, what it was about, and where to look.
 import { moments, RATED, windowOf } from "../api";
-import { ago, count, time, words } from "../format";
+import { ago, count, many, time, words } from "../format";
 import { Head } from "../frame";
 import { useLoad } from "../load";
+import { scrape, sums } from "../metrics";
 import { figure, metricName, sentence } from "../measures";
 import { alertsIn, type Alert } from "../monitors";
 import { Badge, Card, Empty, Show } from "../parts";
@@ -13,6 +14,7 @@ export function Alerts({ place }: { place: Place }) {
   return (
     <>
       <Head title="Alerts" place={place} />
+      <Undelivered />
       <Show of={loaded} rows={6}>
         {(alerts) =>
           alerts.length === 0 ? (
@@ -33,6 +35,38 @@ export function Alerts({ place }: { place: Place }) {
         }
       </Show>
     </>
+  );
+}
+
+const WHY: Record<string, string> = {
+  failed: "its deadline passed before the target took it",
+  refused: "the target will not take it, however often it is sent",
+  dropped: "too many were waiting",
+};
+
+/** Messages that reached nobody: told first, and only where there are any. */
+function Undelivered() {
+  const loaded = useLoad("deliveries", scrape, 30_000);
+  const now = loaded.data;
+  if (!now) return null;
+  const lost = Object.entries(WHY).flatMap(([result, why]) =>
+    sums(now, "flowtap_alerts_total", "target", { result })
+      .filter((row) => row.value > 0)
+      .map((row) => ({ ...row, result, why })),
+  );
+  if (lost.length === 0) return null;
+  return (
+    <div class="cards">
+      <Card title="Messages that reached nobody" wide aside={<Badge word="undelivered" tone="bad" />} note="Since the start of this flowtap. Its log says what each target answered; `flowtap alert test` tries them all.">
+        <ul>
+          {lost.map(({ name, value, result, why }) => (
+            <li key={`${name} ${result}`}>
+              {many(value, "message")} to {name}: {why}
+            </li>
+          ))}
+        </ul>
+      </Card>
+    </div>
   );
 }
 

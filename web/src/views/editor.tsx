@@ -64,7 +64,33 @@ function Text({ begin }: { begin: string }) {
       <div id="verdict" role="status" class="verdict">
         {failed ? <p class="bad-ink">{failed.message}</p> : checked ? <Verdict checked={checked} jump={jump} /> : <p class="note">Checking</p>}
       </div>
+      {checked?.faults.length === 0 && text !== begin && <Take text={text} />}
     </>
+  );
+}
+
+/** What was changed and is sound can be taken away; the page never writes a server's configuration. */
+function Take({ text }: { text: string }) {
+  const [copied, setCopied] = useState<boolean | null>(null);
+  useEffect(() => setCopied(null), [text]);
+  const copy = () => navigator.clipboard.writeText(text).then(
+    () => setCopied(true),
+    () => setCopied(false),
+  );
+  return (
+    <div class="take">
+      <button type="button" onClick={() => void copy()}>
+        Copy
+      </button>{" "}
+      <a href={`data:application/yaml;charset=utf-8,${encodeURIComponent(text)}`} download="monitors.yaml">
+        Download monitors.yaml
+      </a>
+      <p class="note" role="status">
+        {copied === true && "Copied. "}
+        {copied === false && "The browser did not let it be copied: select the text, or download it. "}
+        Put it in place of <code>monitors:</code> in the file that <code>--config</code> names (or <code>FLOWTAP_CONFIG</code>; with Helm the value <code>hub.config</code>), try it with <code>flowtap check</code>, and start flowtap again.
+      </p>
+    </div>
   );
 }
 

@@ -10,8 +10,9 @@ import { address, kept, type Place } from "../route";
 import { Editor } from "./editor";
 
 export function Monitors({ place }: { place: Place }) {
-  const loaded = useLoad(place.query.toString(), (signal) => monitorsIn(moments(windowOf(place)), signal), 30_000);
-  const one = decodeURIComponent(place.path.slice("/monitors/".length));
+  // Messages link to one monitor by `?monitor=`.
+  const one = place.query.get("monitor") ?? decodeURIComponent(place.path.slice("/monitors/".length));
+  const loaded = useLoad(place.query.toString() + one, (signal) => monitorsIn(moments(windowOf(place)), signal, one), 30_000);
   return (
     <>
       <Head title={one ? `Monitor ${one}` : "Monitors"} place={place} />
@@ -21,22 +22,29 @@ export function Monitors({ place }: { place: Place }) {
         </p>
       )}
       <Show of={loaded} rows={6}>
-        {(answer) => <Runs answer={answer} latest={answer.latest.filter((run) => !one || run.monitor === one)} />}
+        {(answer) => <Runs answer={answer} one={one} place={place} />}
       </Show>
       {!one && <Editor />}
     </>
   );
 }
 
-function Runs({ answer, latest }: { answer: Answer; latest: Run[] }) {
-  if (latest.length === 0) return <NoRun />;
+function Runs({ answer, one, place }: { answer: Answer; one: string; place: Place }) {
+  if (answer.latest.length === 0) return <NoRun />;
   return (
     <div class="cards">
-      {latest.map((run) => (
-        <Monitor key={run.monitor} run={run} runs={answer.runs} />
+      {answer.latest.map((run) => (
+        <Monitor key={run.monitor} run={run} runs={answer.runs} alone={one === "" ? only(place, run.monitor) : null} />
       ))}
     </div>
   );
+}
+
+/** Where one monitor stands alone, in the same window. */
+function only(place: Place, monitor: string): string {
+  const query = kept(place.query);
+  query.set("monitor", monitor);
+  return address("/monitors", query);
 }
 
 function NoRun() {
@@ -49,7 +57,7 @@ function NoRun() {
   );
 }
 
-function Monitor({ run, runs }: { run: Run; runs: Answer["runs"] }) {
+function Monitor({ run, runs, alone }: { run: Run; runs: Answer["runs"]; alone: string | null }) {
   const own = runs.filter((one) => one.monitor === run.monitor);
   const scope = Object.entries(run.scope).filter(([, value]) => value !== null);
   const about = scope.length ? scope.map(([name, value]) => `${name} ${value}`).join(", ") : "everything";
@@ -72,6 +80,11 @@ function Monitor({ run, runs }: { run: Run; runs: Answer["runs"] }) {
             ))}
           </ul>
         </details>
+      )}
+      {alone && (
+        <p class="note">
+          <a href={alone}>Only {run.monitor}</a>
+        </p>
       )}
     </Card>
   );

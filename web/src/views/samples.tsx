@@ -10,6 +10,8 @@ import { Badge, Empty, Failed } from "../parts";
 import { address, change, go, kept, type Place } from "../route";
 
 const PAGE = 100;
+/** How high the box of the rows grows. */
+const BOX_PIXELS_MAX = 8_000_000;
 /** Pages whose rows stay in memory; the others are fetched again when they come into sight. */
 const PAGES_KEPT = 30;
 const OUTCOMES = ["ok", "empty", "client_error", "upstream_error", "connect_error", "timeout", "client_abort", "upstream_abort"];
@@ -123,6 +125,8 @@ function List({ place }: { place: Place }) {
   const [fault, setFault] = useState<Fault | null>(null);
   const [end, setEnd] = useState(false);
   const [top, setTop] = useState(0);
+  // Browsers end an element at some 33 million pixels: of a longer list, `base` rows lie above its box.
+  const [base, setBase] = useState(0);
   const box = useRef<HTMLDivElement>(null);
   const busy = useRef(new Set<number>());
   const still = useMemo(() => moments(windowOf(place)), []);
@@ -150,7 +154,7 @@ function List({ place }: { place: Place }) {
   };
 
   const seen = Math.ceil((box.current?.clientHeight ?? 800) / height) + 1;
-  const first = Math.max(0, Math.floor(top / height) - 5);
+  const first = Math.max(0, base + Math.floor(top / height) - 5);
   const known = slots.reduce((sum, slot) => sum + slot.length, 0);
   const visible: { row: Brief | null; index: number }[] = [];
   const wanted = new Set<number>();
@@ -163,6 +167,17 @@ function List({ place }: { place: Place }) {
     start += slot.length;
   });
   if (!end && first + seen + PAGE / 2 > known) wanted.add(slots.length - 1);
+  const half = Math.floor(BOX_PIXELS_MAX / 2 / height);
+  const skip = top > BOX_PIXELS_MAX ? half : top < 20 * height ? -Math.min(base, half) : 0;
+  useLayoutEffect(() => {
+    if (skip === 0) return;
+    setBase(base + skip);
+    setTop(top - skip * height);
+  });
+  // Once the box has its new height, the same rows stand where they stood.
+  useLayoutEffect(() => {
+    if (box.current && box.current.scrollTop !== top) box.current.scrollTop = top;
+  }, [base]);
   useEffect(() => {
     if (!fault) wanted.forEach((index) => void fetchPage(index));
   });
@@ -199,8 +214,8 @@ function List({ place }: { place: Place }) {
           <Sort name="Tokens" by="tokens" place={place} />
           <Sort name="Scores" by="score" place={place} />
         </div>
-        <div class="rows" role="rowgroup" style={{ height: `${known * height}px` }}>
-          {visible.map(({ row, index }) => (row ? <Row key={index} row={row} index={index} top={index * height} place={place} /> : null))}
+        <div class="rows" role="rowgroup" style={{ height: `${(known - base) * height}px` }}>
+          {visible.map(({ row, index }) => (row ? <Row key={index} row={row} index={index} top={(index - base) * height} place={place} /> : null))}
         </div>
       </div>
       <p class="count">
@@ -284,6 +299,9 @@ function Downloads({ place }: { place: Place }) {
       </a>{" "}
       <a href={link("jsonl")} download>
         JSON lines
+      </a>{" "}
+      <a href={link("parquet")} download>
+        Parquet
       </a>
     </span>
   );
