@@ -106,6 +106,30 @@ fn read_tables(arguments: &[&str]) -> Value {
     serde_json::from_slice(&read.stdout).expect("JSON")
 }
 
+/// A table has the rows that the bucket has, with the types that readers need.
+fn assert_table_of(seen: &Value, wanted: &[Value]) {
+    const FIELDS: &str = "id tap deployment status stream model usage sample latency_ms overhead_us \
+                          question answer request_id time";
+    assert_eq!(seen["columns"]["time"], "timestamp[us, tz=UTC]");
+    assert_eq!(seen["columns"]["model"], "struct<request: string, response: string>");
+    assert_eq!(seen["pandas_sees_times"], true);
+    assert_eq!(
+        seen["duckdb"].as_array().expect("a row")[..3],
+        [json!(30), json!("number 0: ä, \"quoted\"?"), json!(360)]
+    );
+    let mut told = seen["rows"].as_array().expect("rows").clone();
+    told.sort_by_key(|row| row["id"].to_string());
+    assert_eq!(told.len(), wanted.len());
+    for (told, wanted) in told.iter().zip(wanted) {
+        for field in FIELDS.split_whitespace() {
+            assert_eq!(told[field], wanted[field], "{field}");
+        }
+        let body = told["response"]["body"].as_str().expect("JSON as text");
+        let body: Value = serde_json::from_str(body).expect("JSON");
+        assert_eq!(body, wanted["response"]["body"]);
+    }
+}
+
 #[test]
 fn pandas_and_duckdb_read_the_tables() {
     if !peers_wanted() {
@@ -141,39 +165,7 @@ fn pandas_and_duckdb_read_the_tables() {
     let mut wanted = rows(&bucket.join("exchanges"));
     wanted.sort_by_key(|row| row["id"].to_string());
     for seen in [read_tables(&[&to, "exchanges"]), read_tables(&[&file.display().to_string()])] {
-        assert_eq!(seen["columns"]["time"], "timestamp[us, tz=UTC]");
-        assert_eq!(seen["columns"]["model"], "struct<request: string, response: string>");
-        assert_eq!(seen["pandas_sees_times"], true);
-        assert_eq!(
-            seen["duckdb"].as_array().expect("a row")[..3],
-            [json!(30), json!("number 0: ä, \"quoted\"?"), json!(360),]
-        );
-        let mut told = seen["rows"].as_array().expect("rows").clone();
-        told.sort_by_key(|row| row["id"].to_string());
-        for (told, wanted) in told.iter().zip(&wanted) {
-            for field in [
-                "id",
-                "tap",
-                "deployment",
-                "status",
-                "stream",
-                "model",
-                "usage",
-                "sample",
-                "latency_ms",
-                "overhead_us",
-                "question",
-                "answer",
-                "request_id",
-                "time",
-            ] {
-                assert_eq!(told[field], wanted[field], "{field}");
-            }
-            let body = told["response"]["body"].as_str().expect("JSON as text");
-            let body: Value = serde_json::from_str(body).expect("JSON");
-            assert_eq!(body, wanted["response"]["body"]);
-        }
-        assert_eq!(told.len(), wanted.len());
+        assert_table_of(&seen, &wanted);
     }
     assert_eq!(read_tables(&[&to, "usage"])["duckdb"], json!([30, 270, 30]));
     assert_eq!(read_tables(&[&to, "ledger"])["duckdb"], json!([30, true]));
