@@ -131,7 +131,7 @@ def read_score(plan):
         need(all(type(row[key]) is str for key in ("tap", "deployment", "instance")))
         meant = all(scope[key] in (None, row[key]) for key in ("tap", "deployment"))
         applies = error not in words["not_applicable"]
-        if not (meant and applies and row.get("value") is None and row.get("name") is None):
+        if not (meant and applies):
             return ()
         # A judge that failed its own test has said nothing that could raise an alert.
         valid = score is not None and 1 <= score <= 5 and not row.get("judge_drift", False)

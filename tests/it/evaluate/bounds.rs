@@ -137,6 +137,13 @@ fn redirects_of_a_judge_are_never_followed() {
     assert_eq!(trap.visitors(), 1, "the trap works");
 }
 
+/// Waits until the index has a sample.
+fn await_indexed(flowtap: &Flowtap) {
+    crate::support::api::await_answer(flowtap.admin, "/samples?limit=1", |answer| {
+        answer["samples"].as_array().is_some_and(|samples| !samples.is_empty())
+    });
+}
+
 #[test]
 fn nothing_that_stands_in_content_is_ever_fetched() {
     let trap = Trap::set();
@@ -159,6 +166,7 @@ fn nothing_that_stands_in_content_is_ever_fetched() {
     let found = await_scores(&flowtap, 6, Duration::from_secs(20));
     assert_eq!(found.iter().filter(|row| row["score"] == 3).count(), 4, "{found:?}");
     // The page's answer about it is made of text, too.
+    await_indexed(&flowtap);
     let sample = found[0]["exchange"].as_str().expect("an id");
     crate::support::api::await_answer(flowtap.admin, &format!("/samples/{sample}"), |answer| {
         answer["scores"].as_array().is_some_and(|scores| scores.len() == 6)
@@ -191,6 +199,7 @@ fn what_a_judge_makes_up_passes_the_redactor_before_anything_is_stored() {
     let reason = found[0]["reason"].as_str().expect("a reason");
     assert!(reason.starts_with("Ask ") && reason.ends_with('.'), "{reason}");
     let sample = found[0]["exchange"].as_str().expect("an id").to_owned();
+    await_indexed(&flowtap);
     let told =
         crate::support::api::await_answer(flowtap.admin, &format!("/samples/{sample}"), |of| {
             of["scores"].as_array().is_some_and(|scores| !scores.is_empty())
