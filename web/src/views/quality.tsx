@@ -95,14 +95,17 @@ function Glance({ judged, monitors, now }: { judged: Judged[]; monitors: Monitor
   const drifted = judged.reduce((sum, row) => sum + row.drifted, 0);
   const { violations, possible } = violationRate(monitors);
   const [spent, perDay] = [sum(now, "flowtap_judge_tokens_today"), sum(now, "flowtap_judge_tokens_per_day")];
-  const budget = spent === null ? "this flowtap has no judge" : perDay ? `${percent(spent / perDay)} of ${short(perDay)} a day` : "no budget is set";
+  const exhausted = (sum(now, "flowtap_judge_budget_exhausted") ?? 0) > 0;
+  const passedOver = sum(now, "flowtap_evaluate_samples_total", { result: "not_drawn" }) ?? 0;
+  const budget = exhausted ? `all of ${short(perDay)} a day are spent: samples wait or are skipped` : spent === null ? "this flowtap has no judge" : perDay ? `${percent(spent / perDay)} of ${short(perDay)} a day` : "no budget is set";
   return (
     <Figures>
       <Figure name="Violations" value={possible ? `${count(violations)} of ${count(possible)}` : "–"} sub={possible ? `${percent(violations / possible)} of what monitors looked at` : "no monitor ran in this window"} {...(violations ? { tone: "bad" } : {})} />
       <Figure name="Scores" value={short(scores)} exact={count(scores)} sub={judged.length === 1 ? "of one criterion" : `of ${judged.length} criteria`} />
       <Figure name="Not judged" value={short(failed)} exact={count(failed)} sub="attempts without a valid score" {...(failed > scores / 10 ? { tone: "warn" } : {})} />
       {drifted > 0 && <Figure name="Set aside" value={short(drifted)} exact={count(drifted)} sub="scores of a judge that failed its own test" tone="warn" />}
-      <Figure name="Judge's tokens today" value={short(spent)} exact={count(spent)} sub={budget} {...(spent && perDay && spent > 0.9 * perDay ? { tone: "warn" } : {})} />
+      <Figure name="Judge's tokens today" value={short(spent)} exact={count(spent)} sub={budget} {...(exhausted ? { tone: "bad" } : spent && perDay && spent > 0.9 * perDay ? { tone: "warn" } : {})} />
+      {passedOver > 0 && <Figure name="Passed over" value={short(passedOver)} exact={count(passedOver)} sub="samples not drawn, by the rate or the budget; the averages allow for them" />}
     </Figures>
   );
 }
