@@ -252,10 +252,16 @@ impl Flowtap {
     }
 
     /// Ends it as a power cut would, and starts it again in the same folder.
-    pub fn kill_and_restart(mut self) -> Self {
+    pub fn kill_and_restart(self) -> Self {
+        self.kill_and_restart_after(|| {})
+    }
+
+    /// The same, once `meanwhile` has ended.
+    pub fn kill_and_restart_after(mut self, meanwhile: impl FnOnce()) -> Self {
         let id = self.process.id().to_string();
         Command::new("kill").args(["-9", &id]).status().expect("kill is there");
         self.process.await_end(Duration::from_secs(10));
+        meanwhile();
         let folder = self.folder.take().expect("kept until the end");
         let config =
             std::fs::read_to_string(folder.path().join("flowtap.yaml")).expect("the configuration");
