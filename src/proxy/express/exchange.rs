@@ -191,11 +191,14 @@ impl Lane<'_> {
         self.attest(&exchange);
         let left = self.to_upstream.passing() as u64 + exchange.body_left;
         self.to_upstream.clear(&self.depot.buffers);
-        let whole = exchange.is_sent() || (!exchange.close && self.read_off(left).await);
-        self.waiting = Some(exchange.moved);
+        let (is_sent, close, moved) = (exchange.is_sent(), exchange.close, exchange.moved);
+        // The exchange ends here: what is read off after it is none of its time.
+        drop(exchange);
+        let whole = is_sent || (!close && self.read_off(left).await);
+        self.waiting = Some(moved);
         // What was sent behind the last request would reset the connection, and its answer with it.
         let unread = !whole || !self.from_client.is_empty();
-        Ok(if whole && !exchange.close { Keep::Yes } else { Keep::No { unread } })
+        Ok(if whole && !close { Keep::Yes } else { Keep::No { unread } })
     }
 
     /// Reads what is left of a request that was answered before all of it was there, as servers do: its
