@@ -4,7 +4,7 @@ use memchr::memchr2;
 use memchr::memmem;
 use serde_json::{Map, Value};
 
-use super::Fault;
+use super::{Fault, skim};
 
 /// Nesting of arrays and objects; deeper bodies stay text. Below serde_json's own limit of 128, so
 /// that everything behind us may recurse.
@@ -23,10 +23,13 @@ pub fn parse(bytes: &[u8]) -> Result<Value, Fault> {
     if !within_limits(bytes) {
         return Err(Fault::JsonLimits);
     }
-    serde_json::from_slice(bytes).or_else(|_| {
-        let mended = without_lone_surrogates(bytes).ok_or(Fault::Json)?;
-        serde_json::from_slice(&mended).map_err(|_| Fault::Json)
-    })
+    let text = std::str::from_utf8(bytes).map_err(|_| Fault::Json)?;
+    skim::whole(text).map_or_else(|| mended(bytes), Ok)
+}
+
+fn mended(bytes: &[u8]) -> Result<Value, Fault> {
+    let mended = without_lone_surrogates(bytes).ok_or(Fault::Json)?;
+    serde_json::from_slice(&mended).map_err(|_| Fault::Json)
 }
 
 /// What can be known of a JSON text whose end is missing: the members and elements that are whole,
@@ -112,7 +115,7 @@ pub(super) fn within_limits(bytes: &[u8]) -> bool {
 }
 
 /// The offset past the string that opens at `at`; `None` where it does not end.
-fn string_end(bytes: &[u8], at: usize) -> Option<usize> {
+pub(super) fn string_end(bytes: &[u8], at: usize) -> Option<usize> {
     let mut at = at + 1;
     loop {
         let found = at + memchr2(b'"', b'\\', bytes.get(at..)?)?;

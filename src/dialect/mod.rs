@@ -29,6 +29,7 @@ mod openai;
 mod promptflow;
 mod session;
 mod side;
+mod skim;
 pub mod span;
 pub mod sse;
 mod usage;

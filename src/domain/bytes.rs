@@ -7,8 +7,10 @@ const STRETCH: usize = 32;
 /// many bytes at a time, since compilers make a few wide instructions of the loop.
 pub fn position(bytes: &[u8], from: usize, is: impl Fn(u8) -> bool) -> Option<usize> {
     let rest = bytes.get(from..)?;
-    let has = |piece: &[u8]| piece.iter().fold(0_u8, |any, byte| any | u8::from(is(*byte))) != 0;
-    let passed = rest.chunks_exact(STRETCH).take_while(|piece| !has(piece)).count() * STRETCH;
+    // Of a length that is known when compiled: else the loop is one byte at a time.
+    let (pieces, _) = rest.as_chunks::<STRETCH>();
+    let has = |piece: &[u8; STRETCH]| piece.iter().fold(0, |any, b| any | u8::from(is(*b))) != 0;
+    let passed = pieces.iter().take_while(|piece| !has(piece)).count() * STRETCH;
     rest[passed..].iter().position(|byte| is(*byte)).map(|index| from + passed + index)
 }
 

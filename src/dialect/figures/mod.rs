@@ -5,7 +5,6 @@
 //! way that fails, malformed, failed or merely unusual is no matter for this room. It answers `None`, and
 //! the exchange is read as a whole.
 
-mod brief;
 mod chat;
 mod chunks;
 mod events;
@@ -51,10 +50,9 @@ pub(super) fn read(
     let answered = whole(&exchange.response, &exchange.response_headers)?;
     let media = side::media(&exchange.response_headers);
     let mut request = Asked::default();
-    let asked = text(&asked)?;
-    scan::object(&asked, &mut request)?;
+    scan::object(text(&asked)?, &mut request)?;
     let stream = side::streams(media, &answered.head);
-    let text: &str = &if stream { events(&answered)? } else { text(&answered)? };
+    let text = if stream { events(&answered)? } else { text(&answered)? };
     let told = match (operation, stream) {
         (Operation::Messages, false) => messages::answer(text),
         (Operation::Messages, true) => messages::stream(text),
@@ -95,20 +93,15 @@ fn whole<'a>(body: &'a CapturedBody, headers: &http::HeaderMap) -> Option<Decode
     (whole && decoded.fault.is_none()).then_some(decoded)
 }
 
-/// A body that is one JSON text, without what is long in it.
-fn text<'a>(body: &'a Decoded<'_>) -> Option<Cow<'a, str>> {
-    within_limits(brief::brief(std::str::from_utf8(&body.head).ok()?))
+/// A body that is a text.
+fn text<'a>(body: &'a Decoded<'_>) -> Option<&'a str> {
+    std::str::from_utf8(&body.head).ok()
 }
 
-/// A body of events.
-fn events<'a>(body: &'a Decoded<'_>) -> Option<Cow<'a, str>> {
-    within_limits(Cow::Borrowed(std::str::from_utf8(&body.head).ok()?))
-}
-
-/// A text within the limits of what is read as JSON.
-fn within_limits(text: Cow<'_, str>) -> Option<Cow<'_, str>> {
-    let small = text.len() <= json::NODES_MAX || json::within_limits(text.as_bytes());
-    small.then_some(text)
+/// A body of events, within the limits of what is read as JSON.
+fn events<'a>(body: &'a Decoded<'_>) -> Option<&'a str> {
+    let small = body.head.len() <= json::NODES_MAX || json::within_limits(&body.head);
+    text(body).filter(|_| small)
 }
 
 fn short(name: Option<Cow<'_, str>>) -> Option<String> {

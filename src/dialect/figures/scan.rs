@@ -7,6 +7,7 @@ use std::fmt;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 
+use crate::dialect::skim;
 use crate::dialect::usage::count_of;
 
 /// Levels that a value of no interest may have. With the levels above it that stays below
@@ -84,9 +85,7 @@ impl<'de> Seen<'de> {
 
 /// Reads a whole JSON text that is one object.
 pub(super) fn object<'de>(text: &'de str, into: &mut impl Take<'de>) -> Option<()> {
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let seen = Value(into).deserialize(&mut reader).ok()?;
-    reader.end().ok()?;
+    let seen = skim::brief(text, Value(into))?;
     matches!(seen, Seen::Object(_)).then_some(())
 }
 
@@ -221,6 +220,10 @@ impl<'de, T: Take<'de>> Visitor<'de> for Value<'_, T> {
 
     fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Seen<'de>, E> {
         Ok(Seen::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_string<E: Error>(self, text: String) -> Result<Seen<'de>, E> {
+        Ok(Seen::Text(Cow::Owned(text)))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Seen<'de>, A::Error> {
