@@ -1,6 +1,7 @@
 //! Anthropic messages. Format: <https://docs.anthropic.com/en/api/messages> and
 //! <https://docs.anthropic.com/en/docs/build-with-claude/streaming>.
 
+use super::json::Members;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
@@ -14,7 +15,8 @@ use crate::domain::{ChatTurn, Countable, Reading};
 /// Reads a message, streamed or not.
 pub(super) fn read(view: &View<'_>, answer: &Answer<'_>, reading: &mut Reading) {
     let request = view.request.json();
-    let named = |body: Option<&Value>, key: &str| json::name(body.and_then(|body| body.get(key)));
+    let named =
+        |body: Option<&Value>, key: &str| json::name(body.and_then(|body| body.member(key)));
     reading.model.request = named(request, "model");
     reading.model.response = named(answer.body, "model");
     reading.response_id = named(answer.body, "id");
@@ -31,7 +33,7 @@ pub(super) fn read(view: &View<'_>, answer: &Answer<'_>, reading: &mut Reading) 
     if !view.succeeded() {
         return;
     }
-    let content = answer.body.and_then(|body| body.get("content")).and_then(Value::as_array);
+    let content = answer.body.and_then(|body| body.member("content")).and_then(Value::as_array);
     let blocks = content.map(Vec::as_slice);
     if reading.answer.is_none() {
         reading.answer = said(blocks.unwrap_or_default());
@@ -71,7 +73,7 @@ fn countable(
         ..Countable::default()
     };
     let request = view.request.json();
-    let (system, _) = content_text(request.and_then(|body| body.get("system")));
+    let (system, _) = content_text(request.and_then(|body| body.member("system")));
     if !system.is_empty() {
         countable.turns.push(ChatTurn { role: "system".to_owned(), name: None, text: system });
     }
@@ -90,8 +92,8 @@ fn countable(
 
 /// All text of a message; the flag is true where a block holds something else.
 fn message_text(message: &Value) -> (String, bool) {
-    let Some(blocks) = message.get("content").and_then(Value::as_array) else {
-        return content_text(message.get("content"));
+    let Some(blocks) = message.member("content").and_then(Value::as_array) else {
+        return content_text(message.member("content"));
     };
     let (mut text, mut beyond_text) = (String::new(), false);
     for block in blocks {
@@ -110,10 +112,10 @@ fn block_text(block: &Value) -> Option<String> {
         "thinking" => Some(json::text(block, "thinking").unwrap_or_default().to_owned()),
         "tool_use" | "server_tool_use" => {
             let mut text = json::text(block, "name").unwrap_or_default().to_owned();
-            add_line(&mut text, &block.get("input").map(Value::to_string).unwrap_or_default());
+            add_line(&mut text, &block.member("input").map(Value::to_string).unwrap_or_default());
             Some(text)
         }
-        "tool_result" => match content_text(block.get("content")) {
+        "tool_result" => match content_text(block.member("content")) {
             (text, false) => Some(text),
             _ => None,
         },
@@ -142,7 +144,7 @@ struct Block {
 
 impl Fold for Events {
     fn take(&mut self, name: &str, mut data: Value) -> Carried {
-        let kind = data.get("type").and_then(Value::as_str).unwrap_or(name).to_owned();
+        let kind = data.member("type").and_then(Value::as_str).unwrap_or(name).to_owned();
         match kind.as_str() {
             "message_start" => self.start(data.get_mut("message").map(Value::take)),
             "content_block_start" => {
@@ -186,7 +188,7 @@ impl Fold for Events {
 impl Events {
     fn start(&mut self, message: Option<Value>) {
         if let Some(Value::Object(message)) = message {
-            if let Some(usage) = message.get("usage") {
+            if let Some(usage) = message.member("usage") {
                 self.tally.take_anthropic(usage);
             }
             self.message = Some(message);
@@ -194,7 +196,7 @@ impl Events {
     }
 
     fn block(&mut self, data: &Value) -> &mut Block {
-        let index = data.get("index").and_then(Value::as_u64).unwrap_or(0);
+        let index = data.member("index").and_then(Value::as_u64).unwrap_or(0);
         self.blocks.entry(index).or_default()
     }
 
@@ -221,7 +223,7 @@ impl Block {
     /// Takes a piece; true if it says something.
     fn take(&mut self, delta: Value) -> bool {
         let Value::Object(mut delta) = delta else { return false };
-        if let Some(Value::String(input)) = delta.get("partial_json") {
+        if let Some(Value::String(input)) = delta.member("partial_json") {
             self.input.push_str(input);
             return !input.is_empty();
         }

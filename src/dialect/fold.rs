@@ -1,5 +1,6 @@
 //! A stream folded into the one object that the same call without streaming would have given.
 
+use super::json::Members;
 use serde_json::{Map, Value};
 
 use super::side::Side;
@@ -55,7 +56,10 @@ pub(super) struct Folded {
 impl Folded {
     /// An event told of an error after the answer had begun.
     pub(super) fn failed(&self) -> bool {
-        self.body.as_ref().and_then(|body| body.get("error")).is_some_and(|error| !error.is_null())
+        self.body
+            .as_ref()
+            .and_then(|body| body.member("error"))
+            .is_some_and(|error| !error.is_null())
     }
 }
 
@@ -140,7 +144,7 @@ fn merge_value(key: &str, whole: &mut Value, delta: Value) -> bool {
 /// was left out.
 pub(super) fn merge_element(elements: &mut Vec<Value>, delta: Value) -> bool {
     let (index, delta) = match delta {
-        Value::Object(members) if members.get("index").is_some_and(Value::is_u64) => {
+        Value::Object(members) if members.member("index").is_some_and(Value::is_u64) => {
             (members["index"].clone(), members)
         }
         other => {
@@ -148,7 +152,7 @@ pub(super) fn merge_element(elements: &mut Vec<Value>, delta: Value) -> bool {
             return true;
         }
     };
-    let same = |element: &Value| element.get("index") == Some(&index);
+    let same = |element: &Value| element.member("index") == Some(&index);
     if let Some(Value::Object(before)) =
         elements.iter_mut().take(INDEXED_MAX).find(|element| same(element))
     {
@@ -180,5 +184,5 @@ fn is_name(key: &str) -> bool {
 /// Sorts elements by their `index`, as they would have come without streaming.
 pub(super) fn sort_by_index(elements: &mut [Value]) {
     elements
-        .sort_by_key(|element| element.get("index").and_then(Value::as_u64).unwrap_or(u64::MAX));
+        .sort_by_key(|element| element.member("index").and_then(Value::as_u64).unwrap_or(u64::MAX));
 }

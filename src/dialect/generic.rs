@@ -1,5 +1,6 @@
 //! Any endpoint of which the user told, by columns, where question and answer stand.
 
+use super::json::Members;
 use super::{Answer, View, promptflow};
 use crate::domain::Reading;
 
@@ -9,8 +10,8 @@ pub(super) fn read(view: &View<'_>, answer: &Answer<'_>, reading: &mut Reading) 
     promptflow::read_usage(answer, reading);
     let body = answer.body.filter(|_| view.succeeded());
     reading.model.request =
-        view.request.json().and_then(|body| super::json::name(body.get("model")));
-    reading.model.response = body.and_then(|body| super::json::name(body.get("model")));
+        view.request.json().and_then(|body| super::json::name(body.member("model")));
+    reading.model.response = body.and_then(|body| super::json::name(body.member("model")));
     reading.empty = answer.whole_success && promptflow::says_nothing(view, body, reading);
     reading.countable = view.succeeded().then(|| promptflow::countable(view, answer, reading));
 }

@@ -4,6 +4,7 @@
 //! `conversation_id` (a flow's inputs), `conversation` or `conversation.id` (OpenAI's responses),
 //! `metadata.session_id`, `metadata.conversation_id`.
 
+use super::json::Members;
 use http::{HeaderMap, HeaderName};
 use serde_json::Value;
 
@@ -23,7 +24,7 @@ pub(super) fn in_headers(headers: &HeaderMap) -> Option<String> {
 
 /// The session that the request's body names.
 pub(super) fn in_body(body: &Value) -> Option<String> {
-    let outer = MEMBERS.iter().find_map(|key| json::name(body.get(key)));
+    let outer = MEMBERS.iter().find_map(|key| json::name(body.member(key)));
     let inner = |(outer, inner): &(&str, &str)| json::name(body.get(outer)?.get(inner));
     outer.or_else(|| INNER_MEMBERS.iter().find_map(inner))
 }

@@ -4,6 +4,7 @@
 //! Reports of one exchange are merged figure by figure, the larger winning, before anything is
 //! summed: streams repeat, grow and omit figures from one event to the next.
 
+use super::json::Members;
 use serde_json::Value;
 
 use crate::domain::{Usage, UsageSource};
@@ -115,8 +116,8 @@ pub(super) struct Report {
 
 impl Report {
     fn of(usage: &Value) -> Self {
-        let count = |key: &str| figure(usage.get(key)?);
-        let detail = |details: &str, key: &str| figure(usage.get(details)?.get(key)?);
+        let count = |key: &str| figure(usage.member(key)?);
+        let detail = |details: &str, key: &str| figure(usage.member(details)?.member(key)?);
         Self {
             prompt: count("prompt_tokens"),
             completion: count("completion_tokens"),

@@ -63,11 +63,12 @@ pub(super) struct Glance {
 }
 
 impl Glance {
-    /// In pieces whose digits a byte can count, and without additions that are checked for overflow: so
-    /// that compilers make a few instructions for many bytes of it.
+    /// In pieces of one length whose digits a byte can count, and without additions that are checked for
+    /// overflow: so that compilers make a few instructions for many bytes of it.
     pub(super) fn of(bytes: &[u8]) -> Self {
         let mut seen = Self::default();
-        for piece in bytes.chunks(192) {
+        let (pieces, rest) = bytes.as_chunks::<64>();
+        for piece in pieces {
             let mut digits = 0_u8;
             let (mut at, mut percent, mut colon, mut equals) = (0_u8, 0_u8, 0_u8, 0_u8);
             for &byte in piece {
@@ -83,15 +84,50 @@ impl Glance {
             seen.colon |= colon != 0;
             seen.equals |= equals != 0;
         }
-        seen
+        seen.and(rest)
+    }
+
+    /// What a few bytes have besides, one by one.
+    fn and(mut self, bytes: &[u8]) -> Self {
+        let mut signs = 0;
+        for byte in bytes {
+            let sign = SIGNS[usize::from(*byte)];
+            self.digits += usize::from(sign & DIGIT);
+            signs |= sign;
+        }
+        self.at |= signs & AT != 0;
+        self.percent |= signs & PERCENT != 0;
+        self.colon |= signs & COLON != 0;
+        self.equals |= signs & EQUALS != 0;
+        self
     }
 }
+
+const DIGIT: u8 = 1;
+const AT: u8 = 2;
+const PERCENT: u8 = 4;
+const COLON: u8 = 8;
+const EQUALS: u8 = 16;
+
+/// What each byte is, of what a glance sees.
+const SIGNS: [u8; 256] = {
+    let mut signs = [0; 256];
+    let mut digit = b'0';
+    while digit <= b'9' {
+        signs[digit as usize] = DIGIT;
+        digit += 1;
+    }
+    signs[b'@' as usize] = AT;
+    signs[b'%' as usize] = PERCENT;
+    signs[b':' as usize] = COLON;
+    signs[b'=' as usize] = EQUALS;
+    signs
+};
 
 /// Most keys and many values of JSON: too short for a secret without a sign that every other finding
 /// needs.
 fn is_short_word(text: &str) -> bool {
-    let sign = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'@' | b'%' | b':' | b'=');
-    text.len() < SECRET_BYTES_MIN && !text.bytes().any(sign)
+    text.len() < SECRET_BYTES_MIN && text.bytes().all(|byte| SIGNS[usize::from(byte)] == 0)
 }
 
 /// Overlapping findings become one, of the gravest kind among them: so no rest of one is left over

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use foldhash::fast::RandomState;
 use serde_json::{Map, Value};
 
-use super::{Counts, Redactor, credential};
+use super::{Counts, Redactor, credential, find};
 use crate::config::{RedactKind, RedactMode};
 
 /// What takes the place of content that cannot be inspected.
@@ -58,7 +58,37 @@ impl<'a> CleanTexts<'a> {
     }
 }
 
-/// What the key above says of a value.
+/// What a key says by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// Nothing.
+    Plain,
+    /// Its value may be a credential: `key`, `sig`.
+    Label,
+    /// Its value is a credential: `api_key`.
+    Credential,
+}
+
+impl Redactor {
+    /// What a key says, and whether nothing is found in it.
+    fn key(&self, key: &str) -> (Meaning, bool) {
+        if let Some(meaning) = self.keys.get(key) {
+            return (meaning, true);
+        }
+        let meaning = match self.kinds.contains(&RedactKind::Secret) {
+            true if credential::is_name(key) => Meaning::Credential,
+            true if credential::is_label(key) => Meaning::Label,
+            _ => Meaning::Plain,
+        };
+        let is_clean = find::find(&self.kinds, key).is_empty();
+        if is_clean {
+            self.keys.add(key, meaning);
+        }
+        (meaning, is_clean)
+    }
+}
+
+/// What the keys above say of a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Under {
     /// Nothing.
@@ -113,26 +143,24 @@ impl<'a> Walk<'a> {
         } else {
             Under::CredentialPart
         };
+        let mut all_clean = true;
         for (key, value) in map.iter_mut() {
+            let (meaning, is_clean) = self.redactor.key(key);
+            all_clean &= is_clean;
             if self.unreadable(key, value) {
                 *value = Value::String(UNREADABLE.into());
                 self.counts.add("binary", 1);
                 continue;
             }
-            self.visit(value, self.under(key, inherited));
+            let under = match meaning {
+                Meaning::Credential => Under::Credential,
+                Meaning::Label if inherited == Under::Plain => Under::Label,
+                _ => inherited,
+            };
+            self.visit(value, under);
         }
-        self.keys(map);
-    }
-
-    fn under(&self, key: &str, inherited: Under) -> Under {
-        if !self.redactor.kinds.contains(&RedactKind::Secret) {
-            Under::Plain
-        } else if credential::is_name(key) {
-            Under::Credential
-        } else if inherited == Under::Plain && credential::is_label(key) {
-            Under::Label
-        } else {
-            inherited
+        if !all_clean {
+            self.keys(map);
         }
     }
 

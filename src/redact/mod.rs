@@ -14,7 +14,7 @@ mod secret;
 mod span;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use foldhash::fast::RandomState;
@@ -33,23 +33,32 @@ pub struct Redactor {
     mode: RedactMode,
     key: Option<Secret>,
     headers_allowed: BTreeSet<String>,
-    clean: Arc<CleanNames>,
+    /// Names in which nothing was found.
+    clean: Arc<Known<()>>,
+    /// Keys of JSON in which nothing was found, and what they say of their values.
+    keys: Arc<Known<json::Meaning>>,
 }
 
-/// Names in which nothing was found: models, paths and programs come again with every exchange. Only
-/// what may be kept is in it; once full it begins anew, so that no flood of names lasts.
-#[derive(Debug, Default)]
-struct CleanNames(RwLock<HashSet<Box<str>, RandomState>>);
+/// What is known of names that come again and again: models, paths, keys of JSON. Only what may be kept
+/// is in it; once full it begins anew, so that no flood of names lasts.
+#[derive(Debug)]
+struct Known<T>(RwLock<HashMap<Box<str>, T, RandomState>>);
 
-impl CleanNames {
+impl<T> Default for Known<T> {
+    fn default() -> Self {
+        Self(RwLock::default())
+    }
+}
+
+impl<T: Copy> Known<T> {
     const NAMES_MAX: usize = 1000;
     const NAME_BYTES_MAX: usize = 128;
 
-    fn has(&self, name: &str) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(name)
+    fn get(&self, name: &str) -> Option<T> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).copied()
     }
 
-    fn add(&self, name: &str) {
+    fn add(&self, name: &str, known: T) {
         if name.len() > Self::NAME_BYTES_MAX {
             return;
         }
@@ -57,7 +66,7 @@ impl CleanNames {
         if names.len() >= Self::NAMES_MAX {
             names.clear();
         }
-        names.insert(Box::from(name));
+        names.insert(Box::from(name), known);
     }
 }
 
@@ -71,6 +80,7 @@ impl Redactor {
             key: settings.key.clone(),
             headers_allowed: headers_allowed.iter().map(|name| name.to_ascii_lowercase()).collect(),
             clean: Arc::default(),
+            keys: Arc::default(),
         }
     }
 
@@ -88,12 +98,12 @@ impl Redactor {
 
     /// As [`Self::text`], for names that come again and again.
     fn repeated<'t>(&self, name: &'t str, counts: &mut Counts) -> Cow<'t, str> {
-        if self.clean.has(name) {
+        if self.clean.get(name).is_some() {
             return Cow::Borrowed(name);
         }
         let redacted = self.scan(name, counts);
         if matches!(redacted, Cow::Borrowed(_)) && self.mode != RedactMode::Off {
-            self.clean.add(name);
+            self.clean.add(name, ());
         }
         redacted
     }

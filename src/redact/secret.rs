@@ -3,7 +3,8 @@
 
 use std::sync::LazyLock;
 
-use memchr::{memchr2, memchr2_iter, memmem};
+use memchr::memmem::Finder;
+use memchr::{memchr2, memchr2_iter};
 use regex::{Captures, Regex};
 
 use super::credential;
@@ -53,8 +54,8 @@ impl<'t> Sight<'t> {
         Self { text: text.as_bytes(), seen, assigns, token: has_token(text.as_bytes()) }
     }
 
-    fn has(&self, literal: &str) -> bool {
-        memmem::find(self.text, literal.as_bytes()).is_some()
+    fn has(&self, literal: &Finder<'_>) -> bool {
+        literal.find(self.text).is_some()
     }
 
     /// True if `word`, in lower case, stands somewhere in any case.
@@ -66,6 +67,12 @@ impl<'t> Sight<'t> {
         })
     }
 }
+
+/// Literals that patterns have in them. Made once: making one takes longer than looking through a line.
+static PRIVATE_KEY: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("-----BEGIN "));
+static AUTHORITY: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("://"));
+static AZURE_PART: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("JQQJ9"));
+static WEB_TOKEN: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("eyJ"));
 
 /// Says of a match, and of the part that would be redacted, whether it is a secret.
 type Accept = fn(&Captures<'_>, &str) -> bool;
@@ -182,12 +189,12 @@ fn table() -> Vec<(String, Possible, Accept)> {
         ),
         (
             format!(r"(?s){begin}.*?(?:{end}(?: BLOCK)?-----|\z)"),
-            |sight| sight.has("-----BEGIN "),
+            |sight| sight.has(&PRIVATE_KEY),
             always,
         ),
         (
             r#"://([^\s/?#"'`<>\\]+)@"#.into(),
-            |sight| sight.seen.colon && sight.seen.at && sight.has("://"),
+            |sight| sight.seen.colon && sight.seen.at && sight.has(&AUTHORITY),
             userinfo,
         ),
         (
@@ -199,7 +206,7 @@ fn table() -> Vec<(String, Possible, Accept)> {
         // Azure OpenAI's longer keys have a fixed part in the middle.
         (
             r"(?-u:\b)[A-Za-z0-9]{30,70}JQQJ9[A-Za-z0-9]{10,}".into(),
-            |sight| sight.token && sight.has("JQQJ9"),
+            |sight| sight.token && sight.has(&AZURE_PART),
             always,
         ),
     ]
@@ -248,11 +255,11 @@ const LETTERS_MIN: usize = 20;
 /// base64 could lie. Prose has none, and the largest of the patterns is spared.
 fn has_token(bytes: &[u8]) -> bool {
     let part = |byte: &u8| PARTS[usize::from(*byte)];
-    let mut at = TOKEN_BYTES_MIN - 1;
-    // A long run holds one of these places, wherever it begins.
-    while let Some(place) = bytes.get(at) {
-        if !part(place) {
-            at += TOKEN_BYTES_MIN;
+    let mut at = 0;
+    // A long run holds one of these windows, wherever it begins. Most have a blank in them.
+    while let Some(window) = bytes.get(at..).and_then(|rest| rest.first_chunk::<WINDOW>()) {
+        if has_blank(u64::from_le_bytes(*window)) || !window.iter().all(part) {
+            at += WINDOW;
             continue;
         }
         let before = bytes[..at].iter().rev().take_while(|byte| part(byte)).count();
@@ -262,9 +269,19 @@ fn has_token(bytes: &[u8]) -> bool {
         if run.len() >= if plain { LETTERS_MIN } else { TOKEN_BYTES_MIN } {
             return true;
         }
-        at += behind + TOKEN_BYTES_MIN;
+        at += behind.max(WINDOW);
     }
-    memmem::find(bytes, b"eyJ").is_some()
+    WEB_TOKEN.find(bytes).is_some()
+}
+
+/// Bytes looked at together: of any 15 in a row, 8 are such a window.
+const WINDOW: usize = TOKEN_BYTES_MIN.div_ceil(2);
+
+/// True where one of the bytes is a blank: by the test for a byte that is zero of Mycroft, 1987.
+fn has_blank(window: u64) -> bool {
+    let each = |byte: u8| u64::from_ne_bytes([byte; 8]);
+    let turned = window ^ each(b' ');
+    turned.wrapping_sub(each(1)) & !turned & each(0x80) != 0
 }
 
 /// The characters of tokens.

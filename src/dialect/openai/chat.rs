@@ -1,5 +1,6 @@
 //! Chat completions: messages in, choices out.
 
+use crate::dialect::json::Members;
 use serde_json::Value;
 
 use super::{add_line, called, content_text, read_dialogue, read_names, tool_schemas, turn};
@@ -14,15 +15,15 @@ pub(in crate::dialect) fn read(view: &View<'_>, answer: &Answer<'_>, reading: &m
     if !view.request.partial() {
         read_dialogue(messages, reading);
     }
-    let choices = answer.body.and_then(|body| body.get("choices")).and_then(Value::as_array);
+    let choices = answer.body.and_then(|body| body.member("choices")).and_then(Value::as_array);
     let choices = choices.map(Vec::as_slice);
     let first = choices.and_then(first_choice);
-    reading.finish_reason = first.and_then(|choice| json::name(choice.get("finish_reason")));
+    reading.finish_reason = first.and_then(|choice| json::name(choice.member("finish_reason")));
     if !view.succeeded() {
         return;
     }
     if reading.answer.is_none() {
-        reading.answer = first.and_then(|choice| choice.get("message")).and_then(said);
+        reading.answer = first.and_then(|choice| choice.member("message")).and_then(said);
     }
     if answer.whole_success {
         match choices {
@@ -35,23 +36,23 @@ pub(in crate::dialect) fn read(view: &View<'_>, answer: &Answer<'_>, reading: &m
 
 /// The choice with index 0, else the first.
 pub(super) fn first_choice(choices: &[Value]) -> Option<&Value> {
-    let zero = |choice: &&Value| choice.get("index").and_then(Value::as_u64) == Some(0);
+    let zero = |choice: &&Value| choice.member("index").and_then(Value::as_u64) == Some(0);
     choices.iter().find(zero).or_else(|| choices.first())
 }
 
 /// What a message says to the user: its text, else its refusal, else what its sound says.
 fn said(message: &Value) -> Option<Value> {
-    let (mut text, _) = content_text(message.get("content"));
+    let (mut text, _) = content_text(message.member("content"));
     if text.is_empty() {
-        let spoken = message.get("audio").and_then(|audio| json::text(audio, "transcript"));
+        let spoken = message.member("audio").and_then(|audio| json::text(audio, "transcript"));
         text = json::text(message, "refusal").or(spoken).unwrap_or_default().to_owned();
     }
     (!text.is_empty()).then_some(Value::String(text))
 }
 
 fn silent(choice: &Value) -> bool {
-    let Some(message) = choice.get("message") else { return true };
-    let sound = message.get("audio").is_some_and(Value::is_object);
+    let Some(message) = choice.member("message") else { return true };
+    let sound = message.member("audio").is_some_and(Value::is_object);
     said(message).is_none() && called(message).is_empty() && !sound
 }
 
@@ -72,7 +73,7 @@ fn countable(
         countable.input_truncated |= beyond_text;
     }
     countable.input.extend(view.request.json().into_iter().flat_map(tool_schemas));
-    for message in choices.iter().filter_map(|choice| choice.get("message")) {
+    for message in choices.iter().filter_map(|choice| choice.member("message")) {
         countable.output.extend(generated(message));
     }
     countable
@@ -83,7 +84,7 @@ fn generated(message: &Value) -> Vec<String> {
     let mut texts = Vec::new();
     let thought =
         ["reasoning_content", "reasoning"].iter().find_map(|key| json::text(message, key));
-    let (mut text, _) = content_text(message.get("content"));
+    let (mut text, _) = content_text(message.member("content"));
     add_line(&mut text, json::text(message, "refusal").unwrap_or_default());
     texts.extend(thought.map(str::to_owned));
     texts.extend(Some(text).filter(|text| !text.is_empty()));

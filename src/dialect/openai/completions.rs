@@ -1,5 +1,6 @@
 //! The older text completions: a prompt in, texts out.
 
+use crate::dialect::json::Members;
 use serde_json::Value;
 
 use super::chat::first_choice;
@@ -10,19 +11,19 @@ use crate::domain::{Countable, Reading};
 /// Reads a text completion, streamed or not.
 pub(in crate::dialect) fn read(view: &View<'_>, answer: &Answer<'_>, reading: &mut Reading) {
     read_names(view, answer, reading);
-    let prompt = view.request.json().and_then(|body| body.get("prompt"));
+    let prompt = view.request.json().and_then(|body| body.member("prompt"));
     if reading.question.is_none() {
         reading.question = prompt.filter(|prompt| prompt.is_string()).cloned();
     }
-    let choices = answer.body.and_then(|body| body.get("choices")).and_then(Value::as_array);
+    let choices = answer.body.and_then(|body| body.member("choices")).and_then(Value::as_array);
     let choices = choices.map(Vec::as_slice);
     let first = choices.and_then(first_choice);
-    reading.finish_reason = first.and_then(|choice| json::name(choice.get("finish_reason")));
+    reading.finish_reason = first.and_then(|choice| json::name(choice.member("finish_reason")));
     if !view.succeeded() {
         return;
     }
     if reading.answer.is_none() {
-        reading.answer = first.and_then(|choice| choice.get("text")).cloned();
+        reading.answer = first.and_then(|choice| choice.member("text")).cloned();
     }
     let texts = choices.unwrap_or_default().iter().filter_map(|choice| json::text(choice, "text"));
     let output: Vec<String> = texts.map(str::to_owned).collect();

@@ -1,5 +1,6 @@
 //! Embeddings: texts in, vectors out. There is no answer to read.
 
+use crate::dialect::json::Members;
 use serde_json::{Value, json};
 
 use super::completions::prompt_texts;
@@ -10,7 +11,7 @@ use crate::domain::{Countable, Reading};
 /// Reads an embeddings call.
 pub(in crate::dialect) fn read(view: &View<'_>, answer: &Answer<'_>, reading: &mut Reading) {
     read_names(view, answer, reading);
-    let texts = prompt_texts(view.request.json().and_then(|body| body.get("input")));
+    let texts = prompt_texts(view.request.json().and_then(|body| body.member("input")));
     reading.countable = texts.filter(|_| view.succeeded()).map(|input| Countable {
         input,
         input_truncated: view.request.partial(),

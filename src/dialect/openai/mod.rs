@@ -1,6 +1,7 @@
 //! OpenAI and all that speak like it: chat, completions, responses, embeddings; on Azure with the
 //! model's deployment in the path. Formats: <https://platform.openai.com/docs/api-reference>.
 
+use crate::dialect::json::Members;
 use serde_json::Value;
 
 use super::detect::full_path;
@@ -15,7 +16,8 @@ pub(super) mod stream;
 
 /// Fills what all of OpenAI's calls share: names, usage and the response's id.
 fn read_names(view: &View<'_>, answer: &Answer<'_>, reading: &mut Reading) {
-    let named = |body: Option<&Value>, key: &str| json::name(body.and_then(|body| body.get(key)));
+    let named =
+        |body: Option<&Value>, key: &str| json::name(body.and_then(|body| body.member(key)));
     reading.model.request = named(view.request.json(), "model");
     reading.model.response = named(answer.body, "model");
     reading.response_id = named(answer.body, "id");
@@ -55,7 +57,7 @@ pub(super) fn content_text(content: Option<&Value>) -> (String, bool) {
 }
 
 fn part_text(part: &Value) -> Option<&str> {
-    let of = |key: &str| part.get(key).and_then(Value::as_str);
+    let of = |key: &str| part.member(key).and_then(Value::as_str);
     part.as_str().or_else(|| of("text")).or_else(|| of("refusal"))
 }
 
@@ -69,7 +71,7 @@ pub(super) fn add_line(text: &mut String, part: &str) {
 
 /// The messages before the last one of the user, and that one.
 pub(super) fn last_of_user(messages: &[Value]) -> Option<(&[Value], &Value)> {
-    let of_user = |message: &Value| message.get("role").and_then(Value::as_str) == Some("user");
+    let of_user = |message: &Value| message.member("role").and_then(Value::as_str) == Some("user");
     let at = messages.iter().rposition(of_user)?;
     Some((&messages[..at], &messages[at]))
 }
@@ -77,7 +79,7 @@ pub(super) fn last_of_user(messages: &[Value]) -> Option<(&[Value], &Value)> {
 /// Fills question and history from a list of messages, where the columns gave none.
 pub(super) fn read_dialogue(messages: &[Value], reading: &mut Reading) {
     let Some((before, question)) = last_of_user(messages) else { return };
-    let (text, _) = content_text(question.get("content"));
+    let (text, _) = content_text(question.member("content"));
     if reading.question.is_none() && !text.is_empty() {
         reading.question = Some(Value::String(text));
     }
@@ -88,7 +90,7 @@ pub(super) fn read_dialogue(messages: &[Value], reading: &mut Reading) {
 
 /// A message of a chat as a turn to count, with its tool calls; the flag as of [`content_text`].
 fn turn(message: &Value) -> (ChatTurn, bool) {
-    let (mut text, beyond_text) = content_text(message.get("content"));
+    let (mut text, beyond_text) = content_text(message.member("content"));
     called(message).iter().for_each(|call| add_line(&mut text, call));
     let name = json::text(message, "name").map(str::to_owned);
     let role = json::text(message, "role").unwrap_or("user").to_owned();
@@ -99,9 +101,9 @@ fn turn(message: &Value) -> (ChatTurn, bool) {
 fn called(message: &Value) -> Vec<String> {
     let functions = json::items(message, "tool_calls")
         .iter()
-        .filter_map(|call| call.get("function").or_else(|| call.get("custom")));
+        .filter_map(|call| call.member("function").or_else(|| call.member("custom")));
     let mut texts = Vec::new();
-    for function in functions.chain(message.get("function_call")) {
+    for function in functions.chain(message.member("function_call")) {
         for key in ["name", "arguments", "input"] {
             texts.extend(json::text(function, key).map(str::to_owned));
         }

@@ -1,5 +1,6 @@
 //! OpenAI's responses: input items in, output items out.
 
+use crate::dialect::json::Members;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
@@ -13,7 +14,7 @@ use crate::domain::{ChatTurn, Countable, Reading};
 /// Reads a response, streamed or not.
 pub(in crate::dialect) fn read(view: &View<'_>, answer: &Answer<'_>, reading: &mut Reading) {
     read_names(view, answer, reading);
-    let input = view.request.json().and_then(|body| body.get("input"));
+    let input = view.request.json().and_then(|body| body.member("input"));
     if !view.request.partial() {
         read_input(input, reading);
     }
@@ -21,7 +22,7 @@ pub(in crate::dialect) fn read(view: &View<'_>, answer: &Answer<'_>, reading: &m
     if !view.succeeded() {
         return;
     }
-    let output = answer.body.and_then(|body| body.get("output")).and_then(Value::as_array);
+    let output = answer.body.and_then(|body| body.member("output")).and_then(Value::as_array);
     let output = output.map(Vec::as_slice);
     if reading.answer.is_none() {
         reading.answer = said(output.unwrap_or_default());
@@ -46,14 +47,14 @@ fn read_input(input: Option<&Value>, reading: &mut Reading) {
 /// Why a response is incomplete, else its status.
 fn finish_reason(body: &Value) -> Option<String> {
     let reason = text::name(body.pointer("/incomplete_details/reason"));
-    reason.or_else(|| text::name(body.get("status")))
+    reason.or_else(|| text::name(body.member("status")))
 }
 
 /// The texts (and refusals) of all messages among the items.
 fn said(output: &[Value]) -> Option<Value> {
     let mut said = String::new();
     for message in output.iter().filter(|item| text::text(item, "type") == Some("message")) {
-        add_line(&mut said, &content_text(message.get("content")).0);
+        add_line(&mut said, &content_text(message.member("content")).0);
     }
     (!said.is_empty()).then_some(Value::String(said))
 }
@@ -96,7 +97,7 @@ fn countable(
     }
     // What the server remembers of earlier responses was not sent again.
     let remembered =
-        |key: &str| request.and_then(|body| body.get(key)).is_some_and(|v| !v.is_null());
+        |key: &str| request.and_then(|body| body.member(key)).is_some_and(|v| !v.is_null());
     countable.input_truncated |= remembered("previous_response_id") || remembered("conversation");
     countable.input.extend(request.into_iter().flat_map(tool_schemas));
     let texts = output.iter().map(|item| item_text(item).0);
@@ -106,14 +107,14 @@ fn countable(
 
 /// All text of an item: of a message, a thought, a call or a call's result.
 fn item_text(item: &Value) -> (String, bool) {
-    let (mut said, mut beyond_text) = content_text(item.get("content"));
+    let (mut said, mut beyond_text) = content_text(item.member("content"));
     for thought in text::items(item, "summary") {
         add_line(&mut said, text::text(thought, "text").unwrap_or_default());
     }
     for key in ["name", "arguments", "input"] {
         add_line(&mut said, text::text(item, key).unwrap_or_default());
     }
-    let (result, more) = content_text(item.get("output"));
+    let (result, more) = content_text(item.member("output"));
     add_line(&mut said, &result);
     beyond_text |= more;
     (said, beyond_text)
@@ -142,7 +143,7 @@ struct Item {
 
 impl Fold for Events {
     fn take(&mut self, name: &str, mut data: Value) -> Carried {
-        let kind = data.get("type").and_then(Value::as_str).unwrap_or(name).to_owned();
+        let kind = data.member("type").and_then(Value::as_str).unwrap_or(name).to_owned();
         if let Some(usage) = data.pointer("/response/usage") {
             self.tally.take_openai(usage);
         }
@@ -179,7 +180,7 @@ impl Fold for Events {
             _ => Map::from_iter([("object".to_owned(), Value::from("response"))]),
         };
         let given =
-            body.get("output").and_then(Value::as_array).is_some_and(|items| !items.is_empty());
+            body.member("output").and_then(Value::as_array).is_some_and(|items| !items.is_empty());
         if !given {
             let items = self.items.into_values().map(Item::finish).collect();
             body.insert("output".to_owned(), Value::Array(items));
@@ -191,13 +192,13 @@ impl Fold for Events {
 
 impl Events {
     fn item(&mut self, data: &Value) -> &mut Item {
-        let index = data.get("output_index").and_then(Value::as_u64).unwrap_or(0);
+        let index = data.member("output_index").and_then(Value::as_u64).unwrap_or(0);
         self.items.entry(index).or_default()
     }
 
     /// Takes a piece of an item; true if it says something.
     fn take_delta(&mut self, kind: &str, data: &Value) -> bool {
-        let Some(delta) = data.get("delta").and_then(Value::as_str) else { return false };
+        let Some(delta) = data.member("delta").and_then(Value::as_str) else { return false };
         let item = self.item(data);
         match kind {
             "response.output_text.delta" => item.text.push_str(delta),

@@ -1,5 +1,6 @@
 //! Chunks of a streamed chat or completion, folded into the object without streaming.
 
+use crate::dialect::json::Members;
 use serde_json::{Map, Value};
 
 use crate::dialect::Fault;
@@ -23,7 +24,7 @@ impl Fold for Chunks {
             return Carried::Nothing;
         };
         self.chunks += 1;
-        if let Some(usage) = chunk.get("usage") {
+        if let Some(usage) = chunk.member("usage") {
             self.tally.take_openai(usage);
         }
         let choices = match chunk.shift_remove("choices") {
@@ -42,11 +43,11 @@ impl Fold for Chunks {
         if self.chunks == 0 {
             return Folded::default();
         }
-        if self.whole.get("object").and_then(Value::as_str) == Some("chat.completion.chunk") {
+        if self.whole.member("object").and_then(Value::as_str) == Some("chat.completion.chunk") {
             self.whole.insert("object".to_owned(), Value::from("chat.completion"));
         }
         fold::sort_by_index(&mut self.choices);
-        let over = |choice: &Value| choice.get("finish_reason").is_some_and(Value::is_string);
+        let over = |choice: &Value| choice.member("finish_reason").is_some_and(Value::is_string);
         let ended = !self.choices.is_empty() && self.choices.iter().all(over);
         self.choices.iter_mut().for_each(sort_calls);
         self.whole.insert("choices".to_owned(), Value::Array(self.choices));
@@ -105,9 +106,9 @@ fn carries(choice: &Value) -> bool {
         "reasoning",
         "audio",
     ];
-    let delta = choice.get("delta").or_else(|| choice.get("message"));
-    says(choice.get("text"))
-        || delta.is_some_and(|delta| CONTENT.iter().any(|key| says(delta.get(key))))
+    let delta = choice.member("delta").or_else(|| choice.member("message"));
+    says(choice.member("text"))
+        || delta.is_some_and(|delta| CONTENT.iter().any(|key| says(delta.member(key))))
 }
 
 /// Tool calls in the order of their index, which only streams carry.
