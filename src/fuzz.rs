@@ -6,13 +6,13 @@
 use std::io::Write as _;
 use std::sync::{Arc, LazyLock};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 use jiff::Timestamp;
 
 use crate::collector;
 use crate::config::{self, Config, Overrides};
 use crate::dialect::{self, sse};
-use crate::domain::{CapturedBody, Exchange, ExchangeId, Outcome, Timing};
+use crate::domain::{CapturedBody, Exchange, ExchangeId, Fields, Outcome, Timing};
 use crate::proxy;
 use crate::redact::Redactor;
 use crate::spool;
@@ -84,7 +84,7 @@ fn body(bytes: &[u8], cut: bool) -> CapturedBody {
     }
 }
 
-fn headers(media: &'static str, coding: &'static str) -> HeaderMap {
+fn headers(media: &'static str, coding: &'static str) -> Fields {
     let fields = [("content-type", media), ("content-encoding", coding)];
     let given = fields.into_iter().filter(|(_, value)| !value.is_empty());
     given

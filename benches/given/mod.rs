@@ -5,9 +5,9 @@ use std::sync::Arc;
 use flowtap::capture::{BodyLimits, Recorder};
 use flowtap::config::{self, Config, Overrides};
 use flowtap::domain::{
-    Exchange, ExchangeId, MemoryBudget, Outcome, SpanId, Timing, TraceContext, TraceId,
+    Exchange, ExchangeId, Fields, MemoryBudget, Outcome, SpanId, Timing, TraceContext, TraceId,
 };
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderValue, Method, header};
 use jiff::Timestamp;
 
 /// What [`bodies`] knows.
@@ -85,7 +85,7 @@ pub fn exchange(
 ) -> Box<Exchange> {
     let now = Timestamp::now();
     let headers = |media: &'static str| {
-        HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(media))])
+        Fields::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(media))])
     };
     let captured = |text: &str| {
         let budget = MemoryBudget::new(1 << 30);

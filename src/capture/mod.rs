@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::domain::{CapturedBody, Mark, MemoryBudget, Reservation};
+use crate::domain::{CapturedBody, Fields, Mark, MemoryBudget, Reservation};
 
 pub mod failpoint;
 
@@ -31,6 +31,9 @@ impl BodyLimits {
         Self { head_bytes_max: bytes_max - tail_bytes_max, tail_bytes_max, marks_max: 256 }
     }
 }
+
+/// Fewer bytes come in one piece or two.
+const EXPECTED_BYTES_MIN: usize = 16 * 1024;
 
 /// Records one body.
 #[derive(Debug)]
@@ -59,6 +62,15 @@ impl Recorder {
             marks: Vec::new(),
             reservation: Some(budget.reservation()),
             recording: limits.head_bytes_max > 0,
+        }
+    }
+
+    /// So many bytes will come, as a length says that stands before them: room is made for them at once, as
+    /// far as they are recorded. What grows by doubling is copied as often.
+    pub fn expect(&mut self, bytes: u64) {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(self.limits.head_bytes_max);
+        if self.recording && bytes > EXPECTED_BYTES_MIN {
+            self.recording = self.reserve_head(bytes);
         }
     }
 
@@ -119,15 +131,20 @@ impl Recorder {
 
     fn keep_head(&mut self, bytes: &[u8]) -> bool {
         let needed = self.head.len() + bytes.len();
-        if needed > self.head.capacity() {
-            let capacity = grown(self.head.capacity(), needed, self.limits.head_bytes_max);
-            if !self.try_reserve(capacity - self.head.capacity()) {
-                return false;
-            }
-            self.head.reserve_exact(capacity - self.head.len());
+        let capacity = grown(self.head.capacity(), needed, self.limits.head_bytes_max);
+        if needed > self.head.capacity() && !self.reserve_head(capacity) {
+            return false;
         }
         self.head.extend_from_slice(bytes);
         true
+    }
+
+    fn reserve_head(&mut self, capacity: usize) -> bool {
+        let reserved = self.try_reserve(capacity.saturating_sub(self.head.capacity()));
+        if reserved {
+            self.head.reserve_exact(capacity - self.head.len());
+        }
+        reserved
     }
 
     fn keep_tail(&mut self, bytes: &[u8]) -> bool {
@@ -197,12 +214,12 @@ impl HeaderSelection {
     }
 
     /// The selected headers of a request.
-    pub fn of_request(&self, headers: &HeaderMap) -> HeaderMap {
+    pub fn of_request(&self, headers: &HeaderMap) -> Fields {
         pick(&self.request, headers)
     }
 
     /// The selected headers of a response.
-    pub fn of_response(&self, headers: &HeaderMap) -> HeaderMap {
+    pub fn of_response(&self, headers: &HeaderMap) -> Fields {
         pick(&self.response, headers)
     }
 
@@ -210,7 +227,7 @@ impl HeaderSelection {
     pub fn of_request_fields<'f>(
         &self,
         fields: impl Iterator<Item = (&'f str, &'f [u8])>,
-    ) -> HeaderMap {
+    ) -> Fields {
         pick_fields(&self.request, fields)
     }
 
@@ -218,7 +235,7 @@ impl HeaderSelection {
     pub fn of_response_fields<'f>(
         &self,
         fields: impl Iterator<Item = (&'f str, &'f [u8])>,
-    ) -> HeaderMap {
+    ) -> Fields {
         pick_fields(&self.response, fields)
     }
 }
@@ -239,25 +256,18 @@ fn selected(needed: &[&str], allowed: &[String]) -> Vec<HeaderName> {
 
 /// The values are copied: a clone would keep the connection's read buffer alive, which then could not
 /// be used for the next head.
-fn pick(names: &[HeaderName], headers: &HeaderMap) -> HeaderMap {
-    let mut picked = HeaderMap::with_capacity(names.len().min(headers.len()));
-    for (name, value) in headers.iter().filter(|(name, _)| names.contains(name)) {
-        picked.append(name.clone(), copied(value.as_bytes()));
-    }
-    picked
+fn pick(names: &[HeaderName], headers: &HeaderMap) -> Fields {
+    let wanted = headers.iter().filter(|(name, _)| names.contains(name));
+    wanted.map(|(name, value)| (name.clone(), copied(value.as_bytes()))).collect()
 }
 
 fn pick_fields<'f>(
     names: &[HeaderName],
     fields: impl Iterator<Item = (&'f str, &'f [u8])>,
-) -> HeaderMap {
-    let mut picked = HeaderMap::new();
-    for (name, value) in fields {
-        if let Some(name) = names.iter().find(|known| known.as_str().eq_ignore_ascii_case(name)) {
-            picked.append(name.clone(), copied(value));
-        }
-    }
-    picked
+) -> Fields {
+    let known = |name| names.iter().find(|n: &&HeaderName| n.as_str().eq_ignore_ascii_case(name));
+    let wanted = fields.filter_map(|(name, value)| Some((known(name)?.clone(), copied(value))));
+    wanted.collect()
 }
 
 /// A clone would keep the read buffer that the head came in alive, and what of the body came with it,
@@ -295,6 +305,25 @@ mod tests {
     }
 
     #[test]
+    fn a_body_whose_length_is_known_is_reserved_for_once() {
+        let budget = MemoryBudget::new(1 << 20);
+        let mut recorder = Recorder::new(BodyLimits::of(1 << 20), &budget);
+        recorder.expect(100_000);
+        assert_eq!((recorder.head.capacity(), budget.bytes_used()), (100_000, 100_000));
+        (0..10).for_each(|_| recorder.record(&[1; 10_000], 0));
+        assert_eq!((recorder.head.capacity(), budget.bytes_used()), (100_000, 100_000));
+        let body = recorder.finish();
+        assert_eq!((body.head.len(), body.truncated()), (100_000, false));
+        let mut more = Recorder::new(BodyLimits::of(1 << 19), &budget);
+        more.expect(u64::MAX);
+        assert_eq!(more.head.capacity(), more.limits.head_bytes_max, "no more than is recorded");
+        let mut none = Recorder::new(BodyLimits::of(1 << 20), &budget);
+        none.expect(1 << 20);
+        none.record(&[1; 10], 0);
+        assert_eq!((none.bytes(), none.head.capacity()), (10, 0), "nothing is left for it");
+    }
+
+    #[test]
     fn a_spent_budget_stops_recording_and_goes_on_counting() {
         let budget = MemoryBudget::new(1024);
         let mut recorder = Recorder::new(BodyLimits::of(1 << 20), &budget);
@@ -313,7 +342,7 @@ mod tests {
         headers.insert("authorization", "Bearer x".parse().expect("valid"));
         headers.insert("content-type", "text/plain".parse().expect("valid"));
         let picked = HeaderSelection::new(&[]).of_request(&headers);
-        assert_eq!(picked.len(), 1);
+        assert_eq!(picked.names().count(), 1);
     }
 
     #[test]
@@ -323,7 +352,7 @@ mod tests {
         let long = HeaderValue::from_maybe_shared(buffer.clone()).expect("valid");
         headers.insert("user-agent", long);
         let picked = HeaderSelection::new(&["user-agent".to_owned()]).of_request(&headers);
-        assert_eq!(picked["user-agent"].len(), HEADER_BYTES_MAX);
+        assert_eq!(picked.get("user-agent").expect("picked").len(), HEADER_BYTES_MAX);
         drop(headers);
         assert!(buffer.is_unique(), "nothing keeps the buffer alive");
     }

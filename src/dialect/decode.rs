@@ -7,11 +7,10 @@ use std::borrow::Cow;
 use std::io::{ErrorKind, Read};
 
 use flate2::{Decompress, FlushDecompress, Status};
-use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 
 use super::Fault;
-use crate::domain::CapturedBody;
+use crate::domain::{CapturedBody, Fields};
 
 /// Bytes that one body may decode to: eight times the capture limit's default. A constant,
 /// since it bounds the memory of one thread, whatever is captured.
@@ -58,7 +57,7 @@ enum End {
 }
 
 /// Undoes the body's `Content-Encoding`.
-pub(super) fn decode<'a>(body: &'a CapturedBody, headers: &HeaderMap) -> Decoded<'a> {
+pub(super) fn decode<'a>(body: &'a CapturedBody, headers: &Fields) -> Decoded<'a> {
     let coding = match coding_of(headers) {
         Ok(coding) => coding,
         Err(fault) => return Decoded { missing: true, fault: Some(fault), ..Decoded::default() },
@@ -83,9 +82,9 @@ pub(super) fn decode<'a>(body: &'a CapturedBody, headers: &HeaderMap) -> Decoded
 }
 
 /// The one coding that the headers name.
-fn coding_of(headers: &HeaderMap) -> Result<Coding, Fault> {
+fn coding_of(headers: &Fields) -> Result<Coding, Fault> {
     let mut found = Coding::Identity;
-    for value in headers.get_all(CONTENT_ENCODING) {
+    for value in headers.get_all(CONTENT_ENCODING.as_str()) {
         for token in value.to_str().map_err(|_| Fault::Encoding)?.split(',') {
             let coding = coding_named(token.trim())?;
             if coding != Coding::Identity && found != Coding::Identity {

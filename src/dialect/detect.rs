@@ -5,12 +5,12 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderName, Method};
 use serde_json::Value;
 
 use super::side::Side;
 use crate::config::{DialectChoice, Tap};
-use crate::domain::{Dialect, Exchange, Operation};
+use crate::domain::{Dialect, Exchange, Fields, Operation};
 
 /// What the heads of an exchange tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,22 +107,18 @@ pub(super) fn by_shape(
     }
 }
 
-fn is_azure_ml(headers: &HeaderMap) -> bool {
-    headers.contains_key("azureml-model-deployment")
+fn is_azure_ml(headers: &Fields) -> bool {
+    headers.contains("azureml-model-deployment")
 }
 
 /// A call to a model at an unknown path: the request must look like one, and the answer must agree.
-fn model_call(
-    headers: &HeaderMap,
-    said: &Value,
-    response: &Side<'_>,
-) -> Option<(Dialect, Operation)> {
+fn model_call(headers: &Fields, said: &Value, response: &Side<'_>) -> Option<(Dialect, Operation)> {
     let answered = first_object(response)?;
     let object = answered.get("object").and_then(Value::as_str).unwrap_or("");
     let kind = answered.get("type").and_then(Value::as_str).unwrap_or("");
     if is_chat(said) {
-        let anthropic = matches!(kind, "message" | "message_start")
-            || headers.contains_key("anthropic-version");
+        let anthropic =
+            matches!(kind, "message" | "message_start") || headers.contains("anthropic-version");
         let openai = answered.get("choices").is_some_and(Value::is_array);
         let refused = answered.get("error").is_some() && said.get("model").is_some();
         return match (anthropic, openai || refused) {
@@ -220,7 +216,7 @@ fn speaks_azure(exchange: &Exchange, tap: &Tap) -> bool {
     let path = full_path(exchange, tap);
     path.contains("/openai/deployments/")
         || path.contains("/openai/v1/")
-        || exchange.request_headers.contains_key(API_KEY)
+        || exchange.request_headers.contains(API_KEY)
 }
 
 #[cfg(test)]

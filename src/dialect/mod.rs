@@ -9,11 +9,10 @@
 //! A dialect is a file of this room: it folds a stream into the object that the same call without
 //! streaming would have given, and then reads that object, so that both forms share one reader.
 
-use http::HeaderMap;
 use serde_json::Value;
 
 use crate::config::Tap;
-use crate::domain::{Countable, Exchange, Operation, Outcome, Reading};
+use crate::domain::{Countable, Exchange, Fields, Operation, Outcome, Reading};
 
 mod anthropic;
 mod columns;
@@ -93,7 +92,7 @@ fn metadata(mut reading: Reading, exchange: &Exchange, tap: &Tap) -> Reading {
     reading
 }
 
-fn says_stream(headers: &HeaderMap) -> bool {
+fn says_stream(headers: &Fields) -> bool {
     let media = headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     media.is_some_and(side::is_event_stream)
 }

@@ -5,10 +5,11 @@
 //! `metadata.session_id`, `metadata.conversation_id`.
 
 use super::json::Members;
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 use serde_json::Value;
 
 use super::json;
+use crate::domain::Fields;
 
 const HEADERS: [HeaderName; 2] =
     [HeaderName::from_static("x-session-id"), HeaderName::from_static("session-id")];
@@ -17,7 +18,7 @@ const INNER_MEMBERS: &[(&str, &str)] =
     &[("conversation", "id"), ("metadata", "session_id"), ("metadata", "conversation_id")];
 
 /// The session that the headers name.
-pub(super) fn in_headers(headers: &HeaderMap) -> Option<String> {
+pub(super) fn in_headers(headers: &Fields) -> Option<String> {
     let values = HEADERS.into_iter().filter_map(|name| headers.get(name));
     values.filter_map(|value| value.to_str().ok()).find_map(json::short)
 }

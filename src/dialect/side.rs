@@ -4,14 +4,13 @@ use std::borrow::Cow;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
 use super::decode::{self, Decoded};
 use super::sse::{self, Event, Limits, Parser};
 use super::{Fault, json};
-use crate::domain::CapturedBody;
+use crate::domain::{CapturedBody, Fields};
 
 /// A body, understood as far as its format goes.
 #[derive(Debug)]
@@ -40,16 +39,16 @@ enum Content {
 
 impl<'a> Side<'a> {
     /// Reads a request's body.
-    pub(super) fn of_request(body: &'a CapturedBody, headers: &HeaderMap) -> Self {
+    pub(super) fn of_request(body: &'a CapturedBody, headers: &Fields) -> Self {
         Self::read(body, headers, false)
     }
 
     /// Reads a response's body, which may be a stream of events.
-    pub(super) fn of_response(body: &'a CapturedBody, headers: &HeaderMap) -> Self {
+    pub(super) fn of_response(body: &'a CapturedBody, headers: &Fields) -> Self {
         Self::read(body, headers, true)
     }
 
-    fn read(body: &'a CapturedBody, headers: &HeaderMap, may_stream: bool) -> Self {
+    fn read(body: &'a CapturedBody, headers: &Fields, may_stream: bool) -> Self {
         let decoded = decode::decode(body, headers);
         let media = media(headers);
         let (content, fault) = if decoded.head.is_empty() && decoded.tail.is_empty() {
@@ -137,7 +136,7 @@ impl<'a> Side<'a> {
 }
 
 /// The media type that the headers name; empty where they name none.
-pub(super) fn media(headers: &HeaderMap) -> &str {
+pub(super) fn media(headers: &Fields) -> &str {
     headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("")
 }
 

@@ -14,8 +14,8 @@ use serde_json::{Map, Value};
 use super::usage::Tally;
 use crate::config::{DialectChoice, Tap};
 use crate::domain::{
-    CapturedBody, Dialect, Exchange, ExchangeId, ModelNames, Outcome, Reading, SpanId, SpanKind,
-    SpanSource, Timing, ToldSpan, TraceContext, TraceId, Usage, UsageSource,
+    CapturedBody, Dialect, Exchange, ExchangeId, Fields, ModelNames, Outcome, Reading, SpanId,
+    SpanKind, SpanSource, Timing, ToldSpan, TraceContext, TraceId, Usage, UsageSource,
 };
 
 /// Bytes of a step's inputs or output that are looked at; a longer text is left out as a whole,
@@ -164,7 +164,7 @@ fn exchange(told: &ToldSpan) -> Option<Exchange> {
     let (media, response) = as_sent(told.output.as_deref()?)?;
     let headers = |media| {
         let value = http::HeaderValue::from_static(media);
-        http::HeaderMap::from_iter([(http::header::CONTENT_TYPE, value)])
+        Fields::from_iter([(http::header::CONTENT_TYPE, value)])
     };
     let body = |head: Vec<u8>| CapturedBody {
         bytes: head.len() as u64,

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method};
+use http::Method;
 use jiff::Timestamp;
 
-use super::{ExchangeId, Outcome, Reservation, SpanId, TraceId};
+use super::{ExchangeId, Fields, Outcome, Reservation, SpanId, TraceId};
 
 /// One request with its response. It has no `Serialize`, and must never get one: what leaves the
 /// process is a [`super::Record`], made from this by the redactor.
@@ -21,14 +21,14 @@ pub struct Exchange {
     pub method: Method,
     /// The request's path, without the query.
     pub path: String,
-    /// The request's headers as they came, hop-by-hop ones included.
-    pub request_headers: HeaderMap,
+    /// Those of the request's headers that are looked at.
+    pub request_headers: Fields,
     /// The request's body, as far as it was captured.
     pub request: CapturedBody,
     /// The status sent to the client; `None` if none was.
     pub status: Option<u16>,
-    /// The response's headers as they came from the upstream.
-    pub response_headers: HeaderMap,
+    /// Those of the response's headers that are looked at.
+    pub response_headers: Fields,
     /// The response's body, as far as it was captured.
     pub response: CapturedBody,
     /// How it ended, as far as the bytes tell; the pipeline refines `Ok` to `Empty`.

@@ -1,9 +1,8 @@
 //! The names by which a call tells the request that it is made for.
 
-use http::HeaderMap;
 use serde::Deserialize;
 
-use crate::domain::TraceId;
+use crate::domain::{Fields, TraceId};
 
 /// Prompt flow's patched OpenAI client sends it with every call: a JSON object whose `root_run_id`
 /// is the `x-request-id` (else the `x-ms-client-request-id`) of the flow's own request.
@@ -44,8 +43,8 @@ struct Promptflow {
 /// which is so for calls that a flow makes only while its streamed answer is being read. `None`
 /// where the header is missing, repeated, longer than 4 KiB, no JSON object, or where `root_run_id`
 /// has not 1 to 128 characters.
-pub fn run_id(headers: &HeaderMap) -> Option<Key> {
-    let mut values = headers.get_all(PROMPTFLOW_HEADER).iter();
+pub fn run_id(headers: &Fields) -> Option<Key> {
+    let mut values = headers.get_all(PROMPTFLOW_HEADER);
     let value = values.next().filter(|_| values.next().is_none())?.as_bytes();
     if value.len() > HEADER_BYTES_MAX || !value.starts_with(b"{") {
         return None;
@@ -59,9 +58,12 @@ mod tests {
     use super::*;
 
     fn read(values: &[&str]) -> Option<Key> {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::default();
         for value in values {
-            headers.append(PROMPTFLOW_HEADER, value.parse().expect("a header's value"));
+            headers.append(
+                http::HeaderName::from_static(PROMPTFLOW_HEADER),
+                value.parse().expect("a header's value"),
+            );
         }
         run_id(&headers)
     }

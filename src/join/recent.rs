@@ -8,13 +8,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::HeaderMap;
 use jiff::Timestamp;
 
 use super::Key;
 use super::aged::Aged;
 use crate::config;
-use crate::domain::{ExchangeId, ScoreError, SpanId};
+use crate::domain::{ExchangeId, Fields, ScoreError, SpanId};
 
 /// Exchanges remembered under one name.
 const PER_NAME_MAX: usize = 16;
@@ -105,7 +104,7 @@ impl Recent {
 }
 
 /// The names that `headers` give a request.
-pub fn header_names(headers: &HeaderMap) -> Vec<Key> {
+pub fn header_names(headers: &Fields) -> Vec<Key> {
     let values = NAMING_HEADERS.iter().filter_map(|name| headers.get(*name)?.to_str().ok());
     let mut names: Vec<Key> = values.filter_map(Key::request).collect();
     names.dedup();

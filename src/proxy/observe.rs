@@ -10,14 +10,15 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use http::header::HeaderMap;
 use http::{Method, StatusCode};
 use jiff::Timestamp;
 
 use super::io::{ConnectionState, Phase};
 use super::tap::TapShared;
 use crate::capture::{HeaderSelection, Recorder};
-use crate::domain::{CaptureLevel, Exchange, ExchangeId, Outcome, Shed, Timing, TraceContext};
+use crate::domain::{
+    CaptureLevel, Exchange, ExchangeId, Fields, Outcome, Shed, Timing, TraceContext,
+};
 use crate::join::PROMPTFLOW_HEADER;
 use crate::metrics::Gauge;
 use crate::pipeline::Ending;
@@ -108,10 +109,10 @@ pub struct Observation {
     started: Instant,
     method: Method,
     path: String,
-    request_headers: HeaderMap,
+    request_headers: Fields,
     request: Arc<RequestSide>,
     status: Option<u16>,
-    response_headers: HeaderMap,
+    response_headers: Fields,
     response: Recorder,
     outcome: Option<Outcome>,
     fault: Option<&'static str>,
@@ -148,7 +149,7 @@ impl Observation {
         connection: &Arc<ConnectionState>,
         method: &Method,
         path: &str,
-        headers: impl FnOnce(&HeaderSelection) -> HeaderMap,
+        headers: impl FnOnce(&HeaderSelection) -> Fields,
         beginning: Beginning,
     ) -> Self {
         let Beginning { id, time, started, request_id, trace } = beginning;
@@ -168,10 +169,10 @@ impl Observation {
             started,
             method: method.clone(),
             path: String::new(),
-            request_headers: HeaderMap::new(),
+            request_headers: Fields::default(),
             request: Arc::new(request),
             status: None,
-            response_headers: HeaderMap::new(),
+            response_headers: Fields::default(),
             response: tap.recorder(),
             outcome: None,
             fault: None,
@@ -186,7 +187,7 @@ impl Observation {
         observation.hook("request_head", |this| {
             this.path = path[..path.floor_char_boundary(PATH_BYTES_MAX)].to_owned();
             this.request_headers = headers(&this.tap.selection);
-            this.alone = this.request_headers.contains_key(PROMPTFLOW_HEADER)
+            this.alone = this.request_headers.contains(PROMPTFLOW_HEADER)
                 && this.tap.others_in_flight.iter().map(Gauge::get).sum::<i64>() == 1;
         });
         observation
@@ -207,13 +208,21 @@ impl Observation {
         &mut self,
         status: u16,
         now: Instant,
-        headers: impl FnOnce(&HeaderSelection) -> HeaderMap,
+        headers: impl FnOnce(&HeaderSelection) -> Fields,
     ) {
         self.status = Some(status);
         self.head_us = Some(micros(self.started, now));
         self.hook("response_head", |this| {
             this.response_headers = headers(&this.tap.selection);
         });
+    }
+
+    /// The answer's head says that so many bytes follow. What a request's head says is not believed: many
+    /// that announce much and send little would take the memory of all others.
+    pub fn response_expected(&mut self, bytes: u64) {
+        if !self.is_unrecorded() {
+            self.response.expect(bytes);
+        }
     }
 
     /// A piece of the answer passes `now`.
@@ -304,9 +313,7 @@ impl Observation {
             _ if !response.is_complete() && self.is_cut_by_us() => Outcome::Timeout,
             _ if !response.is_complete() => Outcome::ClientAbort,
             // Azure's front door turns any failure of the model's container into 424.
-            Some(424)
-                if self.response_headers.contains_key("ms-azureml-model-error-statuscode") =>
-            {
+            Some(424) if self.response_headers.contains("ms-azureml-model-error-statuscode") => {
                 Outcome::UpstreamError
             }
             Some(500..) => Outcome::UpstreamError,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -10,8 +10,8 @@ use super::tests::redactor;
 use super::*;
 use crate::config::CaptureMode;
 use crate::domain::{
-    Call, CapturedBody, Dialect, Exchange, ExchangeId, ModelNames, Operation, Outcome, Reading,
-    Record, SpanId, Summary, Timing, TraceContext, TraceId, Usage,
+    Call, CapturedBody, Dialect, Exchange, ExchangeId, Fields, ModelNames, Operation, Outcome,
+    Reading, Record, SpanId, Summary, Timing, TraceContext, TraceId, Usage,
 };
 
 /// What must not be found again, and a text that holds it. Composed here, so that no scanner of
@@ -64,7 +64,7 @@ fn canaries() -> Vec<(String, String)> {
 }
 
 fn exchange(path: &str, headers: &[(&'static str, &str)], request_id: &str) -> Exchange {
-    let of = |headers: &[(&'static str, &str)]| -> HeaderMap {
+    let of = |headers: &[(&'static str, &str)]| -> Fields {
         let pair = |(name, value): &(&'static str, &str)| {
             // Header values hold no line feeds.
             let value = HeaderValue::from_str(&value.replace('\n', " ")).expect("a header's value");

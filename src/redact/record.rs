@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use http::HeaderMap;
 use serde_json::Value;
 
 use super::json::{CleanTexts, Walk};
 use super::{Counts, Redactor, credential};
 use crate::config::{CaptureMode, RedactMode};
 use crate::domain::{
-    Call, CapturedBody, Exchange, Message, ModelNames, Operation, Reading, Record, Summary,
+    Call, CapturedBody, Exchange, Fields, Message, ModelNames, Operation, Reading, Record, Summary,
 };
 
 /// Bytes kept of a name that a client or an upstream chose: model, method, request id.
@@ -75,7 +74,7 @@ impl Redactor {
         let (context, ground_truth) = (column(reading.context), column(reading.ground_truth));
         let chat_history = column(reading.chat_history);
         drop(clean);
-        let mut side = |headers: &HeaderMap, captured: &CapturedBody, body| Message {
+        let mut side = |headers: &Fields, captured: &CapturedBody, body| Message {
             headers: if full { self.headers(headers, &mut names) } else { BTreeMap::new() },
             body,
             bytes: captured.bytes,
@@ -179,22 +178,21 @@ impl Redactor {
         Some(Walk::new(self, counts).but_for(clean).value(body))
     }
 
-    fn headers(&self, headers: &HeaderMap, counts: &mut Counts) -> BTreeMap<String, String> {
-        let allowed = headers.keys().filter(|name| {
+    fn headers(&self, headers: &Fields, counts: &mut Counts) -> BTreeMap<String, String> {
+        let allowed = headers.names().filter(|name| {
             self.headers_allowed.contains(name.as_str()) && !credential::is_header(name.as_str())
         });
         allowed.map(|name| (name.to_string(), self.header(headers, name, counts))).collect()
     }
 
     /// All values of one header, as one line.
-    fn header(&self, headers: &HeaderMap, name: &http::HeaderName, counts: &mut Counts) -> String {
+    fn header(&self, headers: &Fields, name: &http::HeaderName, counts: &mut Counts) -> String {
         let has_url = matches!(
             name.as_str(),
             "referer" | "location" | "content-location" | "operation-location" | "link"
         );
         let values: Vec<String> = headers
-            .get_all(name)
-            .iter()
+            .get_all(name.as_str())
             .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
             .map(|value| match value.split_once('?') {
                 Some((before, _)) if has_url => before.to_owned(),

@@ -17,7 +17,7 @@ use super::recorded::Recorded;
 use crate::capture::{BodyLimits, JUDGE_HEADER, Recorder};
 use crate::config::Secret;
 use crate::domain::{
-    CapturedBody, Dialect, Exchange, ExchangeId, MemoryBudget, Outcome, SpanId, Timing,
+    CapturedBody, Dialect, Exchange, ExchangeId, Fields, MemoryBudget, Outcome, SpanId, Timing,
     TraceContext, TraceId,
 };
 use crate::reach::{self, Lookup};
@@ -103,10 +103,10 @@ impl Target {
             time: now,
             method: Method::POST,
             path,
-            request_headers: headers,
+            request_headers: Fields::from(&headers),
             request: whole(&body),
             status: answer.status,
-            response_headers: answer.headers,
+            response_headers: Fields::from(&answer.headers),
             response: answer.body,
             outcome: answer.outcome,
             fault: None,

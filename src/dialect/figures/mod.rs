@@ -21,7 +21,7 @@ use super::decode::{self, Decoded};
 use super::usage::{Report, Tally};
 use super::{Fault, columns, json, metadata, openai, side};
 use crate::config::Tap;
-use crate::domain::{CapturedBody, Dialect, Exchange, Operation, Outcome, Reading};
+use crate::domain::{CapturedBody, Dialect, Exchange, Fields, Operation, Outcome, Reading};
 use scan::{Take, once, plain, value};
 
 /// What the answer told, in the words of all dialects.
@@ -87,7 +87,7 @@ fn is_model_call(operation: Operation) -> bool {
 }
 
 /// The body, where all of it is here.
-fn whole<'a>(body: &'a CapturedBody, headers: &http::HeaderMap) -> Option<Decoded<'a>> {
+fn whole<'a>(body: &'a CapturedBody, headers: &Fields) -> Option<Decoded<'a>> {
     let decoded = decode::decode(body, headers);
     let whole = body.complete && !decoded.missing && decoded.tail.is_empty();
     (whole && decoded.fault.is_none()).then_some(decoded)

@@ -78,7 +78,7 @@ fn a_coded_stream_is_read_but_its_offsets_are_not_those_of_the_wire() {
     let stream = fixture("openai/chat-azure.sse");
     for (label, encode) in CODINGS {
         let mut exchange = streamed("/v1/chat/completions", "{}", encode(&stream));
-        exchange.response_headers.insert("content-encoding", HeaderValue::from_static(label));
+        exchange.response_headers.set("content-encoding", HeaderValue::from_static(label));
         let reading = read_one(&exchange);
         assert_eq!(reading.answer, Some("Bonjour 🌍!".into()), "{label}");
         assert_eq!(
@@ -105,7 +105,10 @@ fn a_cut_body_gives_what_could_be_decoded() {
     for (label, encode) in CODINGS {
         let bytes = encode(&stream);
         let mut exchange = streamed("/score", QUESTION, "");
-        exchange.response_headers.append("content-encoding", HeaderValue::from_static(label));
+        exchange.response_headers.append(
+            http::HeaderName::from_static("content-encoding"),
+            HeaderValue::from_static(label),
+        );
         exchange.response = holed(&bytes, bytes.len() * 3 / 4, 16);
         let reading = read_one(&exchange);
         let answer = reading.answer.as_ref().and_then(|answer| answer.as_str()).unwrap_or_default();
@@ -139,7 +142,10 @@ fn labels_that_cannot_be_true_are_faults_and_nothing_is_kept_of_the_body() {
     }
     assert_eq!(read_one(&answered("identity, gzip", whole(gzip(ANSWER)))).fault, None);
     let mut twice = answered("gzip", whole(gzip(ANSWER)));
-    twice.response_headers.append("content-encoding", HeaderValue::from_static("gzip"));
+    twice.response_headers.append(
+        http::HeaderName::from_static("content-encoding"),
+        HeaderValue::from_static("gzip"),
+    );
     assert_eq!(read_one(&twice).fault, Some("encoding_nested"));
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 use jiff::Timestamp;
 
 use super::{read, read_figures};
@@ -12,8 +12,8 @@ use crate::config::{
     UpstreamHttp2,
 };
 use crate::domain::{
-    CapturedBody, Exchange, ExchangeId, Operation, Outcome, Reading, SpanId, Timing, TraceContext,
-    TraceId,
+    CapturedBody, Exchange, ExchangeId, Fields, Operation, Outcome, Reading, SpanId, Timing,
+    TraceContext, TraceId,
 };
 
 mod codings;
@@ -83,7 +83,7 @@ fn holed(bytes: &[u8], head: usize, tail: usize) -> CapturedBody {
     }
 }
 
-fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+fn headers(pairs: &[(&str, &str)]) -> Fields {
     pairs
         .iter()
         .map(|(name, value)| {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::*;
-use crate::domain::{Dialect, Operation};
+use crate::domain::{Dialect, Fields, Operation};
 
 const SEPARATOR: &[u8] = b"\n===== RESPONSE (raw bytes below) =====\n";
 
@@ -45,9 +45,9 @@ fn recorded(folder_name: &str, name: &str) -> Exchange {
 }
 
 /// Start line, headers and body (chunks joined) of one message.
-fn message(bytes: &[u8]) -> (String, HeaderMap, CapturedBody) {
+fn message(bytes: &[u8]) -> (String, Fields, CapturedBody) {
     let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else {
-        return (String::new(), HeaderMap::new(), CapturedBody::default());
+        return (String::new(), Fields::default(), CapturedBody::default());
     };
     let head = std::str::from_utf8(&bytes[..end]).expect("a head in ASCII");
     let mut lines = head.split("\r\n");
@@ -55,7 +55,7 @@ fn message(bytes: &[u8]) -> (String, HeaderMap, CapturedBody) {
     let pairs: Vec<_> = lines.filter_map(|line| line.split_once(": ")).collect();
     let map = headers(&pairs);
     let body = &bytes[end + 4..];
-    let body = if map.contains_key("transfer-encoding") {
+    let body = if map.contains("transfer-encoding") {
         joined_chunks(body)
     } else {
         let length = map

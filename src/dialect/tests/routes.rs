@@ -56,15 +56,15 @@ fn a_shape_decides_only_where_both_sides_agree() {
 #[test]
 fn azure_ml_names_its_deployment_on_any_path() {
     let mut exchange = post("/flows/qa", r#"{"question":"q"}"#, r#"{"answer":"a"}"#);
-    exchange.request_headers.insert("azureml-model-deployment", HeaderValue::from_static("blue"));
+    exchange.request_headers.set("azureml-model-deployment", HeaderValue::from_static("blue"));
     assert_eq!(route(&exchange, &tap()), (Dialect::Promptflow, Operation::Score));
     exchange
         .response_headers
-        .insert("ms-azureml-model-error-statuscode", HeaderValue::from_static("400"));
+        .set("ms-azureml-model-error-statuscode", HeaderValue::from_static("400"));
     assert_eq!(super::super::model_status(&exchange), Some(400));
     exchange
         .response_headers
-        .insert("ms-azureml-model-error-statuscode", HeaderValue::from_static("x"));
+        .set("ms-azureml-model-error-statuscode", HeaderValue::from_static("x"));
     assert_eq!(super::super::model_status(&exchange), None);
 }
 
@@ -179,7 +179,7 @@ fn providers_by_host_path_and_header() {
     assert_eq!(at("api.deepseek.com"), Some("deepseek"));
     assert_eq!(at("notx.ai"), Some("openai"));
     let mut with_key = post("/v1/chat/completions", CHAT, CHAT_ANSWER);
-    with_key.request_headers.insert("api-key", HeaderValue::from_static("k"));
+    with_key.request_headers.set("api-key", HeaderValue::from_static("k"));
     assert_eq!(read_one(&with_key).provider, Some("azure.ai.openai"));
     assert_eq!(read_one(&post("/score", "{}", "{}")).provider, None);
 }
@@ -197,7 +197,7 @@ fn the_prefix_of_the_upstream_is_part_of_the_path() {
 fn a_session_is_named_by_headers_or_body() {
     let mut exchange = post("/score", r#"{"question":"q","conversation_id":"c1"}"#, "{}");
     assert_eq!(read_one(&exchange).session.as_deref(), Some("c1"));
-    exchange.request_headers.insert("x-session-id", HeaderValue::from_static("h1"));
+    exchange.request_headers.set("x-session-id", HeaderValue::from_static("h1"));
     assert_eq!(read_one(&exchange).session.as_deref(), Some("h1"));
 }
 

@@ -14,30 +14,62 @@ use super::digest::Digest;
 
 /// Bytes of a buffer: what one read may bring.
 const BUFFER_BYTES: usize = 32 * 1024;
+/// Bytes of one for a long body: a quarter of the reads and writes.
+const WIDE_BYTES: usize = 128 * 1024;
 /// Buffers kept for the next one who reads.
 const SPARE_MAX: usize = 16;
+/// Wide ones, likewise.
+const WIDE_SPARE_MAX: usize = 4;
 /// A head longer than this is no head.
 const HEAD_BYTES_MAX: usize = 1024 * 1024;
 /// What passes is copied behind a head where it is no longer than this: one piece of memory is sent
 /// quicker than two.
 const COPIED_MAX: usize = 8 * 1024;
 
-/// Buffers that nobody uses, most recently used last: that one is still in the processor's cache.
-#[derive(Default)]
-pub struct Buffers(Mutex<Vec<Vec<u8>>>);
+/// Buffers of one size that nobody uses, most recently used last: that one is still in the processor's
+/// cache.
+struct Spare {
+    bytes: usize,
+    max: usize,
+    buffers: Mutex<Vec<Vec<u8>>>,
+}
 
-impl Buffers {
+impl Spare {
     fn take(&self) -> Vec<u8> {
-        let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        spare.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
+        let spare = self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        spare.unwrap_or_else(|| Vec::with_capacity(self.bytes))
     }
 
     fn give(&self, mut buffer: Vec<u8>) {
-        let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if buffer.capacity() == BUFFER_BYTES && spare.len() < SPARE_MAX {
+        let mut spare = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        if buffer.capacity() == self.bytes && spare.len() < self.max {
             buffer.clear();
             spare.push(buffer);
         }
+    }
+}
+
+/// The buffers of a thread's connections.
+pub struct Buffers {
+    usual: Spare,
+    wide: Spare,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        let spare = |bytes, max| Spare { bytes, max, buffers: Mutex::default() };
+        Self { usual: spare(BUFFER_BYTES, SPARE_MAX), wide: spare(WIDE_BYTES, WIDE_SPARE_MAX) }
+    }
+}
+
+impl Buffers {
+    fn take(&self) -> Vec<u8> {
+        self.usual.take()
+    }
+
+    fn give(&self, buffer: Vec<u8>) {
+        let is_wide = buffer.capacity() == WIDE_BYTES;
+        if is_wide { self.wide.give(buffer) } else { self.usual.give(buffer) }
     }
 }
 
@@ -46,6 +78,8 @@ impl Buffers {
 pub struct Inbox {
     bytes: Vec<u8>,
     from: usize,
+    /// Much is to come.
+    is_wide: bool,
 }
 
 impl Inbox {
@@ -57,6 +91,11 @@ impl Inbox {
     /// True where nothing is left.
     pub fn is_empty(&self) -> bool {
         self.from == self.bytes.len()
+    }
+
+    /// So many bytes are still to come: whether the next buffer is a wide one.
+    pub fn expect(&mut self, bytes: u64) {
+        self.is_wide = bytes >= WIDE_BYTES as u64;
     }
 
     /// `count` bytes were used.
@@ -85,7 +124,7 @@ impl Inbox {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         if self.bytes.capacity() == 0 {
-            self.bytes = buffers.take();
+            self.bytes = if self.is_wide { buffers.wide.take() } else { buffers.take() };
         }
         self.make_room()?;
         let read = pin!(stream.read_buf(&mut self.bytes)).poll(cx);
@@ -340,7 +379,7 @@ mod tests {
             let (buffers, mut outbox) = (Buffers::default(), Outbox::default());
             let mut to = Slow { taken: Vec::new(), steps, is_tired: false };
             let body: Vec<u8> = (0..pieces.iter().sum::<usize>()).map(|n| (n % 251) as u8).collect();
-            let mut inbox = Inbox { bytes: body.clone(), from: 0 };
+            let mut inbox = Inbox { bytes: body.clone(), ..Inbox::default() };
             outbox.digest(true);
             if keep {
                 outbox.keep();

@@ -154,6 +154,7 @@ impl Lane<'_> {
         observation.own_time(started);
         let Ask { method, head_bytes, body_bytes, close, .. } = ask;
         self.from_client.consume(head_bytes);
+        self.from_client.expect(body_bytes);
         if body_bytes == 0 {
             observation.request().complete();
         }
@@ -196,6 +197,7 @@ impl Lane<'_> {
         drop(exchange);
         let whole = is_sent || (!close && self.read_off(left).await);
         self.waiting = Some(moved);
+        self.from_client.expect(0);
         // What was sent behind the last request would reset the connection, and its answer with it.
         let unread = !whole || !self.from_client.is_empty();
         Ok(if whole && !close { Keep::Yes } else { Keep::No { unread } })
@@ -407,11 +409,17 @@ impl Lane<'_> {
             exchange.observation.response_head(answer.status, began.into(), |selection| {
                 selection.of_response_fields(fields)
             });
+            let expected = match answer.framing {
+                Framing::Length(bytes) => bytes,
+                _ => 0,
+            };
+            exchange.observation.response_expected(expected);
             exchange.close |= listener.stopping.is_cancelled();
             answer.write(self.to_client.own(&self.depot.buffers), exchange.close);
             (exchange.framing, exchange.reusable) = (answer.framing, answer.reusable);
             let head_bytes = answer.head_bytes;
             exchange.from_upstream.consume(head_bytes);
+            exchange.from_upstream.expect(expected);
             exchange.observation.own_time(began.into());
             exchange.moved = began;
             if exchange.framing == Framing::Done {
