@@ -73,12 +73,33 @@ impl Parts<'_> {
     }
 }
 
+/// Shorter strings, which most are, are looked at byte by byte.
+const SHORT_BYTES: usize = 32;
+
+const fn is_escaped(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
+/// What [`is_escaped`] says of each byte.
+const ESCAPED: [bool; 256] = {
+    let mut escaped = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        escaped[byte] = is_escaped(byte as u8);
+        byte += 1;
+    }
+    escaped
+};
+
 /// A string in quotes; what has to be escaped is escaped as serde_json does.
 fn text(out: &mut Vec<u8>, text: &str) {
-    let is_escaped = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
     let bytes = text.as_bytes();
     let mut from = 0;
     out.push(b'"');
+    if bytes.len() < SHORT_BYTES && !bytes.iter().any(|byte| ESCAPED[usize::from(*byte)]) {
+        from = bytes.len();
+        out.extend_from_slice(bytes);
+    }
     while let Some(at) = position(bytes, from, is_escaped) {
         out.extend_from_slice(&bytes[from..at]);
         escape(out, bytes[at]);

@@ -46,12 +46,15 @@ struct Sight<'t> {
     assigns: bool,
     /// See [`has_token`].
     token: bool,
+    /// See [`has_scheme`].
+    scheme: bool,
 }
 
 impl<'t> Sight<'t> {
     fn of(text: &'t str, seen: Glance) -> Self {
         let assigns = (seen.colon || seen.equals) && has_assignment(text);
-        Self { text: text.as_bytes(), seen, assigns, token: has_token(text.as_bytes()) }
+        let text = text.as_bytes();
+        Self { text, seen, assigns, token: has_token(text), scheme: has_scheme(text) }
     }
 
     fn has(&self, literal: &Finder<'_>) -> bool {
@@ -174,12 +177,12 @@ fn table() -> Vec<(String, Possible, Accept)> {
         ),
         (
             r"(?i)(?-u:\b)bearer[ \t]+([A-Za-z0-9._~+/=-]{8,})".into(),
-            |sight| sight.has_word("bearer"),
+            |sight| sight.scheme,
             opaque_part,
         ),
         (
             r"(?i)(?-u:\b)basic[ \t]+([A-Za-z0-9+/]{8,}={0,2})".into(),
-            |sight| sight.has_word("basic"),
+            |sight| sight.scheme,
             opaque_part,
         ),
         (
@@ -244,6 +247,15 @@ fn has_assignment(text: &str) -> bool {
                 && name[name.len() - end.len()..].eq_ignore_ascii_case(end.as_bytes())
         })
     })
+}
+
+/// True if the name of a scheme of credentials stands somewhere, in any case. Both begin alike, with one
+/// of the rarer letters.
+fn has_scheme(text: &[u8]) -> bool {
+    let starts = |at: usize, word: &[u8]| {
+        text.get(at..at + word.len()).is_some_and(|found| found.eq_ignore_ascii_case(word))
+    };
+    memchr2_iter(b'b', b'B', text).any(|at| starts(at, b"bearer") || starts(at, b"basic"))
 }
 
 /// The shortest token of all but JSON's: `xoxb-` and ten characters.
