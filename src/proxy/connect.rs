@@ -127,7 +127,11 @@ impl Connector {
 
 async fn http1_over(io: Stream, headers_max: usize) -> Result<Sender, ConnectError> {
     let mut builder = http1::Builder::new();
-    builder.preserve_header_case(true).max_buf_size(1024 * 1024);
+    builder
+        .preserve_header_case(true)
+        .max_buf_size(1024 * 1024)
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_spaces_after_header_name_in_responses(true);
     if headers_max != HYPER_HEADERS_MAX {
         builder.max_headers(headers_max);
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{Method, Request, Response, Version, request};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, TRANSFER_ENCODING};
+use http::{Method, Request, Response, StatusCode, Version, request};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
@@ -17,9 +17,9 @@ use super::failure::{
     UNCONNECTED, UNROUTABLE,
 };
 use super::forward::Passage;
-use super::include_usage;
 use super::observe::{Observation, RequestFault};
 use super::tap::TapShared;
+use super::{guard, include_usage};
 
 /// An HTTP/1.1 connection; HTTP/2 ones are shared, and nobody's to give back.
 pub type Connection = Option<SendRequest<RequestBody>>;
@@ -147,16 +147,45 @@ enum Unsent {
     Failed(Failure),
 }
 
+/// The client is asked for nothing but may be told things ahead of the answer: it speaks HTTP/1.1.
+#[derive(Clone, Copy)]
+pub struct TakesInterim;
+
+/// What the upstream says ahead of its answer goes to the client, where it can be told.
+fn pass_interim(passage: &Passage, request: &mut Request<RequestBody>) {
+    let takes = request.extensions().get::<TakesInterim>().is_some();
+    // hyper tells a client that waits to go on by itself.
+    let told = request.headers().contains_key(EXPECT);
+    let (tap, client) = (Arc::clone(&passage.tap), Arc::clone(&passage.connection));
+    hyper::ext::on_informational(request, move |interim| match takes {
+        true if told && interim.status() == StatusCode::CONTINUE => {}
+        true => client.say_ahead(&interim_head(interim.status(), interim.headers())),
+        false => tap.metrics.informational_dropped(&tap.name),
+    });
+}
+
+fn interim_head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
+    let reason = status.canonical_reason().unwrap_or_default();
+    let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
+    let mut headers = headers.clone();
+    guard::strip_hop_by_hop(&mut headers);
+    guard::remove_in_order(&mut headers, |name| [CONTENT_LENGTH, TRANSFER_ENCODING].contains(name));
+    for (name, value) in &headers {
+        head.extend_from_slice(
+            &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat(),
+        );
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}
+
 async fn send_once(
     passage: &Passage,
     observation: &Observation,
     sender: Sender,
     mut request: Request<RequestBody>,
 ) -> Result<(Response<Incoming>, Connection), Unsent> {
-    let dropped = (passage.tap.metrics.clone(), Arc::clone(&passage.tap.name));
-    hyper::ext::on_informational(&mut request, move |_| {
-        dropped.0.informational_dropped(&dropped.1)
-    });
+    pass_interim(passage, &mut request);
     let limit = passage.tap.settings.timeouts.response;
     match sender {
         Sender::Http1(mut sender) => {

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::support::books::Books;
 use crate::support::process::resident_bytes;
 use crate::support::tap::{Setup, Stopped};
 use crate::support::wire::{Peer, Upstream, json_post, json_response};
@@ -473,19 +474,36 @@ fn compressed_answers_pass_as_they_are_and_are_kept_readable() {
     }
 }
 
+/// Case 15 of the catalogue.
+/// Promise (operations): what the upstream says ahead of an answer (100, 102, 103) comes down as it is, at
+/// once. Figure: 3 in a row, each there before the next is sent.
 #[test]
-fn interim_answers_are_counted_and_not_passed_on() {
-    let upstream = Upstream::start(|peer| {
+fn what_is_said_ahead_of_an_answer_comes_down_at_once() {
+    const AHEAD: [&str; 3] = [
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        "HTTP/1.1 102 Processing\r\nX: 1\r\n\r\n",
+        "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nLink: </b>\r\n\r\n",
+    ];
+    let (seen, confirmed) = signal();
+    let upstream = Upstream::start(move |peer| {
         while peer.read_request().is_some() {
-            peer.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+            for ahead in AHEAD {
+                peer.send(ahead);
+                await_signal(&confirmed);
+            }
             peer.send(json_response("{}"));
         }
     });
-    let flowtap = Setup::before(upstream.port).start();
+    let flowtap = keeping_all(&upstream).start();
     let mut client = flowtap.client();
     for _ in 0..2 {
         client.send(json_post("/score", "{}"));
-        assert_eq!(client.read_response().status(), 200);
+        for ahead in AHEAD {
+            assert_eq!(client.read_head(), ahead);
+            seen.send(()).expect("the upstream waits");
+        }
+        assert_eq!(client.read_response().text(), "{}");
     }
-    flowtap.await_metric("flowtap_informational_dropped_total", &["tap=\"chat\""], 2.0);
+    let books = Books::of(flowtap.stop().folder());
+    assert_eq!((books.seen, books.stored, books.dropped.len()), (2, 2, 0), "{books:?}");
 }
