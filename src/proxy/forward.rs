@@ -59,7 +59,7 @@ pub async fn forward(passage: &Passage, mut request: Request<Incoming>) -> Respo
         |selection| selection.of_request(&head.headers),
         beginning,
     );
-    if let Err(refused) = guard::check(&head) {
+    if let Err(refused) = guard::check(&head, passage.tap.settings.limits.headers_max) {
         passage.tap.metrics.rejected(&passage.tap.name, refused.reason);
         observation.answered_by_us(refused.status, Outcome::ClientError, refused.reason);
         return refuse::answer(refused.status, refused.reason, refused.message);
@@ -131,6 +131,9 @@ fn prepare(
     head.uri = passage.tap.route.origin_form(&head.uri)?;
     if head.version == Version::HTTP_2 {
         join_cookies(&mut head.headers);
+        if let Some(length) = head.headers.get(CONTENT_LENGTH).cloned() {
+            head.headers.insert(CONTENT_LENGTH, length); // one line, where several say the same
+        }
     }
     if head.version == Version::HTTP_11 {
         head.extensions.insert(TakesInterim);
