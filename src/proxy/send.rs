@@ -8,21 +8,21 @@ use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, TRANSFER_ENCODING};
 use http::{Method, Request, Response, StatusCode, Version, request};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::SendRequest;
 
-use super::body::RequestBody;
-use super::connect::{ConnectError, Sender};
+use super::body::{Again, RequestBody};
+use super::connect::{ConnectError, Http1, Sender};
 use super::failure::{
     BROKEN_BODY, CLIENT_LEFT, CONNECT_TIMEOUT, Failure, IDLE_BODY, NO_ANSWER, RESPONSE_TIMEOUT,
     UNCONNECTED, UNROUTABLE,
 };
 use super::forward::Passage;
 use super::observe::{Observation, RequestFault};
+use super::remains::Remains;
 use super::tap::TapShared;
 use super::{guard, include_usage};
 
 /// An HTTP/1.1 connection; HTTP/2 ones are shared, and nobody's to give back.
-pub type Connection = Option<SendRequest<RequestBody>>;
+pub type Connection = Option<Http1>;
 
 /// The upstream's answer, the connection it came by, and whether its usage event is to be taken out.
 pub struct Answered {
@@ -76,9 +76,9 @@ pub async fn send_asking_for_usage(
     Ok(Answered::plain(second))
 }
 
-/// Sends the request, on an idle connection if there is one. What an idle connection gave back unsent,
-/// or ended without answering where the request is safe (RFC 9110, section 9.2.2) and has no body, is
-/// sent once more on a fresh one; nothing else is of which a byte was sent.
+/// Sends the request, on an idle connection if there is one. What an idle connection gave back unsent is
+/// sent once more on a fresh one; so is what ended without an answer, all of it being kept, where the
+/// request is safe (RFC 9110, section 9.2.2) or the upstream cannot have taken it.
 pub async fn send(
     passage: &Passage,
     observation: &Observation,
@@ -87,7 +87,11 @@ pub async fn send(
     let mut pooled = passage.pool.take();
     loop {
         let reused = pooled.is_some();
-        let copy = if reused { copy_of_safe(&request) } else { None };
+        let copy = reused.then(|| Copy::of(&mut request));
+        #[cfg(feature = "failpoints")]
+        if reused {
+            crate::capture::failpoint::hit("upstream_taken");
+        }
         let sender = match pooled.take() {
             Some(sender) => sender,
             None => connect(passage).await?,
@@ -96,26 +100,45 @@ pub async fn send(
             (Ok(answered), _) => return Ok(answered),
             (Err(Unsent::GivenBack(unsent)), _) if reused => *unsent,
             (Err(Unsent::GivenBack(_)), _) => return Err(NO_ANSWER),
-            (Err(Unsent::Failed(failure)), Some(copy)) if failure.reason == NO_ANSWER.reason => {
-                copy
+            (Err(Unsent::Failed(failure, remains)), Some(copy))
+                if failure.reason == NO_ANSWER.reason =>
+            {
+                copy.to_repeat(remains).await.ok_or(failure)?
             }
-            (Err(Unsent::Failed(failure)), _) => return Err(failure),
+            (Err(Unsent::Failed(failure, _)), _) => return Err(failure),
         };
         passage.tap.metrics.retried(&passage.tap.name);
     }
 }
 
-fn copy_of_safe(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if !is_safe || !matches!(request.body(), RequestBody::Empty) {
-        return None;
+/// A request that went on a kept connection, to be sent once more.
+struct Copy {
+    head: Request<()>,
+    body: Again,
+}
+
+impl Copy {
+    fn of(request: &mut Request<RequestBody>) -> Self {
+        let mut head = Request::new(());
+        *head.method_mut() = request.method().clone();
+        *head.uri_mut() = request.uri().clone();
+        *head.headers_mut() = request.headers().clone();
+        *head.extensions_mut() = request.extensions().clone();
+        Self { head, body: request.body_mut().again() }
     }
-    let mut copy = Request::new(RequestBody::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    *copy.extensions_mut() = request.extensions().clone();
-    Some(copy)
+
+    /// The request, where it shall be sent once more after its connection left `remains`.
+    async fn to_repeat(self, remains: Option<Remains>) -> Option<Request<RequestBody>> {
+        let is_safe = matches!(*self.head.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        let body = self.body.body()?;
+        if remains.as_ref().is_some_and(|remains| !remains.is_unanswered()) {
+            return None;
+        }
+        if !is_safe && !remains?.closed_before().await {
+            return None;
+        }
+        Some(self.head.map(|()| body))
+    }
 }
 
 async fn connect(passage: &Passage) -> Result<Sender, Failure> {
@@ -143,8 +166,8 @@ pub fn unconnected(tap: &TapShared, error: &ConnectError) -> Failure {
 enum Unsent {
     /// No byte of it was sent.
     GivenBack(Box<Request<RequestBody>>),
-    /// It is gone.
-    Failed(Failure),
+    /// It is gone, and so is the connection, of which something may be left.
+    Failed(Failure, Option<Remains>),
 }
 
 /// The client is asked for nothing but may be told things ahead of the answer: it speaks HTTP/1.1.
@@ -188,12 +211,19 @@ async fn send_once(
     pass_interim(passage, &mut request);
     let limit = passage.tap.settings.timeouts.response;
     match sender {
-        Sender::Http1(mut sender) => {
-            let answered = within(limit, observation, sender.try_send_request(request)).await;
-            answered.map(|response| (response, Some(sender)))
+        Sender::Http1(mut http1) => {
+            http1.remains.mark();
+            let answer = http1.sender.try_send_request(request);
+            match within(limit, observation, answer).await {
+                Ok(response) => Ok((response, Some(http1))),
+                Err(Unsent::Failed(failure, _)) => {
+                    Err(Unsent::Failed(failure, Some(http1.remains)))
+                }
+                Err(unsent) => Err(unsent),
+            }
         }
         Sender::Http2(mut sender) => {
-            let request = for_http2(passage, request).ok_or(Unsent::Failed(UNROUTABLE))?;
+            let request = for_http2(passage, request).ok_or(Unsent::Failed(UNROUTABLE, None))?;
             let answered = within(limit, observation, sender.try_send_request(request)).await;
             answered.map(|response| (response, None))
         }
@@ -226,7 +256,7 @@ async fn within(
             Ok(Err(mut error)) => {
                 return Err(match error.take_message() {
                     Some(request) => Unsent::GivenBack(Box::new(request)),
-                    None => Unsent::Failed(unanswered(side.fault())),
+                    None => Unsent::Failed(unanswered(side.fault()), None),
                 });
             }
             Err(_) => {
@@ -234,7 +264,7 @@ async fn within(
                     Duration::from_micros(side.elapsed_us().saturating_sub(side.activity_us()));
                 match limit.checked_sub(quiet) {
                     Some(left) if !left.is_zero() => wait = left,
-                    _ => return Err(Unsent::Failed(RESPONSE_TIMEOUT)),
+                    _ => return Err(Unsent::Failed(RESPONSE_TIMEOUT, None)),
                 }
             }
         }

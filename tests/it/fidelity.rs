@@ -1,5 +1,5 @@
-//! What comes through is what would have come without flowtap: in time, in bytes, in kind. Cases 21, 24,
-//! 29, 31, 32 and 45 of the catalogue.
+//! What comes through is what would have come without flowtap: in time, in bytes, in kind. Cases 15, 21,
+//! 24, 29, 31, 32 and 45 of the catalogue.
 #![allow(clippy::expect_used, clippy::panic)]
 
 use std::sync::mpsc::channel;
@@ -15,7 +15,7 @@ use crate::support::books::Books;
 use crate::support::multiplexed::run;
 use crate::support::process::resident_bytes;
 use crate::support::tap::{Setup, Stopped};
-use crate::support::wire::{Peer, Upstream};
+use crate::support::wire::{Peer, Upstream, json_post, json_response};
 
 const STREAM_HEAD: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -79,6 +79,41 @@ fn events_come_as_soon_as_without_flowtap() {
     let added = through.1[EVENTS / 2].saturating_sub(direct.1[EVENTS / 2]);
     assert!(added < Duration::from_millis(20), "{added:?} added to the median event");
     all_is_kept(&flowtap.stop(), 1);
+}
+
+/// Case 15 of the catalogue.
+/// Promise (operations): what the upstream says ahead of an answer (100, 102, 103) comes down as it is, at
+/// once. Figure: 3 in a row, each there before the next is sent.
+#[test]
+fn what_is_said_ahead_of_an_answer_comes_down_at_once() {
+    const AHEAD: [&str; 3] = [
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        "HTTP/1.1 102 Processing\r\nX: 1\r\n\r\n",
+        "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nLink: </b>\r\n\r\n",
+    ];
+    let (seen, confirmed) = channel();
+    let confirmed = Mutex::new(confirmed);
+    let upstream = Upstream::start(move |peer| {
+        while peer.read_request().is_some() {
+            for ahead in AHEAD {
+                peer.send(ahead);
+                let confirmed = confirmed.lock().expect("not poisoned");
+                confirmed.recv_timeout(Duration::from_secs(20)).expect("it has come down");
+            }
+            peer.send(json_response("{}"));
+        }
+    });
+    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}").start();
+    let mut client = flowtap.client();
+    for _ in 0..2 {
+        client.send(json_post("/score", "{}"));
+        for ahead in AHEAD {
+            assert_eq!(client.read_head(), ahead);
+            seen.send(()).expect("the upstream waits");
+        }
+        assert_eq!(client.read_response().text(), "{}");
+    }
+    all_is_kept(&flowtap.stop(), 2);
 }
 
 /// Promise (operations): a client that leaves in mid-stream, at any point, ends the upstream's work, and what

@@ -7,7 +7,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::books::Books;
 use crate::support::process::resident_bytes;
 use crate::support::tap::{Setup, Stopped};
 use crate::support::wire::{Peer, Upstream, json_post, json_response};
@@ -472,38 +471,4 @@ fn compressed_answers_pass_as_they_are_and_are_kept_readable() {
         let record = only_record(&flowtap.stop());
         assert_eq!(record["answer"], "words and words ".repeat(200), "{coding}");
     }
-}
-
-/// Case 15 of the catalogue.
-/// Promise (operations): what the upstream says ahead of an answer (100, 102, 103) comes down as it is, at
-/// once. Figure: 3 in a row, each there before the next is sent.
-#[test]
-fn what_is_said_ahead_of_an_answer_comes_down_at_once() {
-    const AHEAD: [&str; 3] = [
-        "HTTP/1.1 100 Continue\r\n\r\n",
-        "HTTP/1.1 102 Processing\r\nX: 1\r\n\r\n",
-        "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nLink: </b>\r\n\r\n",
-    ];
-    let (seen, confirmed) = signal();
-    let upstream = Upstream::start(move |peer| {
-        while peer.read_request().is_some() {
-            for ahead in AHEAD {
-                peer.send(ahead);
-                await_signal(&confirmed);
-            }
-            peer.send(json_response("{}"));
-        }
-    });
-    let flowtap = keeping_all(&upstream).start();
-    let mut client = flowtap.client();
-    for _ in 0..2 {
-        client.send(json_post("/score", "{}"));
-        for ahead in AHEAD {
-            assert_eq!(client.read_head(), ahead);
-            seen.send(()).expect("the upstream waits");
-        }
-        assert_eq!(client.read_response().text(), "{}");
-    }
-    let books = Books::of(flowtap.stop().folder());
-    assert_eq!((books.seen, books.stored, books.dropped.len()), (2, 2, 0), "{books:?}");
 }

@@ -1,14 +1,12 @@
 //! One plain exchange up to its answer's head: the request goes up, and what comes back is looked at.
 
 use std::future::{Future, poll_fn};
-use std::io::ErrorKind;
 use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Method;
 use jiff::Timestamp;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::answer;
@@ -25,6 +23,7 @@ use crate::proxy::failure::{
 };
 use crate::proxy::forward::RequestId;
 use crate::proxy::observe::{Beginning, Observation};
+use crate::proxy::remains::closed_before;
 use crate::proxy::send::unconnected;
 use crate::proxy::stream::Stream;
 use crate::trace::context;
@@ -458,27 +457,6 @@ impl Lane<'_> {
                 tcp.take_error().ok().flatten().is_some()
             }
         }
-    }
-}
-
-/// How long a connection's refusal is waited for, which comes one way through the network and back
-/// after what it refuses.
-const REFUSED_WITHIN: Duration = Duration::from_millis(100);
-
-/// True where the other side had closed a connection, which has ended, before all that was sent on it
-/// came there. Linux tells by the error that it leaves at the socket: `EPIPE` where a reset followed the
-/// end, that is, where something reached a closed socket. A request that came there whole before the end
-/// leaves none, and one that was dropped unread leaves `ECONNRESET`.
-async fn closed_before(tcp: &TcpStream) -> bool {
-    let until = Instant::now() + REFUSED_WITHIN;
-    let mut pause = Duration::from_millis(1);
-    loop {
-        match tcp.take_error() {
-            Ok(Some(error)) => return error.kind() == ErrorKind::BrokenPipe,
-            Ok(None) if Instant::now() < until => tokio::time::sleep(pause).await,
-            _ => return false,
-        }
-        pause *= 2;
     }
 }
 
