@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::process::resident_bytes;
 use crate::support::tap::{Setup, Stopped};
-use crate::support::wire::{Peer, Upstream, json_post, json_response};
+use crate::support::wire::{Peer, Upstream, json_post};
 
 /// The path of chat completions.
 pub const CHAT: &str = "/v1/chat/completions";
