@@ -90,7 +90,7 @@ impl Inbox {
         }
         let mut bytes = buffers.take();
         bytes.extend_from_slice(ahead);
-        Self { bytes, from: 0 }
+        Self { bytes, ..Self::default() }
     }
 
     /// What was read and not used yet.
