@@ -131,16 +131,24 @@ fn until_told(stop: impl FnOnce()) -> Result<(), StartError> {
     Ok(())
 }
 
+/// Ends with SIGTERM or SIGINT. SIGHUP, by which others read their settings again, ends nothing here.
 async fn signal() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let (Ok(mut term), Ok(mut interrupt), Ok(mut hangup)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::hangup()),
+    ) else {
         return std::future::pending().await;
     };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            _ = term.recv() => return,
+            _ = interrupt.recv() => return,
+            _ = hangup.recv() => {
+                tracing::warn!("SIGHUP: the configuration is read at the start alone; it stays as it was");
+            }
+        }
     }
 }
 

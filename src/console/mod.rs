@@ -45,6 +45,8 @@ pub use page::View;
 
 /// Admin connections served at once.
 const CONNECTIONS_MAX: usize = 64;
+/// No admin connection is served for longer, so that those that do not read cannot take all for good.
+const CONNECTION_LIFE: Duration = Duration::from_secs(600);
 
 /// The admin listener, bound.
 pub struct Console {
@@ -124,8 +126,9 @@ impl Console {
                     tokio::spawn(async move {
                         let mut http = http1::Builder::new();
                         http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
-                        // A scraper that goes away is nobody's trouble.
-                        drop(http.serve_connection(TokioIo::new(stream), service).await);
+                        let served = http.serve_connection(TokioIo::new(stream), service);
+                        // A scraper that goes away is nobody's trouble, one that never reads would stay.
+                        drop(tokio::time::timeout(CONNECTION_LIFE, served).await);
                         drop(permit);
                     });
                 }

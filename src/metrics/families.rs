@@ -62,7 +62,7 @@ families! {
         "Attested bodies that did not pass as they came.",
         "Always 0: anything else is a fault of flowtap. Take it out of the way and tell us.";
     INFORMATIONAL_DROPPED[1] = "flowtap_informational_dropped_total", COUNT, ["tap"],
-        "Interim answers (1xx) of the upstream that were not passed on.",
+        "Interim answers (1xx) of the upstream that the client's protocol could not be told.",
         "Harmless: a documented deviation.";
 }
 

@@ -3,16 +3,16 @@
 use std::future::Future;
 use std::io::ErrorKind;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::client::conn::http1::SendRequest;
 use tokio::time::{Instant, Sleep};
 
+use super::connect::Http1;
 use super::include_usage::Stripper;
 use super::observe::{Observation, RequestFault, RequestSide};
 use super::pool::Pool;
@@ -46,6 +46,55 @@ pub struct StreamedRequest {
     side: Arc<RequestSide>,
     tap: Arc<TapShared>,
     idle: IdleTimer,
+    /// What passed, where it may have to be sent once more.
+    kept: Option<Arc<Mutex<Kept>>>,
+}
+
+/// So much of a body is kept to be sent once more: as much as on the express way.
+const KEPT_BYTES_MAX: usize = 32 * 1024;
+
+/// What passed of a body.
+#[derive(Default)]
+struct Kept {
+    pieces: Vec<Bytes>,
+    /// All of it passed, and is here.
+    is_whole: bool,
+    /// Some of it passed, and is not here.
+    is_partial: bool,
+}
+
+impl Kept {
+    fn push(&mut self, frame: &Frame<Bytes>) {
+        let bytes = self.pieces.iter().map(Bytes::len).sum::<usize>();
+        match frame.data_ref() {
+            Some(piece) if bytes + piece.len() <= KEPT_BYTES_MAX => self.pieces.push(piece.clone()),
+            _ => (self.is_partial, self.pieces) = (true, Vec::new()),
+        }
+    }
+}
+
+/// How a body can be sent once more.
+pub enum Again {
+    /// As it is.
+    Here(RequestBody),
+    /// If all of it has passed by then.
+    Passing(Passing),
+}
+
+/// A body that may have passed whole.
+pub struct Passing(Arc<Mutex<Kept>>);
+
+impl Again {
+    /// The body, if it is here.
+    pub fn body(self) -> Option<RequestBody> {
+        let kept = match self {
+            Self::Here(body) => return Some(body),
+            Self::Passing(Passing(kept)) => kept,
+        };
+        let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let whole = || RequestBody::Whole(Full::new(kept.pieces.concat().into()));
+        (kept.is_whole && !kept.is_partial).then(whole)
+    }
 }
 
 impl RequestBody {
@@ -57,7 +106,19 @@ impl RequestBody {
             return Self::Empty;
         }
         let idle = IdleTimer::new(tap.settings.timeouts.idle);
-        Self::Streamed(Box::new(StreamedRequest { inner, side, tap, idle }))
+        Self::Streamed(Box::new(StreamedRequest { inner, side, tap, idle, kept: None }))
+    }
+
+    /// Keeps what is sent of the body from now on, to be sent once more.
+    pub fn again(&mut self) -> Again {
+        match self {
+            Self::Empty => Again::Here(Self::Empty),
+            Self::Whole(body) => Again::Here(Self::Whole(body.clone())),
+            Self::Streamed(body) => {
+                let kept = Arc::clone(body.kept.insert(Arc::default()));
+                Again::Passing(Passing(kept))
+            }
+        }
     }
 }
 
@@ -94,6 +155,15 @@ impl Body for RequestBody {
 }
 
 impl StreamedRequest {
+    fn keep(&self, frame: &Option<Result<Frame<Bytes>, hyper::Error>>) {
+        let Some(kept) = &self.kept else { return };
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Ok(frame)) = frame {
+            kept.push(frame);
+        }
+        kept.is_whole = !matches!(frame, Some(Err(_))) && self.inner.is_end_stream();
+    }
+
     fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -108,6 +178,7 @@ impl StreamedRequest {
             Poll::Ready(frame) => frame,
         };
         self.idle.touch();
+        self.keep(&frame);
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(chunk) = frame.data_ref() {
@@ -153,7 +224,7 @@ pub struct StreamedResponse {
     observation: Observation,
     idle: IdleTimer,
     /// The connection, to be pooled again at the body's end.
-    connection: Option<(SendRequest<RequestBody>, Arc<Pool>)>,
+    connection: Option<(Http1, Arc<Pool>)>,
     /// Takes out the event that was asked for on the client's behalf.
     stripper: Option<Stripper>,
 }
@@ -163,7 +234,7 @@ impl ResponseBody {
     pub fn streamed(
         inner: Incoming,
         observation: Observation,
-        connection: Option<(SendRequest<RequestBody>, Arc<Pool>)>,
+        connection: Option<(Http1, Arc<Pool>)>,
         stripper: Option<Stripper>,
     ) -> Self {
         let idle = IdleTimer::new(observation.tap().settings.timeouts.idle);

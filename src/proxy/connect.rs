@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::body::RequestBody;
+use super::remains::{Leaving, Remains};
 use super::stream::Stream;
 use crate::config::{Upstream, UpstreamHttp2};
 
@@ -22,9 +23,17 @@ pub const HYPER_HEADERS_MAX: usize = 100;
 /// A connection ready for requests.
 pub enum Sender {
     /// HTTP/1.1: one request at a time.
-    Http1(http1::SendRequest<RequestBody>),
+    Http1(Http1),
     /// HTTP/2: many at once; clones share the connection.
     Http2(http2::SendRequest<RequestBody>),
+}
+
+/// An HTTP/1.1 connection, and what it leaves behind.
+pub struct Http1 {
+    /// Takes requests.
+    pub sender: http1::SendRequest<RequestBody>,
+    /// How the connection ended, once it has.
+    pub remains: Remains,
 }
 
 /// Why there is no connection. Says nothing of the request.
@@ -127,14 +136,19 @@ impl Connector {
 
 async fn http1_over(io: Stream, headers_max: usize) -> Result<Sender, ConnectError> {
     let mut builder = http1::Builder::new();
-    builder.preserve_header_case(true).max_buf_size(1024 * 1024);
+    builder
+        .preserve_header_case(true)
+        .max_buf_size(1024 * 1024)
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_spaces_after_header_name_in_responses(true);
     if headers_max != HYPER_HEADERS_MAX {
         builder.max_headers(headers_max);
     }
+    let (io, remains) = Leaving::over(io);
     let (sender, connection) = builder.handshake(TokioIo::new(io)).await?;
     // Its errors reach the exchange that it fails; there is nothing more to learn here.
     tokio::spawn(async move { drop(connection.with_upgrades().await) });
-    Ok(Sender::Http1(sender))
+    Ok(Sender::Http1(Http1 { sender, remains }))
 }
 
 /// What an upstream may send ahead on one stream: what a client that does not read can pile up here.

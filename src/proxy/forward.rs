@@ -17,7 +17,7 @@ use super::include_usage::Stripper;
 use super::io::ConnectionState;
 use super::observe::{Beginning, Observation};
 use super::pool::Pool;
-use super::send::{Answered, send, send_asking_for_usage};
+use super::send::{Answered, TakesInterim, send, send_asking_for_usage};
 use super::tap::TapShared;
 use super::{guard, refuse, upgrade};
 use crate::domain::{ExchangeId, Outcome, TraceContext};
@@ -59,7 +59,7 @@ pub async fn forward(passage: &Passage, mut request: Request<Incoming>) -> Respo
         |selection| selection.of_request(&head.headers),
         beginning,
     );
-    if let Err(refused) = guard::check(&head) {
+    if let Err(refused) = guard::check(&head, passage.tap.settings.limits.headers_max) {
         passage.tap.metrics.rejected(&passage.tap.name, refused.reason);
         observation.answered_by_us(refused.status, Outcome::ClientError, refused.reason);
         return refuse::answer(refused.status, refused.reason, refused.message);
@@ -75,6 +75,7 @@ pub async fn forward(passage: &Passage, mut request: Request<Incoming>) -> Respo
         let body = RequestBody::streamed(body, &observation);
         send(passage, &observation, Request::from_parts(head, body)).await.map(Answered::plain)
     };
+    passage.connection.said_ahead().await;
     let back = Instant::now();
     let answered = match sent {
         Ok(answered) => answered,
@@ -130,6 +131,12 @@ fn prepare(
     head.uri = passage.tap.route.origin_form(&head.uri)?;
     if head.version == Version::HTTP_2 {
         join_cookies(&mut head.headers);
+        if let Some(length) = head.headers.get(CONTENT_LENGTH).cloned() {
+            head.headers.insert(CONTENT_LENGTH, length); // one line, where several say the same
+        }
+    }
+    if head.version == Version::HTTP_11 {
+        head.extensions.insert(TakesInterim);
     }
     head.version = Version::HTTP_11;
     guard::strip_hop_by_hop(&mut head.headers);

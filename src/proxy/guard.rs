@@ -26,13 +26,30 @@ const fn refusal(status: StatusCode, reason: &'static str, message: &'static str
     Refusal { status, reason, message }
 }
 
-/// Checks a request's head; HTTP/2 heads were checked by its codec.
-pub fn check(head: &Parts) -> Result<(), Refusal> {
+/// Checks a request's head, which may have `headers_max` fields. What remains of HTTP/2's was checked by
+/// its codec, and the number of HTTP/1.1's fields.
+pub fn check(head: &Parts, headers_max: usize) -> Result<(), Refusal> {
     check_method(&head.method)?;
     check_nominations(&head.headers)?;
     if head.version <= Version::HTTP_11 {
         check_host(head)?;
-        check_framing(head)?;
+        return check_framing(head);
+    }
+    check_length(&head.headers)?;
+    if head.headers.len() > headers_max {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Err(refusal(status, "head_too_large", "more header fields than are allowed"));
+    }
+    Ok(())
+}
+
+/// HTTP/2's codec holds the body against the first length alone; two that differ would reach HTTP/1.1.
+fn check_length(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let first = lengths.next();
+    if lengths.any(|length| Some(length) != first) {
+        let told = "Content-Length may only be one number";
+        return Err(refusal(StatusCode::BAD_REQUEST, "length", told));
     }
     Ok(())
 }
@@ -191,7 +208,7 @@ mod tests {
     use http::Request;
 
     fn checked(request: http::request::Builder) -> Result<(), &'static str> {
-        check(&request.body(()).expect("a valid request").into_parts().0)
+        check(&request.body(()).expect("a valid request").into_parts().0, 100)
             .map_err(|refusal| refusal.reason)
     }
 
@@ -215,6 +232,18 @@ mod tests {
         assert_eq!(checked(Request::get("/").version(Version::HTTP_10)), Ok(()));
         assert_eq!(checked(Request::builder().method("TRACE").uri("/")), Err("method"));
         assert_eq!(checked(host().header("connection", "close, Authorization")), Err("connection"));
+        let http2 = || Request::post("http://a/").version(Version::HTTP_2);
+        assert_eq!(
+            checked(http2().header("content-length", "1").header("content-length", "1")),
+            Ok(())
+        );
+        assert_eq!(
+            checked(http2().header("content-length", "1").header("content-length", "2")),
+            Err("length")
+        );
+        let many = |count: usize| (0..count).fold(http2(), |request, _| request.header("a", "b"));
+        assert_eq!(checked(many(100)), Ok(()));
+        assert_eq!(checked(many(101)), Err("head_too_large"));
     }
 
     #[test]

@@ -6,14 +6,16 @@
 //! that [`super::serve`] can send one that names the fault. And since half-closed clients are served
 //! to the end, hyper does not read while it waits for an answer: this looks for a reset meanwhile.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
@@ -42,6 +44,10 @@ pub struct ConnectionState {
     refused_status: AtomicU16,
     /// The client did not read for too long.
     stalled: AtomicBool,
+    /// What goes to the client ahead of the answer.
+    ahead: Mutex<BytesMut>,
+    /// Whom to wake when that is there, and when it has gone.
+    ahead_moved: AtomicWaker,
 }
 
 impl ConnectionState {
@@ -66,6 +72,25 @@ impl ConnectionState {
     /// True once the client had not read for longer than the limit.
     pub fn is_stalled(&self) -> bool {
         self.stalled.load(Ordering::Relaxed)
+    }
+
+    /// An informational answer goes to the client ahead of the one that follows.
+    pub fn say_ahead(&self, head: &[u8]) {
+        self.ahead().extend_from_slice(head);
+        self.ahead_moved.wake();
+    }
+
+    /// Ends once all that was to be said ahead was written: the answer must not overtake it.
+    pub async fn said_ahead(&self) {
+        poll_fn(|cx| {
+            self.ahead_moved.register(cx.waker());
+            if self.ahead().is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, BytesMut> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn phase(&self) -> Phase {
@@ -158,6 +183,25 @@ impl TimedStream {
             Poll::Ready(Err(error)) => Some(error),
             Poll::Pending => None,
         }
+    }
+
+    /// Writes what goes ahead of the answer. hyper flushes only when it has written all of its own, so
+    /// that nothing of an earlier answer can follow.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.state.phase() != Phase::Serving {
+            return Poll::Ready(Ok(()));
+        }
+        self.state.ahead_moved.register(cx.waker());
+        let mut ahead = self.state.ahead();
+        let said = !ahead.is_empty();
+        while !ahead.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &ahead))?;
+            ahead.advance(written);
+        }
+        if said {
+            self.state.ahead_moved.wake();
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Passes a write's result on; a wait longer than the limit becomes an error.
@@ -254,6 +298,10 @@ impl AsyncWrite for TimedStream {
         let this = self.get_mut();
         if let Some(reset) = this.poll_reset(cx) {
             return Poll::Ready(Err(reset));
+        }
+        let said = this.poll_ahead(cx);
+        if !matches!(said, Poll::Ready(Ok(()))) {
+            return this.guard_write(said, cx);
         }
         let flushed = Pin::new(&mut this.stream).poll_flush(cx);
         if flushed.is_ready() && this.state.phase() != Phase::Serving {

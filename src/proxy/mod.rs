@@ -18,6 +18,7 @@ mod io;
 mod observe;
 mod pool;
 mod refuse;
+mod remains;
 mod route;
 mod send;
 mod serve;

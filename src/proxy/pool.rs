@@ -7,10 +7,10 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 
 use super::body::RequestBody;
-use super::connect::Sender;
+use super::connect::{Http1, Sender};
 
 /// Idle connections; see the module.
 pub struct Pool {
@@ -20,7 +20,7 @@ pub struct Pool {
 
 #[derive(Default)]
 struct Shelf {
-    http1: Vec<(http1::SendRequest<RequestBody>, Instant)>,
+    http1: Vec<(Http1, Instant)>,
     http2: Option<http2::SendRequest<RequestBody>>,
 }
 
@@ -38,18 +38,18 @@ impl Pool {
         }
         shelf.http2 = None;
         // One that is not ready yet is still reading the end of its last answer: it stays.
-        let fresh = |(sender, since): &(http1::SendRequest<_>, Instant)| {
-            sender.is_ready() && since.elapsed() < self.idle_max
+        let fresh = |(http1, since): &(Http1, Instant)| {
+            http1.sender.is_ready() && since.elapsed() < self.idle_max
         };
         let ready = shelf.http1.iter().rposition(fresh)?;
         Some(Sender::Http1(shelf.http1.remove(ready).0))
     }
 
     /// Gives back a connection whose exchange has ended.
-    pub fn put(&self, sender: http1::SendRequest<RequestBody>) {
-        if !sender.is_closed() {
+    pub fn put(&self, http1: Http1) {
+        if !http1.sender.is_closed() {
             let mut shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
-            shelf.http1.push((sender, Instant::now()));
+            shelf.http1.push((http1, Instant::now()));
         }
     }
 
@@ -62,7 +62,10 @@ impl Pool {
     pub fn sweep(&self) {
         let idle_max = self.idle_max;
         let mut shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
-        shelf.http1.retain(|(sender, since)| !sender.is_closed() && since.elapsed() < idle_max);
+        let is_kept = |(http1, since): &(Http1, Instant)| {
+            !http1.sender.is_closed() && since.elapsed() < idle_max
+        };
+        shelf.http1.retain(is_kept);
         if shelf.http2.as_ref().is_some_and(http2::SendRequest::is_closed) {
             shelf.http2 = None;
         }

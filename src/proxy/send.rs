@@ -4,25 +4,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{Method, Request, Response, Version, request};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, TRANSFER_ENCODING};
+use http::{Method, Request, Response, StatusCode, Version, request};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::SendRequest;
 
-use super::body::RequestBody;
-use super::connect::{ConnectError, Sender};
+use super::body::{Again, RequestBody};
+use super::connect::{ConnectError, Http1, Sender};
 use super::failure::{
     BROKEN_BODY, CLIENT_LEFT, CONNECT_TIMEOUT, Failure, IDLE_BODY, NO_ANSWER, RESPONSE_TIMEOUT,
     UNCONNECTED, UNROUTABLE,
 };
 use super::forward::Passage;
-use super::include_usage;
 use super::observe::{Observation, RequestFault};
+use super::remains::Remains;
 use super::tap::TapShared;
+use super::{guard, include_usage};
 
 /// An HTTP/1.1 connection; HTTP/2 ones are shared, and nobody's to give back.
-pub type Connection = Option<SendRequest<RequestBody>>;
+pub type Connection = Option<Http1>;
 
 /// The upstream's answer, the connection it came by, and whether its usage event is to be taken out.
 pub struct Answered {
@@ -76,9 +76,9 @@ pub async fn send_asking_for_usage(
     Ok(Answered::plain(second))
 }
 
-/// Sends the request, on an idle connection if there is one. What an idle connection gave back unsent,
-/// or ended without answering where the request is safe (RFC 9110, section 9.2.2) and has no body, is
-/// sent once more on a fresh one; nothing else is of which a byte was sent.
+/// Sends the request, on an idle connection if there is one. What an idle connection gave back unsent is
+/// sent once more on a fresh one; so is what ended without an answer, all of it being kept, where the
+/// request is safe (RFC 9110, section 9.2.2) or the upstream cannot have taken it.
 pub async fn send(
     passage: &Passage,
     observation: &Observation,
@@ -87,7 +87,11 @@ pub async fn send(
     let mut pooled = passage.pool.take();
     loop {
         let reused = pooled.is_some();
-        let copy = if reused { copy_of_safe(&request) } else { None };
+        let copy = reused.then(|| Copy::of(&mut request));
+        #[cfg(feature = "failpoints")]
+        if reused {
+            crate::capture::failpoint::hit("upstream_taken");
+        }
         let sender = match pooled.take() {
             Some(sender) => sender,
             None => connect(passage).await?,
@@ -96,26 +100,45 @@ pub async fn send(
             (Ok(answered), _) => return Ok(answered),
             (Err(Unsent::GivenBack(unsent)), _) if reused => *unsent,
             (Err(Unsent::GivenBack(_)), _) => return Err(NO_ANSWER),
-            (Err(Unsent::Failed(failure)), Some(copy)) if failure.reason == NO_ANSWER.reason => {
-                copy
+            (Err(Unsent::Failed(failure, remains)), Some(copy))
+                if failure.reason == NO_ANSWER.reason =>
+            {
+                copy.to_repeat(remains).await.ok_or(failure)?
             }
-            (Err(Unsent::Failed(failure)), _) => return Err(failure),
+            (Err(Unsent::Failed(failure, _)), _) => return Err(failure),
         };
         passage.tap.metrics.retried(&passage.tap.name);
     }
 }
 
-fn copy_of_safe(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if !is_safe || !matches!(request.body(), RequestBody::Empty) {
-        return None;
+/// A request that went on a kept connection, to be sent once more.
+struct Copy {
+    head: Request<()>,
+    body: Again,
+}
+
+impl Copy {
+    fn of(request: &mut Request<RequestBody>) -> Self {
+        let mut head = Request::new(());
+        *head.method_mut() = request.method().clone();
+        *head.uri_mut() = request.uri().clone();
+        *head.headers_mut() = request.headers().clone();
+        *head.extensions_mut() = request.extensions().clone();
+        Self { head, body: request.body_mut().again() }
     }
-    let mut copy = Request::new(RequestBody::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    *copy.extensions_mut() = request.extensions().clone();
-    Some(copy)
+
+    /// The request, where it shall be sent once more after its connection left `remains`.
+    async fn to_repeat(self, remains: Option<Remains>) -> Option<Request<RequestBody>> {
+        let is_safe = matches!(*self.head.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        let body = self.body.body()?;
+        if remains.as_ref().is_some_and(|remains| !remains.is_unanswered()) {
+            return None;
+        }
+        if !is_safe && !remains?.closed_before().await {
+            return None;
+        }
+        Some(self.head.map(|()| body))
+    }
 }
 
 async fn connect(passage: &Passage) -> Result<Sender, Failure> {
@@ -143,8 +166,40 @@ pub fn unconnected(tap: &TapShared, error: &ConnectError) -> Failure {
 enum Unsent {
     /// No byte of it was sent.
     GivenBack(Box<Request<RequestBody>>),
-    /// It is gone.
-    Failed(Failure),
+    /// It is gone, and so is the connection, of which something may be left.
+    Failed(Failure, Option<Remains>),
+}
+
+/// The client is asked for nothing but may be told things ahead of the answer: it speaks HTTP/1.1.
+#[derive(Clone, Copy)]
+pub struct TakesInterim;
+
+/// What the upstream says ahead of its answer goes to the client, where it can be told.
+fn pass_interim(passage: &Passage, request: &mut Request<RequestBody>) {
+    let takes = request.extensions().get::<TakesInterim>().is_some();
+    // hyper tells a client that waits to go on by itself.
+    let told = request.headers().contains_key(EXPECT);
+    let (tap, client) = (Arc::clone(&passage.tap), Arc::clone(&passage.connection));
+    hyper::ext::on_informational(request, move |interim| match takes {
+        true if told && interim.status() == StatusCode::CONTINUE => {}
+        true => client.say_ahead(&interim_head(interim.status(), interim.headers())),
+        false => tap.metrics.informational_dropped(&tap.name),
+    });
+}
+
+fn interim_head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
+    let reason = status.canonical_reason().unwrap_or_default();
+    let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
+    let mut headers = headers.clone();
+    guard::strip_hop_by_hop(&mut headers);
+    guard::remove_in_order(&mut headers, |name| [CONTENT_LENGTH, TRANSFER_ENCODING].contains(name));
+    for (name, value) in &headers {
+        head.extend_from_slice(
+            &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat(),
+        );
+    }
+    head.extend_from_slice(b"\r\n");
+    head
 }
 
 async fn send_once(
@@ -153,18 +208,22 @@ async fn send_once(
     sender: Sender,
     mut request: Request<RequestBody>,
 ) -> Result<(Response<Incoming>, Connection), Unsent> {
-    let dropped = (passage.tap.metrics.clone(), Arc::clone(&passage.tap.name));
-    hyper::ext::on_informational(&mut request, move |_| {
-        dropped.0.informational_dropped(&dropped.1)
-    });
+    pass_interim(passage, &mut request);
     let limit = passage.tap.settings.timeouts.response;
     match sender {
-        Sender::Http1(mut sender) => {
-            let answered = within(limit, observation, sender.try_send_request(request)).await;
-            answered.map(|response| (response, Some(sender)))
+        Sender::Http1(mut http1) => {
+            http1.remains.mark();
+            let answer = http1.sender.try_send_request(request);
+            match within(limit, observation, answer).await {
+                Ok(response) => Ok((response, Some(http1))),
+                Err(Unsent::Failed(failure, _)) => {
+                    Err(Unsent::Failed(failure, Some(http1.remains)))
+                }
+                Err(unsent) => Err(unsent),
+            }
         }
         Sender::Http2(mut sender) => {
-            let request = for_http2(passage, request).ok_or(Unsent::Failed(UNROUTABLE))?;
+            let request = for_http2(passage, request).ok_or(Unsent::Failed(UNROUTABLE, None))?;
             let answered = within(limit, observation, sender.try_send_request(request)).await;
             answered.map(|response| (response, None))
         }
@@ -197,7 +256,7 @@ async fn within(
             Ok(Err(mut error)) => {
                 return Err(match error.take_message() {
                     Some(request) => Unsent::GivenBack(Box::new(request)),
-                    None => Unsent::Failed(unanswered(side.fault())),
+                    None => Unsent::Failed(unanswered(side.fault()), None),
                 });
             }
             Err(_) => {
@@ -205,7 +264,7 @@ async fn within(
                     Duration::from_micros(side.elapsed_us().saturating_sub(side.activity_us()));
                 match limit.checked_sub(quiet) {
                     Some(left) if !left.is_zero() => wait = left,
-                    _ => return Err(Unsent::Failed(RESPONSE_TIMEOUT)),
+                    _ => return Err(Unsent::Failed(RESPONSE_TIMEOUT, None)),
                 }
             }
         }

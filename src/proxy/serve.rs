@@ -5,12 +5,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use hyper::server::conn::http1;
+use bytes::{Bytes, BytesMut};
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -95,20 +94,26 @@ async fn serve(listener: Listener, stream: TcpStream) {
         return;
     }
     let header = listener.tap.settings.timeouts.header;
-    let stream = match &listener.tls {
+    let mut stream = match &listener.tls {
         None => Stream::Plain(stream),
         Some(acceptor) => match tokio::time::timeout(header, acceptor.accept(stream)).await {
             Ok(Ok(tls)) => Stream::Tls(Box::new(tls.into())),
             _ => return listener.tap.metrics.rejected(&listener.tap.name, "tls"),
         },
     };
+    let mut ahead = BytesMut::new();
     if listener.tap.settings.http2 {
-        return serve_any(listener, stream).await;
+        let keep_alive = listener.tap.settings.timeouts.keep_alive;
+        match tokio::time::timeout(keep_alive, speaks_http2(&mut stream, &mut ahead)).await {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) => return serve_http2(listener, stream, ahead.freeze()).await,
+            Ok(Err(_)) | Err(_) => return,
+        }
     }
     match &listener.express {
-        None => serve_http1(listener, stream, Bytes::new()).await,
+        None => serve_http1(listener, stream, ahead.freeze()).await,
         Some(depot) => {
-            if let Some((stream, ahead)) = express::serve(&listener, depot, stream).await {
+            if let Some((stream, ahead)) = express::serve(&listener, depot, stream, &ahead).await {
                 serve_http1(listener, stream, ahead).await;
             }
         }
@@ -215,11 +220,22 @@ async fn refuse_head(listener: &Listener, mut io: TimedStream, status: u16, erro
     drop(tokio::time::timeout(Duration::from_secs(5), send).await);
 }
 
-/// HTTP/1.1 or HTTP/2, as the client's first bytes or ALPN say.
-async fn serve_any(listener: Listener, stream: Stream) {
+/// What an HTTP/2 client sends first (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// True for a client whose first bytes are HTTP/2's. What is read of it is put into `ahead`.
+async fn speaks_http2(stream: &mut Stream, ahead: &mut BytesMut) -> io::Result<bool> {
+    while ahead.len() < PREFACE.len() && PREFACE.starts_with(ahead) {
+        if stream.read_buf(ahead).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(ahead.starts_with(PREFACE))
+}
+
+async fn serve_http2(listener: Listener, stream: Stream, ahead: Bytes) {
     let state = Arc::new(ConnectionState::default());
     state.set_phase(Phase::Serving);
-    let shared = Arc::clone(&state);
     let for_service = listener.clone();
     let asked = CancellationToken::new();
     let first = asked.clone();
@@ -229,25 +245,26 @@ async fn serve_any(listener: Listener, stream: Stream) {
         let passage = passage(&for_service, &Arc::new(ConnectionState::default()));
         async move { Ok::<_, Infallible>(forward::forward(&passage, request).await) }
     });
-    let io = timed(&listener, stream, Bytes::new(), &shared);
-    let builder = any_builder(&listener);
-    let connection = builder.serve_connection_with_upgrades(io, service);
-    tokio::pin!(connection);
+    let io = timed(&listener, stream, ahead, &state);
+    let mut connection = http2_builder(&listener).serve_connection(io, service);
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+        ended = &mut connection => ended,
         () = silence(&listener, &asked) => return,
         () = listener.stopping.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
         }
     };
-    if let Err(error) = ended {
-        tracing::debug!(tap = &*listener.tap.name, %error, "connection ended");
+    let Err(error) = ended else { return };
+    tracing::debug!(tap = &*listener.tap.name, %error, "connection ended");
+    let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref());
+    if cause.is_some_and(|cause: &h2::Error| cause.is_library()) {
+        listener.tap.metrics.rejected(&listener.tap.name, "http2");
     }
 }
 
-/// Ends when a connection was never asked anything for as long as one may be idle: while it finds out
-/// which protocol a client speaks, and before HTTP/2's first request, hyper has no limit of its own.
+/// Ends when a connection was never asked anything for as long as one may be idle: before HTTP/2's first
+/// request, hyper has no limit of its own.
 async fn silence(listener: &Listener, asked: &CancellationToken) {
     let limit = listener.tap.settings.timeouts.keep_alive;
     if tokio::time::timeout(limit, asked.cancelled()).await.is_ok() {
@@ -255,20 +272,10 @@ async fn silence(listener: &Listener, asked: &CancellationToken) {
     }
 }
 
-fn any_builder(listener: &Listener) -> auto::Builder<TokioExecutor> {
+fn http2_builder(listener: &Listener) -> http2::Builder<TokioExecutor> {
     let settings = &listener.tap.settings;
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(settings.timeouts.header)
-        .half_close(true)
-        .preserve_header_case(true)
-        .max_headers(settings.limits.headers_max)
-        .max_buf_size(settings.limits.header_bytes_max + 8 * 1024)
-        .auto_date_header(false);
-    builder
-        .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(100)
         .max_header_list_size(u32::try_from(settings.limits.header_bytes_max).unwrap_or(u32::MAX))

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::process::resident_bytes;
 use crate::support::tap::{Setup, Stopped};
-use crate::support::wire::{Peer, Upstream, json_post, json_response};
+use crate::support::wire::{Peer, Upstream, json_post};
 
 /// The path of chat completions.
 pub const CHAT: &str = "/v1/chat/completions";
@@ -471,21 +471,4 @@ fn compressed_answers_pass_as_they_are_and_are_kept_readable() {
         let record = only_record(&flowtap.stop());
         assert_eq!(record["answer"], "words and words ".repeat(200), "{coding}");
     }
-}
-
-#[test]
-fn interim_answers_are_counted_and_not_passed_on() {
-    let upstream = Upstream::start(|peer| {
-        while peer.read_request().is_some() {
-            peer.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
-            peer.send(json_response("{}"));
-        }
-    });
-    let flowtap = Setup::before(upstream.port).start();
-    let mut client = flowtap.client();
-    for _ in 0..2 {
-        client.send(json_post("/score", "{}"));
-        assert_eq!(client.read_response().status(), 200);
-    }
-    flowtap.await_metric("flowtap_informational_dropped_total", &["tap=\"chat\""], 2.0);
 }

@@ -1,9 +1,9 @@
 //! The upstream's answer: its head read and written on, and how its body is framed.
 
 use http::Method;
-use httparse::{Header, ParserConfig, Response, Status};
+use httparse::{Error, Header, ParserConfig, Response, Status};
 
-use super::field::{self, Field, Table};
+use super::field::{self, Field, Tables};
 use super::framing::{Chunk, Framing};
 use crate::proxy::failure::{BAD_FRAMING, Failure, NO_ANSWER};
 
@@ -11,10 +11,21 @@ use crate::proxy::failure::{BAD_FRAMING, Failure, NO_ANSWER};
 pub enum Read<'h, 'b> {
     /// The beginning of a head.
     Partial,
-    /// An informational answer of so many bytes; the real one follows.
-    Informational(usize),
+    /// The head of an informational answer; the real one follows.
+    Interim(Interim<'h, 'b>),
     /// The head of the answer.
     Final(Answer<'h, 'b>),
+}
+
+/// The head of an informational answer, such as 100 or 103.
+pub struct Interim<'h, 'b> {
+    /// The status.
+    pub status: u16,
+    /// Bytes of the head.
+    pub head_bytes: usize,
+    reason: &'b str,
+    fields: &'h [Header<'b>],
+    odd: bool,
 }
 
 /// The head of an answer.
@@ -34,17 +45,29 @@ pub struct Answer<'h, 'b> {
     lengthless: bool,
     /// A `Connection` line names more than what becomes of the connection.
     nominating: bool,
+    /// Values may go over several lines.
+    odd: bool,
 }
 
 /// Reads a head from the beginning of `bytes`, the answer to a request with `method`.
 pub fn read<'h, 'b>(
     bytes: &'b [u8],
-    table: &'h mut Table<'b>,
+    tables: &'h mut Tables<'b>,
     method: &Method,
 ) -> Result<Read<'h, 'b>, Failure> {
+    let [strict, lenient] = tables;
     let mut response = Response::new(&mut []);
-    let parser = ParserConfig::default();
-    let head_bytes = match parser.parse_response_with_uninit_headers(&mut response, bytes, table) {
+    let mut parser = ParserConfig::default();
+    let mut parsed = parser.parse_response_with_uninit_headers(&mut response, bytes, strict);
+    let odd = parsed == Err(Error::HeaderName);
+    if odd {
+        // Forbidden to senders, for a proxy to mend (RFC 9112, sections 5.1 and 5.2).
+        parser.allow_obsolete_multiline_headers_in_responses(true);
+        parser.allow_spaces_after_header_name_in_responses(true);
+        response = Response::new(&mut []);
+        parsed = parser.parse_response_with_uninit_headers(&mut response, bytes, lenient);
+    }
+    let head_bytes = match parsed {
         Ok(Status::Complete(head_bytes)) => head_bytes,
         Ok(Status::Partial) => return Ok(Read::Partial),
         Err(_) => return Err(NO_ANSWER),
@@ -52,14 +75,18 @@ pub fn read<'h, 'b>(
     match response.code {
         // No request of this way asks for another protocol.
         Some(101) => Err(BAD_FRAMING),
-        Some(100..200) => Ok(Read::Informational(head_bytes)),
-        _ => framed(response, head_bytes, method).map(Read::Final),
+        Some(status @ 100..200) => {
+            let reason = response.reason.unwrap_or_default();
+            Ok(Read::Interim(Interim { status, head_bytes, reason, fields: response.headers, odd }))
+        }
+        _ => framed(response, head_bytes, odd, method).map(Read::Final),
     }
 }
 
 fn framed<'h, 'b>(
     response: Response<'h, 'b>,
     head_bytes: usize,
+    odd: bool,
     method: &Method,
 ) -> Result<Answer<'h, 'b>, Failure> {
     let status = response.code.ok_or(NO_ANSWER)?;
@@ -107,6 +134,7 @@ fn framed<'h, 'b>(
         reason: response.reason.unwrap_or_default(),
         lengthless: status == 204 || codings > 0,
         nominating,
+        odd,
     })
 }
 
@@ -127,25 +155,46 @@ fn is(token: &[u8], name: &str) -> bool {
     token.eq_ignore_ascii_case(name.as_bytes())
 }
 
+impl Interim<'_, '_> {
+    /// Writes the head that goes to the client: it has no body, whatever it says.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        write_status(out, self.status, self.reason);
+        let passing = |field: &&Header<'_>| field::is_for_trailers(Field::of(field.name));
+        self.fields.iter().filter(passing).for_each(|field| write_field(out, field, self.odd));
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Writes a field, an `odd` one in one line.
+fn write_field(out: &mut Vec<u8>, field: &Header<'_>, odd: bool) {
+    if odd && memchr::memchr2(b'\r', b'\n', field.value).is_some() {
+        let lines = field.value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+        return field::write(out, field.name.as_bytes(), &lines.collect::<Vec<_>>().join(&b' '));
+    }
+    field::write(out, field.name.as_bytes(), field.value);
+}
+
+fn write_status(out: &mut Vec<u8>, status: u16, reason: &str) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(&digits(status));
+    out.push(b' ');
+    out.extend_from_slice(reason.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
 impl Answer<'_, '_> {
     /// Writes the head that goes to the client, which is told where the connection will `close`.
     pub fn write(&self, out: &mut Vec<u8>, close: bool) {
-        out.extend_from_slice(b"HTTP/1.1 ");
-        out.extend_from_slice(&digits(self.status));
-        out.push(b' ');
-        out.extend_from_slice(self.reason.as_bytes());
-        out.extend_from_slice(b"\r\n");
+        write_status(out, self.status, self.reason);
         let mut length_written = false;
         for header in self.fields {
             match Field::of(header.name) {
-                Field::Connection | Field::Hop => {}
+                Field::Connection | Field::Te | Field::Hop => {}
                 Field::Length
                     if self.lengthless || std::mem::replace(&mut length_written, true) => {}
-                Field::Length | Field::Coding => {
-                    field::write(out, header.name.as_bytes(), header.value)
-                }
+                Field::Length | Field::Coding => write_field(out, header, self.odd),
                 _ if self.nominating && self.nominates(header.name) => {}
-                _ => field::write(out, header.name.as_bytes(), header.value),
+                _ => write_field(out, header, self.odd),
             }
         }
         if self.framing == Framing::ToEnd {
@@ -175,15 +224,19 @@ mod tests {
 
     /// How an answer is framed, whether its connection can be used again, and what the client gets.
     fn answered(method: &Method, head: &str) -> Result<(Framing, bool, String), &'static str> {
-        let mut table = field::table();
-        match read(head.as_bytes(), &mut table, method).map_err(|failure| failure.reason)? {
+        let mut tables = field::tables();
+        match read(head.as_bytes(), &mut tables, method).map_err(|failure| failure.reason)? {
             Read::Final(answer) => {
                 let mut out = Vec::new();
                 answer.write(&mut out, false);
                 Ok((answer.framing, answer.reusable, String::from_utf8_lossy(&out).into_owned()))
             }
             Read::Partial => Err("partial"),
-            Read::Informational(_) => Err("informational"),
+            Read::Interim(interim) => {
+                let mut out = Vec::new();
+                interim.write(&mut out);
+                Ok((Framing::Done, true, String::from_utf8_lossy(&out).into_owned()))
+            }
         }
     }
 
@@ -219,7 +272,7 @@ mod tests {
             framing("HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n"),
             Ok((Framing::Done, true))
         );
-        assert_eq!(framing("HTTP/1.1 100 Continue\r\n\r\n"), Err("informational"));
+        assert_eq!(framing("HTTP/1.1 100 Continue\r\n\r\n"), Ok((Framing::Done, true)));
         assert_eq!(framing("HTTP/1.1 101 Switching\r\n\r\n"), Err("upstream_framing"));
         assert_eq!(framing("HTTP/1.1 200 OK\r\nx: y"), Err("partial"));
         assert_eq!(framing("HTTP/2.0 200 OK\r\n\r\n"), Err("upstream_closed"));
@@ -230,6 +283,23 @@ mod tests {
             Ok((Framing::Length(3), true))
         );
         assert_eq!(old("Transfer-Encoding: chunked\r\n"), Err("upstream_closed"));
+    }
+
+    #[test]
+    fn what_senders_may_not_write_is_written_as_they_should() {
+        let odd = "HTTP/1.1 200 OK\r\nX-A: one\r\n\t two\r\n three\r\nX-B \t: 4\r\nContent-Length: 0\r\n\r\n";
+        let written =
+            "HTTP/1.1 200 OK\r\nX-A: one two three\r\nX-B: 4\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(get(odd), Ok((Framing::Done, true, written.to_owned())));
+        assert_eq!(get("HTTP/1.1 200 OK\r\nX-A: one\r\n"), Err("partial"));
+        assert_eq!(get("HTTP/1.1 200 OK\r\n: a\r\n\r\n").err(), Some("upstream_closed"));
+    }
+
+    #[test]
+    fn what_is_said_ahead_of_an_answer_passes_without_what_ends_here() {
+        let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: close\r\nContent-Length: 3\r\n\r\n";
+        let written = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+        assert_eq!(get(hints).map(|(_, _, written)| written), Ok(written.to_owned()));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use http::Method;
 use httparse::{Header, ParserConfig, Request, Status};
 
 use super::field::{self, Field, Table};
+use super::framing::{Chunk, Framing};
 use crate::proxy::forward::RequestId;
 use crate::proxy::route::Route;
 
@@ -17,8 +18,8 @@ pub enum Read<'h, 'b> {
     Other,
 }
 
-/// The head of a plain request: HTTP/1.1 in origin form, one `Host`, a length or no body, nothing asked
-/// of the connection but to be kept or closed.
+/// The head of a plain request: HTTP/1.1 in origin form, one `Host`, a length, chunks or no body, nothing
+/// asked of the connection but to be kept or closed.
 pub struct Ask<'h, 'b> {
     /// The method.
     pub method: Method,
@@ -28,8 +29,12 @@ pub struct Ask<'h, 'b> {
     pub fields: &'h [Header<'b>],
     /// Bytes of the head.
     pub head_bytes: usize,
-    /// Bytes of the body that follows.
-    pub body_bytes: u64,
+    /// How the body that follows is framed.
+    pub body: Framing,
+    /// The client waits to be told before it sends the body.
+    pub expects: bool,
+    /// The client takes trailers.
+    pub takes_trailers: bool,
     /// The client wants the connection closed after the answer.
     pub close: bool,
     /// The name that the client gave the request.
@@ -63,20 +68,33 @@ fn plain<'h, 'b>(request: Request<'h, 'b>, head_bytes: usize) -> Option<Ask<'h, 
         target,
         fields,
         head_bytes,
-        body_bytes: 0,
+        body: Framing::Done,
+        expects: false,
+        takes_trailers: false,
         close: false,
         given_id: None,
         traceparent: None,
     };
-    let (mut hosts, mut lengths, mut traces, mut ms_id) = (0, 0, 0, None);
+    let (mut hosts, mut framings, mut traces, mut ms_id) = (0, 0, 0, None);
     for field in fields {
         match Field::of(field.name) {
             Field::Plain => {}
             Field::Host if is_plain_host(field.value) => hosts += 1,
             Field::Connection => ask.close |= closes(field.value)?,
             Field::Length => {
-                lengths += 1;
-                ask.body_bytes = field::length(field.value)?;
+                framings += 1;
+                ask.body = Framing::of_length(field::length(field.value)?);
+            }
+            Field::Coding if field.value.eq_ignore_ascii_case(b"chunked") => {
+                framings += 1;
+                ask.body = Framing::Chunked(Chunk::Size);
+            }
+            Field::Expect if field.value.eq_ignore_ascii_case(b"100-continue") => {
+                ask.expects = true
+            }
+            Field::Te => {
+                let mut codings = field::tokens(field.value);
+                ask.takes_trailers |= codings.any(|token| token.eq_ignore_ascii_case(b"trailers"));
             }
             Field::RequestId => ask.given_id = ask.given_id.or(Some(field.value)),
             Field::MsRequestId => ms_id = ms_id.or(Some(field.value)),
@@ -84,18 +102,20 @@ fn plain<'h, 'b>(request: Request<'h, 'b>, head_bytes: usize) -> Option<Ask<'h, 
                 traces += 1;
                 ask.traceparent = std::str::from_utf8(field.value).ok().filter(|_| traces == 1);
             }
-            Field::Host | Field::Coding | Field::Asking | Field::Hop => return None,
+            Field::Host | Field::Coding | Field::Expect | Field::Hop => return None,
         }
     }
     ask.given_id = ask.given_id.or(ms_id);
-    (hosts == 1 && lengths <= 1).then_some(ask)
+    (hosts == 1 && framings <= 1).then_some(ask)
 }
 
-/// True for `close`, false for `keep-alive`, `None` for anything else in a `Connection` line.
+/// True for `close`, false for `keep-alive` and `TE`, `None` for anything else in a `Connection` line.
 fn closes(value: &[u8]) -> Option<bool> {
     field::tokens(value).try_fold(false, |closes, token| {
         let close = token.eq_ignore_ascii_case(b"close");
-        (close || token.eq_ignore_ascii_case(b"keep-alive")).then_some(closes || close)
+        let known =
+            [&b"keep-alive"[..], b"te"].iter().any(|known| token.eq_ignore_ascii_case(known));
+        (close || known).then_some(closes || close)
     })
 }
 
@@ -142,13 +162,16 @@ impl Ask<'_, '_> {
         for header in self.fields {
             let name = header.name.as_bytes();
             match Field::of(header.name) {
-                Field::Connection => {}
+                Field::Connection | Field::Te => {}
                 Field::Host => field::write(out, name, route.host_bytes()),
                 Field::TraceParent if traced => {
                     trace.take().into_iter().for_each(|ours| field::write(out, name, ours));
                 }
                 _ => field::write(out, name, header.value),
             }
+        }
+        if self.takes_trailers {
+            field::write(out, b"TE", b"trailers");
         }
         if let RequestId::Minted(minted) = id {
             field::write(out, b"x-ms-client-request-id", minted.as_bytes());
@@ -162,22 +185,25 @@ impl Ask<'_, '_> {
 mod tests {
     use super::*;
 
-    fn is_plain(head: &str) -> Option<(u64, bool)> {
+    fn is_plain(head: &str) -> Option<(Framing, bool)> {
         let mut table = field::table();
         match read(head.as_bytes(), &mut table) {
-            Read::Plain(ask) => Some((ask.body_bytes, ask.close)),
+            Read::Plain(ask) => Some((ask.body, ask.close)),
             _ => None,
         }
     }
 
-    fn post(fields: &str) -> Option<(u64, bool)> {
+    fn post(fields: &str) -> Option<(Framing, bool)> {
         is_plain(&format!("POST /score?a=%20b HTTP/1.1\r\nHost: a:1\r\n{fields}\r\n"))
     }
 
     #[test]
     fn only_what_no_rule_is_about_is_plain() {
-        assert_eq!(post("Content-Length: 12\r\n"), Some((12, false)));
-        assert_eq!(post("connection: Keep-Alive, CLOSE\r\n"), Some((0, true)));
+        assert_eq!(post("Content-Length: 12\r\n"), Some((Framing::Length(12), false)));
+        assert_eq!(post("connection: Keep-Alive, CLOSE\r\n"), Some((Framing::Done, true)));
+        let chunks = Some((Framing::Chunked(Chunk::Size), false));
+        assert_eq!(post("Transfer-Encoding: Chunked\r\nTE: gzip\r\nTrailer: x\r\n"), chunks);
+        assert_eq!(post("Expect: 100-Continue\r\nTransfer-Encoding: chunked\r\n"), chunks);
         for field in [
             "Host: b\r\n",
             "Content-Length: 1\r\nContent-Length: 1\r\n",
@@ -185,12 +211,12 @@ mod tests {
             "Content-Length: 1, 1\r\n",
             "Content-Length: 9999999999999999999\r\n",
             "Content-Length:\r\n",
-            "Transfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: chunked\r\nContent-Length: 1\r\n",
             "Connection: authorization\r\n",
             "Connection: upgrade\r\nUpgrade: websocket\r\n",
-            "Expect: 100-continue\r\n",
-            "TE: trailers\r\n",
-            "Trailer: x\r\n",
+            "Expect: y 100-continue\r\n",
             "Keep-Alive: 5\r\n",
             "Proxy-Authorization: x\r\n",
             "x: y\r\n folded\r\n",
@@ -225,7 +251,7 @@ mod tests {
 
     #[test]
     fn the_head_that_goes_upstream_is_the_clients_but_for_what_ends_here() {
-        let head = "POST /chat?x HTTP/1.1\r\nA: 1\r\nHOST: a\r\nConnection: close\r\nTraceParent:  t \r\nb:\r\nA: 2\r\n\r\n";
+        let head = "POST /chat?x HTTP/1.1\r\nA: 1\r\nHOST: a\r\nConnection: close, TE\r\nTE: trailers\r\nTraceParent:  t \r\nb:\r\nA: 2\r\n\r\n";
         let mut table = field::table();
         let Read::Plain(ask) = read(head.as_bytes(), &mut table) else { panic!("plain") };
         assert_eq!((ask.path(), ask.traceparent), ("/chat", Some("t")));
@@ -234,7 +260,7 @@ mod tests {
         ask.write(&mut out, &route, &RequestId::Minted("id".to_owned()), Some(b"ours"));
         assert_eq!(
             String::from_utf8_lossy(&out),
-            "POST /v1/chat?x HTTP/1.1\r\nA: 1\r\nHOST: up\r\nTraceParent: ours\r\nb:\r\nA: 2\r\nx-ms-client-request-id: id\r\n\r\n"
+            "POST /v1/chat?x HTTP/1.1\r\nA: 1\r\nHOST: up\r\nTraceParent: ours\r\nb:\r\nA: 2\r\nTE: trailers\r\nx-ms-client-request-id: id\r\n\r\n"
         );
     }
 }

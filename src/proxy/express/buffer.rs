@@ -83,6 +83,16 @@ pub struct Inbox {
 }
 
 impl Inbox {
+    /// One that holds `ahead` already.
+    pub fn holding(ahead: &[u8], buffers: &Buffers) -> Self {
+        if ahead.is_empty() {
+            return Self::default();
+        }
+        let mut bytes = buffers.take();
+        bytes.extend_from_slice(ahead);
+        Self { bytes, ..Self::default() }
+    }
+
     /// What was read and not used yet.
     pub fn rest(&self) -> &[u8] {
         &self.bytes[self.from..]
@@ -226,6 +236,11 @@ impl Outbox {
     /// True while there are such.
     pub fn is_passing(&self) -> bool {
         self.passing > 0
+    }
+
+    /// True where nothing waits to be written.
+    pub fn is_empty(&self) -> bool {
+        self.own.is_empty() && self.passing == 0
     }
 
     /// True where no byte of what is there was written.

@@ -25,7 +25,7 @@ pub struct Depot {
 }
 
 impl Depot {
-    /// For a tap whose connections are HTTP/1.1 on both sides, with nothing asked of bodies.
+    /// For a tap whose upstream speaks HTTP/1.1, with nothing asked of bodies.
     pub fn for_tap(tap: &Tap) -> Option<Self> {
         let http1_upstream = match tap.upstream.http2 {
             UpstreamHttp2::Off => true,
@@ -33,7 +33,6 @@ impl Depot {
             UpstreamHttp2::Always => false,
         };
         let plain = http1_upstream
-            && !tap.http2
             && tap.include_usage != IncludeUsage::Inject
             && tap.limits.headers_max == FIELDS_MAX;
         plain.then(|| Self {

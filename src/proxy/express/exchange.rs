@@ -1,14 +1,12 @@
 //! One plain exchange up to its answer's head: the request goes up, and what comes back is looked at.
 
 use std::future::{Future, poll_fn};
-use std::io::ErrorKind;
 use std::pin::pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Method;
 use jiff::Timestamp;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::answer;
@@ -17,19 +15,18 @@ use super::buffer::Inbox;
 use super::digest::Came;
 use super::field;
 use super::framing::Framing;
-use super::{Keep, Lane, Next};
+use super::rest::Rest;
+use super::{Keep, Lane, Next, body};
 use crate::domain::ExchangeId;
-use crate::proxy::failure::{CLIENT_LEFT, Failure, IDLE_BODY, NO_ANSWER, RESPONSE_TIMEOUT};
+use crate::proxy::failure::{
+    BROKEN_BODY, CLIENT_LEFT, Failure, IDLE_BODY, NO_ANSWER, RESPONSE_TIMEOUT,
+};
 use crate::proxy::forward::RequestId;
 use crate::proxy::observe::{Beginning, Observation};
+use crate::proxy::remains::closed_before;
 use crate::proxy::send::unconnected;
 use crate::proxy::stream::Stream;
 use crate::trace::context;
-
-/// More of a request than this is not read off; its connection ends.
-const READ_OFF_BYTES_MAX: u64 = 256 * 1024;
-/// Nor is it waited for longer.
-const READ_OFF_WITHIN: Duration = Duration::from_secs(5);
 
 /// A plain exchange under way.
 pub struct Exchange {
@@ -59,8 +56,10 @@ pub struct Exchange {
     is_answered: bool,
     method: Method,
     upload: Upload,
-    /// Bytes of the request's body that were not read yet.
-    body_left: u64,
+    /// How what was not read yet of the request's body is framed.
+    body: Framing,
+    /// The client waits to be told before it sends the body.
+    expects: bool,
 }
 
 /// Where the request is.
@@ -104,6 +103,11 @@ impl Exchange {
     /// True once the request went up whole.
     pub fn is_sent(&self) -> bool {
         self.upload == Upload::Done
+    }
+
+    /// True while some of the request is still to go up.
+    pub fn is_sending(&self) -> bool {
+        matches!(self.upload, Upload::Unsent | Upload::Sending)
     }
 
     /// True where the client asked for an answer's head alone.
@@ -152,10 +156,10 @@ impl Lane<'_> {
             Beginning { id, time, started, request_id: Some(request_id.into_text()), trace },
         );
         observation.own_time(started);
-        let Ask { method, head_bytes, body_bytes, close, .. } = ask;
+        let Ask { method, head_bytes, body, expects, close, .. } = ask;
         self.from_client.consume(head_bytes);
-        self.from_client.expect(body_bytes);
-        if body_bytes == 0 {
+        self.from_client.expect(body.known_bytes());
+        if body == Framing::Done {
             observation.request().complete();
         }
         let came = Came::of(id);
@@ -176,7 +180,8 @@ impl Lane<'_> {
             method,
             upload: Upload::Unsent,
             came,
-            body_left: body_bytes,
+            body,
+            expects,
         })))
     }
 
@@ -190,39 +195,19 @@ impl Lane<'_> {
         }
         poll_fn(|cx| self.poll_relay(&mut exchange, cx)).await?;
         self.attest(&exchange);
-        let left = self.to_upstream.passing() as u64 + exchange.body_left;
-        self.to_upstream.clear(&self.depot.buffers);
         let (is_sent, close, moved) = (exchange.is_sent(), exchange.close, exchange.moved);
-        // The exchange ends here: what is read off after it is none of its time.
+        let rest = Rest::of(exchange.body, exchange.upstream.take());
+        // Whether the client sends what it was not asked to send is for it to say: it is not waited for.
+        let open = exchange.expects;
+        // The exchange ends here: what comes after its answer is none of its time.
         drop(exchange);
-        let whole = is_sent || (!close && self.read_off(left).await);
+        let whole = is_sent || (!open && self.finish_request(rest).await);
+        self.to_upstream.clear(&self.depot.buffers);
         self.waiting = Some(moved);
         self.from_client.expect(0);
         // What was sent behind the last request would reset the connection, and its answer with it.
         let unread = !whole || !self.from_client.is_empty();
         Ok(if whole && !close { Keep::Yes } else { Keep::No { unread } })
-    }
-
-    /// Reads what is left of a request that was answered before all of it was there, as servers do: its
-    /// client knows nothing of that, and will use the connection again. False where that is too much.
-    async fn read_off(&mut self, mut left: u64) -> bool {
-        if left > READ_OFF_BYTES_MAX {
-            return false;
-        }
-        let (inbox, client, buffers) =
-            (&mut self.from_client, &mut self.client, &self.depot.buffers);
-        let all = poll_fn(|cx| {
-            while left > 0 {
-                let here = left.min(inbox.rest().len() as u64);
-                inbox.consume(here as usize);
-                left -= here;
-                if left > 0 && !matches!(ready!(inbox.poll_fill(client, buffers, cx)), Ok(1..)) {
-                    return Poll::Ready(false);
-                }
-            }
-            Poll::Ready(true)
-        });
-        tokio::time::timeout(READ_OFF_WITHIN, all).await == Ok(true)
     }
 
     /// Sends the request, on an idle connection if there is one, and waits for its answer's head. One
@@ -232,7 +217,8 @@ impl Lane<'_> {
         if exchange.upstream.is_some() {
             #[cfg(feature = "failpoints")]
             crate::capture::failpoint::hit("upstream_taken");
-            if exchange.body_left as usize <= self.from_client.rest().len() {
+            self.take_request(exchange)?;
+            if exchange.body == Framing::Done {
                 self.to_upstream.keep();
             }
             match poll_fn(|cx| self.poll_head(exchange, cx)).await {
@@ -299,6 +285,11 @@ impl Lane<'_> {
                 Ok(waiting) => waiting,
                 Err(fault) => return Poll::Ready(Err(fault)),
             };
+            match self.poll_interim(exchange, cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
+                Poll::Pending => return self.poll_late(exchange, waiting, cx),
+            }
             let Some(upstream) = &mut exchange.upstream else { return failed(NO_ANSWER) };
             match exchange.from_upstream.poll_fill(upstream, &self.depot.buffers, cx) {
                 Poll::Ready(Ok(count)) if count > 0 => {
@@ -314,16 +305,37 @@ impl Lane<'_> {
                     return Poll::Ready(Err(Fault::Unanswered));
                 }
                 Poll::Ready(_) => return failed(NO_ANSWER),
-                Poll::Pending if self.is_client_gone(exchange, cx) => {
-                    return Poll::Ready(Err(Fault::Gone));
-                }
-                Poll::Pending => {
-                    let (limit, failure) = self.limit(waiting);
-                    let late = self.timer.poll_own(exchange.moved + limit, cx);
-                    return late.map(|()| Err(Fault::Failed(failure)));
-                }
+                Poll::Pending => return self.poll_late(exchange, waiting, cx),
             }
         }
+    }
+
+    /// Passes on what the upstream said ahead of its answer; nothing more is read of it meanwhile.
+    fn poll_interim(
+        &mut self,
+        exchange: &mut Exchange,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fault>> {
+        if self.to_client.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let (inbox, buffers) = (&mut exchange.from_upstream, &self.depot.buffers);
+        self.to_client.poll_send(&mut self.client, inbox, buffers, cx).map_err(|_| Fault::Gone)
+    }
+
+    /// Ready where the answer's head is waited for in vain.
+    fn poll_late(
+        &mut self,
+        exchange: &mut Exchange,
+        waiting: Option<Waiting>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fault>> {
+        if self.is_client_gone(exchange, cx) {
+            return Poll::Ready(Err(Fault::Gone));
+        }
+        let (limit, failure) = self.limit(waiting);
+        let late = self.timer.poll_own(exchange.moved + limit, cx);
+        late.map(|()| Err(Fault::Failed(failure)))
     }
 
     fn limit(&self, waiting: Option<Waiting>) -> (Duration, Failure) {
@@ -342,27 +354,9 @@ impl Lane<'_> {
         exchange: &mut Exchange,
         cx: &mut Context<'_>,
     ) -> Result<Option<Waiting>, Fault> {
-        while let (Upload::Unsent | Upload::Sending, Some(upstream)) =
-            (exchange.upload, exchange.upstream.as_mut())
-        {
-            if !self.to_upstream.is_passing() {
-                let body = self.from_client.rest();
-                let count =
-                    usize::try_from(exchange.body_left).unwrap_or(usize::MAX).min(body.len());
-                if count > 0 {
-                    exchange.observation.request().chunk(
-                        &self.listener.tap,
-                        &body[..count],
-                        exchange.moved.into(),
-                    );
-                    exchange.came.up(&body[..count]);
-                    self.to_upstream.pass(count);
-                    exchange.body_left -= count as u64;
-                    if exchange.body_left == 0 {
-                        exchange.observation.request().complete();
-                    }
-                }
-            }
+        while exchange.is_sending() {
+            self.take_request(exchange)?;
+            let Some(upstream) = exchange.upstream.as_mut() else { return Ok(None) };
             let buffers = &self.depot.buffers;
             match self.to_upstream.poll_send(upstream, &mut self.from_client, buffers, cx) {
                 Poll::Pending => return Ok(Some(Waiting::Upstream)),
@@ -373,7 +367,7 @@ impl Lane<'_> {
                 }
                 // What it answered before it closed may still be read.
                 Poll::Ready(Err(_)) => exchange.upload = Upload::Failed,
-                Poll::Ready(Ok(())) if exchange.body_left == 0 => {
+                Poll::Ready(Ok(())) if exchange.body == Framing::Done => {
                     exchange.upload = Upload::Done;
                     self.from_client.release(buffers);
                 }
@@ -390,17 +384,37 @@ impl Lane<'_> {
         Ok(None)
     }
 
+    /// Takes what came of the request's body.
+    fn take_request(&mut self, exchange: &mut Exchange) -> Result<(), Fault> {
+        if exchange.body == Framing::Done {
+            return Ok(());
+        }
+        let Exchange { body, observation, came, moved, .. } = exchange;
+        let (side, tap) = (observation.request(), &self.listener.tap);
+        let (inbox, outbox) = (&mut self.from_client, &mut self.to_upstream);
+        let taken = body::take(body, inbox, outbox, &self.depot.buffers, |data| {
+            side.chunk(tap, data, (*moved).into());
+            came.up(data);
+        });
+        if *body == Framing::Done {
+            side.complete();
+        }
+        taken.map_err(|_| Fault::Failed(BROKEN_BODY))
+    }
+
     /// Reads the answer's head and puts the client's into its outbox; false while it has not come whole.
     fn read_answer(&mut self, exchange: &mut Exchange) -> Result<bool, Failure> {
         let (listener, began) = (self.listener, Instant::now());
         loop {
-            let mut table = field::table();
+            let mut tables = field::tables();
             let bytes = exchange.from_upstream.rest();
-            let answer = match answer::read(bytes, &mut table, &exchange.method)? {
+            let answer = match answer::read(bytes, &mut tables, &exchange.method)? {
                 answer::Read::Partial => return Ok(false),
-                answer::Read::Informational(head_bytes) => {
+                answer::Read::Interim(interim) => {
+                    interim.write(self.to_client.own(&self.depot.buffers));
+                    exchange.expects &= interim.status != 100;
+                    let head_bytes = interim.head_bytes;
                     exchange.from_upstream.consume(head_bytes);
-                    listener.tap.metrics.informational_dropped(&listener.tap.name);
                     continue;
                 }
                 answer::Read::Final(answer) => answer,
@@ -409,12 +423,11 @@ impl Lane<'_> {
             exchange.observation.response_head(answer.status, began.into(), |selection| {
                 selection.of_response_fields(fields)
             });
-            let expected = match answer.framing {
-                Framing::Length(bytes) => bytes,
-                _ => 0,
-            };
+            let expected = answer.framing.known_bytes();
             exchange.observation.response_expected(expected);
-            exchange.close |= listener.stopping.is_cancelled();
+            // Whether the body still comes is the client's to choose then (RFC 9110, section 10.1.1).
+            let open = exchange.expects && exchange.body != Framing::Done;
+            exchange.close |= open || listener.stopping.is_cancelled();
             answer.write(self.to_client.own(&self.depot.buffers), exchange.close);
             (exchange.framing, exchange.reusable) = (answer.framing, answer.reusable);
             let head_bytes = answer.head_bytes;
@@ -444,27 +457,6 @@ impl Lane<'_> {
                 tcp.take_error().ok().flatten().is_some()
             }
         }
-    }
-}
-
-/// How long a connection's refusal is waited for, which comes one way through the network and back
-/// after what it refuses.
-const REFUSED_WITHIN: Duration = Duration::from_millis(100);
-
-/// True where the other side had closed a connection, which has ended, before all that was sent on it
-/// came there. Linux tells by the error that it leaves at the socket: `EPIPE` where a reset followed the
-/// end, that is, where something reached a closed socket. A request that came there whole before the end
-/// leaves none, and one that was dropped unread leaves `ECONNRESET`.
-async fn closed_before(tcp: &TcpStream) -> bool {
-    let until = Instant::now() + REFUSED_WITHIN;
-    let mut pause = Duration::from_millis(1);
-    loop {
-        match tcp.take_error() {
-            Ok(Some(error)) => return error.kind() == ErrorKind::BrokenPipe,
-            Ok(None) if Instant::now() < until => tokio::time::sleep(pause).await,
-            _ => return false,
-        }
-        pause *= 2;
     }
 }
 

@@ -15,6 +15,14 @@ pub fn table<'b>() -> Table<'b> {
     [const { MaybeUninit::uninit() }; FIELDS_MAX]
 }
 
+/// Room for two readings of one head.
+pub type Tables<'b> = [Table<'b>; 2];
+
+/// Two empty tables.
+pub fn tables<'b>() -> Tables<'b> {
+    [table(), table()]
+}
+
 /// What a field is to this hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
@@ -28,8 +36,10 @@ pub enum Field {
     Length,
     /// `Transfer-Encoding`.
     Coding,
-    /// `Expect`, or `Trailer`: passes, and asks more of a request's way than plain copying.
-    Asking,
+    /// `Expect`.
+    Expect,
+    /// `TE`.
+    Te,
     /// Any other field that ends at this hop (RFC 9110, section 7.6.1).
     Hop,
     /// `x-request-id`.
@@ -46,10 +56,9 @@ impl Field {
         let is =
             |known: &str, field| if name.eq_ignore_ascii_case(known) { field } else { Self::Plain };
         match name.len() {
-            2 => is("te", Self::Hop),
+            2 => is("te", Self::Te),
             4 => is("host", Self::Host),
-            6 => is("expect", Self::Asking),
-            7 if name.eq_ignore_ascii_case("trailer") => Self::Asking,
+            6 => is("expect", Self::Expect),
             7 => is("upgrade", Self::Hop),
             10 if name.eq_ignore_ascii_case("connection") => Self::Connection,
             10 => is("keep-alive", Self::Hop),
@@ -65,6 +74,11 @@ impl Field {
             _ => Self::Plain,
         }
     }
+}
+
+/// True for what means nothing to a hop, and may come behind a body.
+pub fn is_for_trailers(field: Field) -> bool {
+    matches!(field, Field::Plain | Field::RequestId | Field::MsRequestId | Field::TraceParent)
 }
 
 /// The members of a comma-separated list.

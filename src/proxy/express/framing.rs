@@ -27,7 +27,7 @@ pub enum Chunk {
     Data(u64),
     /// Before the CRLF that ends the data.
     DataEnd,
-    /// In the trailers, of which so many bytes have come; they are not passed on.
+    /// In the trailers, of which so many bytes have come.
     Trailers(usize),
 }
 
@@ -36,17 +36,47 @@ pub enum Chunk {
 pub struct Broken;
 
 /// What the next bytes are.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece {
     /// So many bytes of framing, to be left out.
     Framing(usize),
     /// So many bytes of data.
     Data(usize),
+    /// So many bytes that begin the last chunk: trailers may follow.
+    Last(usize),
+    /// So many bytes of a trailer's line, its CRLF included.
+    Trailer(usize),
+    /// So many bytes that end the last chunk.
+    End(usize),
     /// Too few to tell.
     Partial,
 }
 
+impl Piece {
+    /// How many bytes it is.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::Framing(count)
+            | Self::Data(count)
+            | Self::Last(count)
+            | Self::Trailer(count)
+            | Self::End(count) => count,
+            Self::Partial => 0,
+        }
+    }
+}
+
 impl Framing {
+    /// So many bytes, or none.
+    pub fn of_length(length: u64) -> Self {
+        if length == 0 { Self::Done } else { Self::Length(length) }
+    }
+
+    /// How many bytes are to come, as far as that is known.
+    pub fn known_bytes(self) -> u64 {
+        if let Self::Length(bytes) = self { bytes } else { 0 }
+    }
+
     /// What `bytes`, which follow all that was taken before, begin with.
     pub fn next(&mut self, bytes: &[u8]) -> Result<Piece, Broken> {
         if bytes.is_empty() {
@@ -65,7 +95,7 @@ impl Framing {
             Self::Chunked(chunk) => match chunk.next(bytes)? {
                 None => {
                     *self = Self::Done;
-                    Ok(Piece::Framing(2))
+                    Ok(Piece::End(2))
                 }
                 Some(piece) => Ok(piece),
             },
@@ -79,11 +109,13 @@ impl Chunk {
         match self {
             Self::Size => {
                 let Some(line) = line(bytes)? else { return Ok(Some(Piece::Partial)) };
-                *self = match size(line)? {
-                    0 => Self::Trailers(0),
-                    size => Self::Data(size),
+                let count = line.len() + 2;
+                let (next, piece) = match size(line)? {
+                    0 => (Self::Trailers(0), Piece::Last(count)),
+                    size => (Self::Data(size), Piece::Framing(count)),
                 };
-                Ok(Some(Piece::Framing(line.len() + 2)))
+                *self = next;
+                Ok(Some(piece))
             }
             Self::Data(left) => {
                 let data = take(left, bytes.len());
@@ -106,8 +138,8 @@ impl Chunk {
                     return Ok(None);
                 }
                 *seen += line.len() + 2;
-                let fits = *seen <= TRAILER_BYTES_MAX;
-                fits.then_some(Some(Piece::Framing(line.len() + 2))).ok_or(Broken)
+                let sound = *seen <= TRAILER_BYTES_MAX && is_field(line);
+                sound.then_some(Some(Piece::Trailer(line.len() + 2))).ok_or(Broken)
             }
         }
     }
@@ -134,11 +166,25 @@ fn size(line: &[u8]) -> Result<u64, Broken> {
     let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
     let (number, rest) = line.split_at(digits);
     let extension = rest.trim_ascii_start();
-    if !(1..=16).contains(&digits) || !(extension.is_empty() || extension[0] == b';') {
+    let is_extension = extension.is_empty() || extension[0] == b';';
+    if !(1..=16).contains(&digits) || !is_extension || !rest.iter().all(is_printed) {
         return Err(Broken);
     }
     let text = std::str::from_utf8(number).map_err(|_| Broken)?;
     u64::from_str_radix(text, 16).map_err(|_| Broken)
+}
+
+/// True for what may stand in a value (RFC 9110, section 5.5).
+fn is_printed(byte: &u8) -> bool {
+    matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
+}
+
+/// True for `name: value`, unfolded.
+fn is_field(line: &[u8]) -> bool {
+    let Some(colon) = memchr::memchr(b':', line) else { return false };
+    let (name, value) = line.split_at(colon);
+    let token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
+    !name.is_empty() && name.iter().all(token) && value.iter().all(is_printed)
 }
 
 #[cfg(test)]
@@ -157,11 +203,11 @@ mod tests {
             while from < end {
                 match framing.next(&bytes[from..end]).ok()? {
                     Piece::Partial => break,
-                    Piece::Framing(length) => from += length,
                     Piece::Data(length) => {
                         data.extend_from_slice(&bytes[from..from + length]);
                         from += length;
                     }
+                    framing => from += framing.bytes(),
                 }
             }
         }
@@ -196,6 +242,12 @@ mod tests {
             "3 4\r\nabc\r\n",
             "11111111111111111\r\n",
             "3;a\nb\r\nabc\r\n",
+            "3;a\0b\r\nabc\r\n",
+            "00000000000000003\r\nabc\r\n",
+            "0\r\nT t: 1\r\n\r\n",
+            "0\r\nT: 1\r\n 2\r\n\r\n",
+            "0\r\nT: \0\r\n\r\n",
+            "0\r\nnone\r\n\r\n",
             "3\r\nabc\n0\r\n\r\n",
             "0\r\nT: 1\n\r\n",
         ] {

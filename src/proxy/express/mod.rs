@@ -8,6 +8,7 @@
 
 mod answer;
 mod ask;
+mod body;
 mod buffer;
 mod depot;
 mod digest;
@@ -15,6 +16,7 @@ mod exchange;
 mod field;
 mod framing;
 mod relay;
+mod rest;
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -81,12 +83,18 @@ enum Keep {
 
 /// Serves the plain requests of a connection. Gives it back, with what was read of it, where one comes
 /// that is not.
-pub async fn serve(listener: &Listener, depot: &Depot, client: Stream) -> Option<(Stream, Bytes)> {
+/// `ahead` is what was read of the connection before.
+pub async fn serve(
+    listener: &Listener,
+    depot: &Depot,
+    client: Stream,
+    ahead: &[u8],
+) -> Option<(Stream, Bytes)> {
     let mut lane = Lane {
         listener,
         depot,
         client,
-        from_client: Inbox::default(),
+        from_client: Inbox::holding(ahead, &depot.buffers),
         to_client: Outbox::default(),
         to_upstream: Outbox::default(),
         state: Arc::default(),
@@ -125,17 +133,17 @@ pub fn read_heads(bytes: &[u8]) {
             unreachable!("what goes on is no plain request")
         };
         assert_eq!((&again.method, again.target), (&asked.method, asked.target));
-        assert_eq!((again.body_bytes, again.head_bytes), (asked.body_bytes, sent.len()));
+        assert_eq!((again.body, again.head_bytes), (asked.body, sent.len()));
     }
     for method in [http::Method::GET, http::Method::HEAD] {
-        let mut table = field::table();
-        let Ok(answer::Read::Final(answer)) = answer::read(bytes, &mut table, &method) else {
+        let mut tables = field::tables();
+        let Ok(answer::Read::Final(answer)) = answer::read(bytes, &mut tables, &method) else {
             continue;
         };
         let mut sent = Vec::new();
         answer.write(&mut sent, false);
-        let mut table = field::table();
-        let again = answer::read(&sent, &mut table, &method);
+        let mut tables = field::tables();
+        let again = answer::read(&sent, &mut tables, &method);
         let Ok(answer::Read::Final(again)) = again else {
             unreachable!("what goes on is no answer")
         };
@@ -146,15 +154,12 @@ pub fn read_heads(bytes: &[u8]) {
     let (mut body, mut rest, mut data) =
         (framing::Framing::Chunked(framing::Chunk::Size), bytes, 0);
     while let Ok(piece) = body.next(rest) {
-        let taken = match piece {
+        match piece {
             framing::Piece::Partial => break,
-            framing::Piece::Framing(count) => count,
-            framing::Piece::Data(count) => {
-                data += count;
-                count
-            }
-        };
-        rest = &rest[taken..];
+            framing::Piece::Data(count) => data += count,
+            _ => {}
+        }
+        rest = &rest[piece.bytes()..];
     }
     assert!(data <= bytes.len());
 }
@@ -213,8 +218,13 @@ impl Lane<'_> {
             answer.truncate(memchr::memmem::find(&answer, b"\r\n\r\n").map_or(0, |end| end + 4));
         }
         drop(exchange);
+        // Behind what the upstream said ahead of an answer, if some of that was not taken yet.
+        let buffers = &self.depot.buffers;
+        self.to_client.own(buffers).extend_from_slice(&answer);
+        let (outbox, client) = (&mut self.to_client, &mut self.client);
+        let sent = poll_fn(|cx| outbox.poll_send(client, &mut Inbox::default(), buffers, cx));
         // The client may be gone already; either way the connection ends here.
-        drop(tokio::time::timeout(FAREWELL, self.client.write_all(&answer)).await);
+        drop(tokio::time::timeout(FAREWELL, sent).await);
         Ok(Keep::No { unread: true })
     }
 

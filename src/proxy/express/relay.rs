@@ -1,14 +1,12 @@
 //! The answer on its way down: written as it comes, read no faster than the client reads, and noted.
 
-use std::io::Write as _;
 use std::task::{Context, Poll};
 
 use tokio::time::Instant;
 
-use super::Lane;
-use super::buffer::{Buffers, Outbox};
 use super::exchange::{Exchange, Stop};
-use super::framing::{Framing, Piece};
+use super::framing::Framing;
+use super::{Lane, body};
 use crate::domain::Outcome;
 
 /// Where an answer's relay stands; `Err` where it ended in the middle.
@@ -46,36 +44,19 @@ impl Lane<'_> {
         }
     }
 
-    /// Takes what came of the body: a body of known length passes as it is, any other is put into chunks.
     fn decode(&mut self, exchange: &mut Exchange) {
-        while !self.to_client.is_passing() {
-            let passes = matches!(exchange.framing, Framing::Length(_));
-            let bytes = exchange.from_upstream.rest();
-            match exchange.framing.next(bytes) {
-                Ok(Piece::Partial) => return,
-                Ok(Piece::Framing(count)) => exchange.from_upstream.consume(count),
-                Ok(Piece::Data(count)) if passes => {
-                    exchange.observation.response_chunk(&bytes[..count], exchange.moved.into());
-                    exchange.came.down(&bytes[..count]);
-                    self.to_client.pass(count);
-                }
-                Ok(Piece::Data(count)) => {
-                    exchange.observation.response_chunk(&bytes[..count], exchange.moved.into());
-                    exchange.came.down(&bytes[..count]);
-                    chunk(&mut self.to_client, &self.depot.buffers, &bytes[..count]);
-                    exchange.from_upstream.consume(count);
-                }
-                Err(_) => {
-                    exchange.is_broken = true;
-                    return;
-                }
-            }
-            if exchange.framing == Framing::Done {
-                if !passes {
-                    self.to_client.own(&self.depot.buffers).extend_from_slice(b"0\r\n\r\n");
-                }
-                return self.finish_body(exchange);
-            }
+        if exchange.framing == Framing::Done {
+            return;
+        }
+        let Exchange { framing, from_upstream, observation, came, moved, .. } = exchange;
+        let taken =
+            body::take(framing, from_upstream, &mut self.to_client, &self.depot.buffers, |data| {
+                observation.response_chunk(data, (*moved).into());
+                came.down(data);
+            });
+        exchange.is_broken |= taken.is_err();
+        if exchange.framing == Framing::Done {
+            self.finish_body(exchange);
         }
     }
 
@@ -86,10 +67,13 @@ impl Lane<'_> {
         self.finish_body(exchange);
     }
 
-    /// The proper end: the upstream's connection can serve again, unless the request is still being sent
-    /// or something came behind the answer.
+    /// The proper end: the upstream's connection can serve again, unless something came behind the answer.
+    /// Where the request is still being sent, it serves for that.
     pub fn finish_body(&mut self, exchange: &mut Exchange) {
         exchange.observation.response_complete();
+        if exchange.is_sending() {
+            return;
+        }
         let stray = exchange.from_upstream.rest().len() > self.to_client.passing();
         let reusable = exchange.reusable && exchange.is_sent() && !stray;
         if let Some(upstream) = exchange.upstream.take().filter(|_| reusable) {
@@ -121,14 +105,4 @@ impl Lane<'_> {
 fn cut(exchange: &mut Exchange, outcome: Outcome) -> Relayed {
     exchange.observation.ended(outcome);
     Poll::Ready(Err(Stop))
-}
-
-/// One chunk for each piece that came, so that what is framed as an event stays so.
-fn chunk(outbox: &mut Outbox, buffers: &Buffers, data: &[u8]) {
-    let own = outbox.own(buffers);
-    own.reserve(data.len() + 20);
-    // Writing into memory cannot fail.
-    drop(write!(own, "{:X}\r\n", data.len()));
-    outbox.own_body(data);
-    outbox.own(buffers).extend_from_slice(b"\r\n");
 }
