@@ -127,13 +127,14 @@ fn prepare(
     trace: &TraceContext,
     websocket: bool,
 ) -> Option<()> {
+    let host = passage.tap.route.host(&head.headers, &head.uri);
     head.uri = passage.tap.route.origin_form(&head.uri)?;
     if head.version == Version::HTTP_2 {
         join_cookies(&mut head.headers);
     }
     head.version = Version::HTTP_11;
     guard::strip_hop_by_hop(&mut head.headers);
-    head.headers.insert(HOST, passage.tap.route.host());
+    head.headers.insert(HOST, host);
     if websocket {
         head.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
