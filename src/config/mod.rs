@@ -56,6 +56,7 @@ pub use secret::Secret;
 pub use serve::{MetricsLimits, OtlpProtocol, Trace, Traffic};
 pub use show::{effective, monitors_shown};
 pub use store::{Retention, Role, Store};
+pub use taps::HostSent;
 
 /// Everything a flowtap process was told.
 #[derive(Clone, Debug)]
@@ -127,6 +128,8 @@ pub struct Tap {
     pub capture: CaptureMode,
     /// What to do where a streaming OpenAI client did not ask for usage.
     pub include_usage: IncludeUsage,
+    /// Whose `Host` the upstream gets. Default its own.
+    pub host: HostSent,
     /// Whether clients may speak HTTP/2 (by ALPN on TLS, by prior knowledge without). Default no.
     pub http2: bool,
     /// TLS towards clients.

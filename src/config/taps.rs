@@ -84,6 +84,14 @@ pub(super) static KEYS: &[Key] = &[
         "inject",
     ),
     Key::new(
+        "host",
+        Choice(&["upstream", "client"]),
+        Is("upstream"),
+        "Whose `Host` the upstream gets: its own, as if the client had called it directly, or the \
+         client's, for an application that goes by the name that it is called by.",
+        "client",
+    ),
+    Key::new(
         "http2",
         Bool,
         Is("false"),
@@ -234,6 +242,15 @@ static LIMITS: &[Key] = &[
     ),
 ];
 
+/// Whose `Host` goes upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostSent {
+    /// The upstream's, as its URL names it.
+    Upstream,
+    /// The client's; the upstream's where the client sent none.
+    Client,
+}
+
 /// A TCP connection is cheap to make again, and gunicorn closes idle ones after 2 s, uvicorn after 5:
 /// one that is closed just as it is used again would cost a request.
 const POOL_IDLE_HTTP: Duration = Duration::from_millis(1500);
@@ -260,6 +277,10 @@ pub(super) fn build(map: &Map, report: &mut Report) -> Option<Tap> {
         include_usage: match map.text("include_usage")? {
             "inject" => IncludeUsage::Inject,
             _ => IncludeUsage::Off,
+        },
+        host: match map.text("host")? {
+            "client" => HostSent::Client,
+            _ => HostSent::Upstream,
         },
         http2: map.bool("http2"),
         tls: map.map("tls").and_then(|tls| {
@@ -360,6 +381,13 @@ pub(super) fn show(tap: &Tap) -> Vec<(&'static str, Shown)> {
             Shown::text(match tap.include_usage {
                 IncludeUsage::Off => "off",
                 IncludeUsage::Inject => "inject",
+            }),
+        ),
+        (
+            "host",
+            Shown::text(match tap.host {
+                HostSent::Upstream => "upstream",
+                HostSent::Client => "client",
             }),
         ),
         ("http2", Shown::text(tap.http2)),

@@ -54,6 +54,21 @@ impl<'t> Edits<'t> {
         self.lines.entry(line).or_default().within.push((range, replacement));
     }
 
+    /// Puts `entry` first into the map or list in flow style that begins at byte `at`; `more` follow.
+    pub(super) fn insert_flow(&mut self, at: usize, entry: String, more: bool) {
+        let comma = if more { ", " } else { "" };
+        self.replace(at + 1..at + 1, format!("{entry}{comma}"));
+    }
+
+    /// Who reads manifests takes what begins with a brace for JSON, which has no comments: where something
+    /// is edited, a comment goes before the brace.
+    pub(super) fn begin_with_a_comment(&mut self) {
+        let at = self.text.len() - self.text.trim_start().len();
+        if !self.lines.is_empty() && self.text[at..].starts_with('{') {
+            self.replace(at..at + 1, "{".to_owned());
+        }
+    }
+
     /// Puts `lines` after the line that holds byte `at`.
     pub(super) fn insert_after(&mut self, at: usize, lines: Vec<String>) {
         let line = self.starts.line_of(at);

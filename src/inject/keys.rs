@@ -39,6 +39,11 @@ impl Keys {
         self.environment.entry(name.to_owned()).or_insert(value);
     }
 
+    /// The port of the address that the variable `name` holds.
+    pub(super) fn port_of(&self, name: &str) -> Option<u16> {
+        self.environment.get(name)?.rsplit(':').next()?.parse().ok()
+    }
+
     /// Reads the configuration as the sidecar will: every fault at once. Files and secrets are not here,
     /// so what names a file is left out.
     pub(super) fn check(&self) -> Result<(), Refusal> {

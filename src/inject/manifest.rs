@@ -116,30 +116,61 @@ impl Manifest<'_> {
     ) -> Result<(), Refusal> {
         let missing = || Refusal::new("its pod's spec comes from a merge key: write it out");
         let map = self.document.at(steps)?.ok_or_else(missing)?;
-        let column = block_column(map, edits)?;
         let Some((name, list)) = map.entry(key) else {
-            return self.add_list(steps, map, key, column, item, edits);
-        };
-        self.document.at(&[steps, &[Step::Key(key)]].concat())?;
-        let nothing = match &list.what {
-            What::List { items, flow: false } => {
-                let dash = dash_column(items, edits)?;
-                edits.insert_after(name.start, emit::item(item, dash));
+            self.check_unmerged(steps, map, key)?;
+            if map.is_flow() {
+                edits.insert_flow(map.start, format!("{}: [{item}]", json!(key)), !map.is_empty());
                 return Ok(());
             }
-            What::List { items, flow: true } => items.is_empty(),
+            return self.add_list(steps, map, key, block_column(map, edits)?, item, edits);
+        };
+        self.document.at(&[steps, &[Step::Key(key)]].concat())?;
+        match &list.what {
+            What::List { items, flow: true } if map.is_flow() || !items.is_empty() => {
+                edits.insert_flow(list.start, item.to_string(), !items.is_empty());
+            }
+            What::List { items, flow: false } => {
+                edits.insert_after(name.start, emit::item(item, dash_column(items, edits)?));
+            }
+            What::Scalar { plain: true, text } if map.is_flow() && is_null(text) => {
+                edits.replace(list.start..list.end, format!("[{item}]"));
+            }
+            _ => self.fill_list(map, name, list, item, edits)?,
+        }
+        Ok(())
+    }
+
+    /// What is nothing in block style, such as `volumes: []`, becomes a list of `item` alone.
+    fn fill_list(
+        &self,
+        map: &Node,
+        name: &Node,
+        list: &Node,
+        item: &Value,
+        edits: &mut Edits<'_>,
+    ) -> Result<(), Refusal> {
+        let column = block_column(map, edits)?;
+        let nothing = match &list.what {
             What::Scalar { plain, text } => *plain && is_null(text),
-            _ => false,
+            _ => list.is_empty(),
         };
         if !nothing {
-            let message = format!("its `{key}` is in flow style: write it in block style");
-            return Err(Refusal::new(message).at_byte(list.start));
+            return Err(Refusal::new("it is no list").at_byte(list.start));
         }
         if list.end > list.start {
             edits.replace(list.start..list.end, String::new());
         }
         edits.insert_after(name.start, emit::item(item, column + 2));
         Ok(())
+    }
+
+    /// The map has no `key`, not even by a merge.
+    fn check_unmerged(&self, steps: &[Step], map: &Node, key: &str) -> Result<(), Refusal> {
+        match lookup(&self.document.value()?, steps).is_some_and(|value| value.get(key).is_some()) {
+            true => Err(Refusal::new(format!("its `{key}` comes from a merge key: write it out"))
+                .at_byte(map.start)),
+            false => Ok(()),
+        }
     }
 
     /// A list of `item` alone becomes the first entry of `map`, above comments that belong to the next.
@@ -152,10 +183,6 @@ impl Manifest<'_> {
         item: &Value,
         edits: &mut Edits<'_>,
     ) -> Result<(), Refusal> {
-        if lookup(&self.document.value()?, steps).is_some_and(|value| value.get(key).is_some()) {
-            let message = format!("its `{key}` comes from a merge key: write it out");
-            return Err(Refusal::new(message).at_byte(map.start));
-        }
         let (header, first) = (self.header_of(steps).unwrap_or_default(), first_key(map)?.start);
         if edits.starts().line_of(header) >= edits.starts().line_of(first) {
             return Err(begins_beside_its_key().at_byte(first));
@@ -187,13 +214,15 @@ impl Manifest<'_> {
         match port.entry("targetPort") {
             Some((_, target)) => {
                 self.document.at(&[&steps[..], &[Step::Key("targetPort")]].concat())?;
-                edits.replace(target.start..target.end, NAME.to_owned());
+                let json = port.is_flow() && first_key(port)?.is_quoted(edits.text());
+                let name = if json { json!(NAME).to_string() } else { NAME.to_owned() };
+                edits.replace(target.start..target.end, name);
             }
             None => {
                 let (name, number) = port.entry("port").ok_or_else(merged)?;
                 self.document.at(&[&steps[..], &[Step::Key("port")]].concat())?;
                 if port.is_flow() {
-                    edits.replace(number.end..number.end, format!(", targetPort: {NAME}"));
+                    edits.insert_flow(port.start, format!("\"targetPort\": \"{NAME}\""), true);
                 } else {
                     let column = edits.starts().column_of(name.start);
                     let line = format!("{}targetPort: {NAME}", " ".repeat(column));
@@ -224,10 +253,6 @@ fn begins_beside_its_key() -> Refusal {
 
 /// The column of a block map's keys, which stand on lines of their own.
 fn block_column(map: &Node, edits: &Edits<'_>) -> Result<usize, Refusal> {
-    if !matches!(map.what, What::Map { flow: false, .. }) {
-        let message = "its pod's spec is in flow style (or JSON): write it in block style";
-        return Err(Refusal::new(message).at_byte(map.start));
-    }
     let first = first_key(map)?;
     match stands_alone(edits.text(), first.start) {
         true => Ok(edits.starts().column_of(first.start)),
@@ -240,8 +265,14 @@ fn dash_column(items: &[Node], edits: &Edits<'_>) -> Result<usize, Refusal> {
     let strange = || Refusal::new("its list begins in an unusual way: write one dash a line");
     let first = items.first().ok_or_else(strange)?.start;
     let line = &edits.text()[first - edits.starts().column_of(first)..first];
-    match line.find('-').filter(|dash| line[..*dash].trim().is_empty()) {
-        Some(dash) => Ok(dash),
+    if let Some(dash) = line.find('-').filter(|dash| line[..*dash].trim().is_empty()) {
+        return Ok(dash);
+    }
+    // The dash may have a line to itself.
+    let above = edits.text()[..first].trim_end();
+    let dash = above.strip_suffix('-').map(str::len);
+    match dash.filter(|dash| stands_alone(edits.text(), *dash)) {
+        Some(dash) => Ok(edits.starts().column_of(dash)),
         None => Err(strange().at_byte(first)),
     }
 }

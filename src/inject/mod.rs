@@ -10,6 +10,7 @@ use std::fmt;
 
 use serde_json::Value;
 
+mod bypass;
 mod edit;
 mod emit;
 mod keys;
@@ -122,6 +123,7 @@ pub fn inject(text: &str, settings: &Settings) -> Result<Injected, Vec<Refusal>>
     }
     let mut work = Work { manifests: &manifests, settings, notes: &mut notes };
     work.run(&starts, &mut edits, &mut expected)?;
+    edits.begin_with_a_comment();
     let injected = edits.render();
     prove(&injected, &original, &expected).map_err(|refusal| vec![refusal])?;
     Ok(Injected { text: format!("{mark}{injected}"), notes })
@@ -176,6 +178,7 @@ impl Work<'_> {
                 let services = self.services_of(manifest, template);
                 let decision = plan::decide(manifest.value(), template, &services, self.settings)?;
                 self.tell(manifest, &decision, services.is_empty());
+                self.tell_of_bypasses(manifest, template, &decision);
                 self.tell_of_policies(manifest, template, &decision);
                 Ok(decision)
             });
@@ -194,6 +197,12 @@ impl Work<'_> {
         let services =
             self.manifests.iter().filter(|other| other.is_service()).map(Manifest::value);
         services.filter(|service| plan::selects(service, manifest.value(), template)).collect()
+    }
+
+    fn tell_of_bypasses(&mut self, manifest: &Manifest<'_>, template: &Value, decision: &Decision) {
+        let Decision::Inject(sidecar, Some(app)) = decision else { return };
+        let notes = bypass::notes(&template["spec"], app, sidecar);
+        self.notes.extend(notes.iter().map(|note| format!("{}: {note}", manifest.name())));
     }
 
     /// What NetworkPolicies of the text would do to a workload with a sidecar.
@@ -256,6 +265,7 @@ impl Work<'_> {
                     .then_some((workload, port))
             })
             .collect();
+        let mut moved_any = false;
         for (index, target) in plan::service_targets(service.value()).enumerate() {
             let leads = |port: &plan::AppPort| match target {
                 Value::String(name) => port.names.contains(name),
@@ -273,7 +283,15 @@ impl Work<'_> {
                 )));
             }
             service.move_port(index, edits, expected)?;
+            moved_any = true;
             self.notes.push(format!("{}: sends to the port named {NAME} now", service.name()));
+        }
+        if moved_any && bypass::is_headless(service.value()) {
+            self.notes.push(format!(
+                "{}: is headless: who calls a pod by its own port passes flowtap by; let callers use the \
+                 sidecar's",
+                service.name()
+            ));
         }
         Ok(())
     }

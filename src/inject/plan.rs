@@ -80,6 +80,9 @@ pub(super) fn decide(
         return Ok(Decision::Leave("its annotation flowtap.io/inject is \"false\""));
     }
     let spec = &template["spec"];
+    if is_for_windows(spec) {
+        return Ok(Decision::Leave("it is for Windows, and flowtap's image for Linux"));
+    }
     if containers(spec).any(|container| container["name"] == NAME) {
         return Ok(Decision::Leave("it has a container named flowtap already"));
     }
@@ -112,6 +115,12 @@ fn annotations(object: &Value, template: &Value) -> BTreeMap<String, String> {
         Some((name.strip_prefix("flowtap.io/")?.to_owned(), text(value)))
     })
     .collect()
+}
+
+fn is_for_windows(spec: &Value) -> bool {
+    let selector = &spec["nodeSelector"];
+    let labels = ["kubernetes.io/os", "beta.kubernetes.io/os"];
+    spec["os"]["name"] == "windows" || labels.iter().any(|label| selector[label] == "windows")
 }
 
 fn containers(spec: &Value) -> impl Iterator<Item = &Value> {
@@ -184,12 +193,14 @@ fn sidecar(
     let host = if port.is_some() { "0.0.0.0" } else { "127.0.0.1" };
     if let Some(port) = port {
         keys.set_default("FLOWTAP_TAPS__0__UPSTREAM", format!("http://127.0.0.1:{}", port.number));
+        // The application sees the name that it was called by, as it did before.
+        keys.set_default("FLOWTAP_TAPS__0__HOST", "client".to_owned());
     }
     let free = |from: u16| (from..).find(|port| !taken.contains(port)).unwrap_or(from);
-    let admin_port = free(ADMIN_PORT);
+    keys.set_default("FLOWTAP_ADMIN__LISTEN", format!("0.0.0.0:{}", free(ADMIN_PORT)));
     keys.set_default("FLOWTAP_TAPS__0__LISTEN", format!("{host}:{}", free(LISTEN_PORT)));
-    let listen = keys.environment.get("FLOWTAP_TAPS__0__LISTEN");
-    let listen = listen.and_then(|text| text.rsplit(':').next()?.parse::<u16>().ok());
+    let admin_port = keys.port_of("FLOWTAP_ADMIN__LISTEN").unwrap_or(ADMIN_PORT);
+    let listen = keys.port_of("FLOWTAP_TAPS__0__LISTEN");
     if let Some(taken) = listen.filter(|listen| taken.contains(listen)) {
         return Err(Refusal::new(format!(
             "port {taken}, where the tap shall listen, is a container's own"

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::plan::{self, AppPort, Decision};
 use super::sidecar::{NAME, Sidecar};
-use super::{Refusal, Settings};
+use super::{Refusal, Settings, bypass};
 
 /// What the container's own port is called once the sidecar has its name.
 const MOVED: &str = "flowtap-app";
@@ -42,7 +42,13 @@ pub fn patch(pod: &Value, settings: &Settings) -> Result<PodPatch, Refusal> {
     };
     match plan::decide(pod, pod, &[], settings)? {
         Decision::Leave(why) => Ok(leave(why)),
-        Decision::Inject(sidecar, port) => Ok(injected(pod, *sidecar, port.as_ref())),
+        Decision::Inject(sidecar, port) => {
+            let told = |port| bypass::notes(&pod["spec"], port, &sidecar);
+            let notes = port.as_ref().map(told).unwrap_or_default();
+            let mut patch = injected(pod, *sidecar, port.as_ref());
+            patch.notes.extend(notes);
+            Ok(patch)
+        }
     }
 }
 

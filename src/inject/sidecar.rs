@@ -91,7 +91,6 @@ impl Sidecar {
     /// Defaults for a pod, and what was set over them, in the order of their names.
     fn variables(&self) -> Value {
         let own = [
-            ("FLOWTAP_ADMIN__LISTEN", format!("0.0.0.0:{}", self.admin_port)),
             ("FLOWTAP_CAPTURE__MEMORY_BYTES_MAX", "32MiB".to_owned()),
             ("FLOWTAP_DATA_DIR", DATA_DIR.to_owned()),
             ("FLOWTAP_DRAIN_TIMEOUT", self.drain_timeout()),

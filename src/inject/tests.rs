@@ -84,9 +84,104 @@ fn what_is_injected_comes_back_to_the_byte_and_a_second_time_changes_nothing() {
     }
 }
 
+/// The objects of a text, those of lists included.
+fn objects(text: &str) -> Vec<Value> {
+    let parsed = yaml::parse(text.trim_start_matches('\u{feff}')).expect("parses");
+    let values = parsed.documents.iter().map(|document| document.value().expect("a value"));
+    values
+        .flat_map(|value| match value["items"].as_array() {
+            Some(items) => items.clone(),
+            None => vec![value],
+        })
+        .collect()
+}
+
+/// The pod's port that a Service's port leads to, as Kubernetes finds it.
+fn pod_port(spec: &Value, target: &Value) -> Option<u64> {
+    let lists = ["containers", "initContainers"].map(|list| spec[list].as_array());
+    let containers = lists.into_iter().flatten().flatten();
+    let mut ports = containers.flat_map(|one| one["ports"].as_array().into_iter().flatten());
+    match target {
+        Value::String(name) => ports.find(|port| port["name"] == **name)?["containerPort"].as_u64(),
+        number => number.as_u64(),
+    }
+}
+
+/// What each port of each Service leads to in each workload that it selects; the workload's sidecar
+/// with it.
+fn routes(text: &str) -> Vec<(String, Option<u64>, Value)> {
+    let objects = objects(text);
+    let mut routes = Vec::new();
+    for service in objects.iter().filter(|object| object["kind"] == "Service") {
+        for object in &objects {
+            let kind = object["kind"].as_str().unwrap_or_default();
+            let Some(path) = plan::template_path(kind) else { continue };
+            let template = plan::at(object, path);
+            if !plan::selects(service, object, template) {
+                continue;
+            }
+            for target in plan::service_targets(service) {
+                let name =
+                    format!("{} of {}", service["metadata"]["name"], object["metadata"]["name"]);
+                let first = template["spec"]["initContainers"][0].clone();
+                routes.push((name, pod_port(&template["spec"], target), first));
+            }
+        }
+    }
+    routes
+}
+
+#[test]
+fn a_services_traffic_goes_to_the_sidecar_and_from_there_to_the_port_that_it_went_to() {
+    let mut moved = 0;
+    for (name, text) in corpus("good") {
+        let before = routes(&text);
+        let after = routes(&injected(&name, &text).text);
+        assert_eq!(before.len(), after.len(), "{name}");
+        for ((service, was, _), (_, is, sidecar)) in before.iter().zip(&after) {
+            let variable = |wanted: &str| {
+                let list = sidecar["env"].as_array().into_iter().flatten();
+                let value = list.clone().find(|one| one["name"] == wanted)?["value"].as_str()?;
+                value.rsplit(':').next()?.parse::<u64>().ok()
+            };
+            let ours = (sidecar["name"] == NAME).then(|| variable("FLOWTAP_TAPS__0__UPSTREAM"));
+            if was.is_some() && ours.flatten() == *was {
+                let listen = variable("FLOWTAP_TAPS__0__LISTEN");
+                assert!(is.is_some() && *is == listen && is != was, "{name}: {service}: {is:?}");
+                moved += 1;
+            } else {
+                assert_eq!(is, was, "{name}: {service}");
+            }
+        }
+    }
+    assert!(moved > 12, "{moved}");
+}
+
+/// Where PyYAML refuses them, and so the check against Kubernetes' schemas.
+#[test]
+fn tabs_stand_where_yaml_lets_them() {
+    let text = "apiVersion: v1\t# a\nkind:\tPod\nmetadata:\n  name: a\t\nspec:\t# of it\n  containers:\t\n  \
+                - {name: a,\timage: b, ports: [\t{containerPort: 80}]}\t# one\n\t\n";
+    let once = injected("tabs", text).text;
+    assert!(once.contains("- name: flowtap") && once.contains("kind:\tPod"), "{once}");
+    assert_eq!(uninject(&once).expect("restores"), text);
+}
+
+#[test]
+fn no_edited_text_looks_like_json_to_who_reads_it() {
+    for (name, text) in corpus("good") {
+        let once = injected(&name, &text).text;
+        let edited = once != text;
+        assert!(!edited || !once.trim_start().starts_with('{'), "{name}: {once}");
+    }
+}
+
 #[test]
 fn line_ends_are_those_of_the_lines_beside() {
     for (name, text) in corpus("good") {
+        if !text.contains('\n') {
+            continue; // one line, and so nothing to go by
+        }
         let windows = injected(&name, &text.replace('\n', "\r\n")).text;
         assert_eq!(windows.matches('\n').count(), windows.matches("\r\n").count(), "{name}");
     }

@@ -189,6 +189,20 @@ impl Node {
         matches!(&self.what, What::Scalar { text, .. } if text == wanted)
     }
 
+    /// True where it stands in double quotes.
+    pub(super) fn is_quoted(&self, text: &str) -> bool {
+        text[self.start..].starts_with('"')
+    }
+
+    /// True for a map or a list without entries.
+    pub(super) fn is_empty(&self) -> bool {
+        match &self.what {
+            What::Map { entries, .. } => entries.is_empty(),
+            What::List { items, .. } => items.is_empty(),
+            What::Scalar { .. } | What::Alias(_) => false,
+        }
+    }
+
     /// True in `{...}` and `[...]`.
     pub(super) fn is_flow(&self) -> bool {
         matches!(self.what, What::Map { flow: true, .. } | What::List { flow: true, .. })

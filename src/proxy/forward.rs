@@ -128,6 +128,7 @@ fn prepare(
     trace: &TraceContext,
     websocket: bool,
 ) -> Option<()> {
+    let host = passage.tap.route.host(&head.headers, &head.uri);
     head.uri = passage.tap.route.origin_form(&head.uri)?;
     if head.version == Version::HTTP_2 {
         join_cookies(&mut head.headers);
@@ -140,7 +141,7 @@ fn prepare(
     }
     head.version = Version::HTTP_11;
     guard::strip_hop_by_hop(&mut head.headers);
-    head.headers.insert(HOST, passage.tap.route.host());
+    head.headers.insert(HOST, host);
     if websocket {
         head.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));

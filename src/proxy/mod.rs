@@ -196,7 +196,7 @@ fn bind_tap(
     let others = config.taps.iter().filter(|other| other.name != tap.name);
     let shared = TapShared {
         name: Arc::clone(&tap.name),
-        route: Route::to(&tap.upstream).ok_or_else(unusable)?,
+        route: Route::to(&tap.upstream, tap.host).ok_or_else(unusable)?,
         connector,
         injection: Injection::new(tap.include_usage),
         settings: tap.clone(),

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use http::header::HeaderValue;
+use http::header::{HOST, HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Uri, uri};
 
-use crate::config::Upstream;
+use crate::config::{HostSent, Upstream};
 
 /// How a tap's requests are addressed upstream.
 #[derive(Clone, Debug)]
@@ -14,28 +14,41 @@ pub struct Route {
     scheme: Scheme,
     authority: Authority,
     host: HeaderValue,
+    sent: HostSent,
     path_prefix: String,
 }
 
 impl Route {
-    /// The route to `upstream`; `None` if its parts make no URL, which the configuration excludes.
-    pub fn to(upstream: &Upstream) -> Option<Self> {
+    /// The route to `upstream`, which gets the `Host` that `sent` says; `None` if its parts make no URL,
+    /// which the configuration excludes.
+    pub fn to(upstream: &Upstream, sent: HostSent) -> Option<Self> {
         Some(Self {
             scheme: if upstream.secure { Scheme::HTTPS } else { Scheme::HTTP },
             authority: upstream.authority.parse().ok()?,
             host: HeaderValue::from_str(&upstream.authority).ok()?,
+            sent,
             path_prefix: upstream.path_prefix.clone(),
         })
     }
 
-    /// `Host` as the upstream knows itself: what the client would have sent without us.
-    pub fn host(&self) -> HeaderValue {
-        self.host.clone()
+    /// The `Host` for a request whose head has `headers` and `target` (in absolute form with HTTP/2):
+    /// the upstream's as it knows itself, which is what the client would have sent without us, or the
+    /// client's.
+    pub fn host(&self, headers: &HeaderMap, target: &Uri) -> HeaderValue {
+        let named = || HeaderValue::from_str(target.authority()?.as_str()).ok();
+        let given = match self.sent {
+            HostSent::Client => headers.get(HOST).cloned().or_else(named),
+            HostSent::Upstream => None,
+        };
+        given.filter(|given| !given.is_empty()).unwrap_or_else(|| self.host.clone())
     }
 
-    /// The same as bytes.
-    pub fn host_bytes(&self) -> &[u8] {
-        self.host.as_bytes()
+    /// The same for a client that sent `given`, which is not empty.
+    pub fn host_bytes<'a>(&'a self, given: &'a [u8]) -> &'a [u8] {
+        match self.sent {
+            HostSent::Upstream => self.host.as_bytes(),
+            HostSent::Client => given,
+        }
     }
 
     /// The target in origin form, as HTTP/1.1 sends it; see [`Self::target`].
@@ -65,11 +78,14 @@ impl Route {
         Cow::Owned(format!("{}{rest}", self.path_prefix))
     }
 
-    /// The target in absolute form, from which HTTP/2 takes `:scheme` and `:authority`.
-    pub fn absolute_form(&self, origin_form: Uri) -> Option<Uri> {
+    /// The target in absolute form, from which HTTP/2 takes `:scheme` and `:authority`; the latter is
+    /// `host`.
+    pub fn absolute_form(&self, origin_form: Uri, host: Option<&HeaderValue>) -> Option<Uri> {
         let mut parts = uri::Parts::default();
         parts.scheme = Some(self.scheme.clone());
-        parts.authority = Some(self.authority.clone());
+        let named = || Authority::try_from(host?.as_bytes()).ok();
+        let given = (self.sent == HostSent::Client).then(named).flatten();
+        parts.authority = Some(given.unwrap_or_else(|| self.authority.clone()));
         parts.path_and_query = origin_form.into_parts().path_and_query;
         Uri::from_parts(parts).ok()
     }
@@ -89,6 +105,7 @@ impl Route {
             scheme: Scheme::HTTPS,
             authority: Authority::from_static("up"),
             host: HeaderValue::from_static("up"),
+            sent: HostSent::Upstream,
             path_prefix: prefix.to_owned(),
         }
     }
@@ -102,6 +119,34 @@ mod tests {
         let route = Route::for_test(prefix);
         let target = target.parse().expect("a valid target");
         route.origin_form(&target).expect("a valid route").to_string()
+    }
+
+    fn hosts(sent: HostSent, given: Option<&str>, target: &str) -> (String, String) {
+        let route = Route { sent, ..Route::for_test("") };
+        let mut headers = HeaderMap::new();
+        given.map(|host| headers.insert(HOST, HeaderValue::from_str(host).expect("a value")));
+        let target: Uri = target.parse().expect("a target");
+        let host = route.host(&headers, &target);
+        let absolute = route.absolute_form(Uri::from_static("/score"), Some(&host)).expect("a URL");
+        (host.to_str().expect("text").to_owned(), absolute.to_string())
+    }
+
+    #[test]
+    fn the_host_is_the_upstreams_or_the_clients() {
+        let both = |host: &str| (host.to_owned(), format!("https://{host}/score"));
+        for (given, target) in [(Some("shop.example:8443"), "/"), (None, "/")] {
+            assert_eq!(hosts(HostSent::Upstream, given, target), both("up"));
+        }
+        assert_eq!(
+            hosts(HostSent::Client, Some("shop.example:8443"), "/"),
+            both("shop.example:8443")
+        );
+        assert_eq!(hosts(HostSent::Client, None, "http://by.http2/"), both("by.http2"));
+        assert_eq!(hosts(HostSent::Client, None, "/"), both("up"), "HTTP/1.0 need not name one");
+        assert_eq!(hosts(HostSent::Client, Some(""), "/"), both("up"));
+        let route = Route { sent: HostSent::Client, ..Route::for_test("") };
+        assert_eq!(route.host_bytes(b"shop"), b"shop");
+        assert_eq!(Route::for_test("").host_bytes(b"shop"), b"up");
     }
 
     #[test]

@@ -232,7 +232,8 @@ async fn send_once(
 
 fn for_http2(passage: &Passage, mut request: Request<RequestBody>) -> Option<Request<RequestBody>> {
     let target = std::mem::take(request.uri_mut());
-    *request.uri_mut() = passage.tap.route.absolute_form(target)?;
+    let host = request.headers().get(HOST);
+    *request.uri_mut() = passage.tap.route.absolute_form(target, host)?;
     *request.version_mut() = Version::HTTP_2;
     request.headers_mut().remove(HOST);
     request.headers_mut().remove(TRANSFER_ENCODING);

@@ -1,11 +1,12 @@
-//! Which vocabulary a model uses, and counting with it. The only place that knows the two crates:
-//! tiktoken-rs maps names to vocabularies and counts with the rare ones, bpe-openai counts with the
-//! common ones, linearly and without a panic (tiktoken-rs panics on a megabyte of spaces). A build
-//! without `dictionaries` leaves bpe-openai and its 47 MB out, and counts them all as the rare ones.
+//! Which vocabulary a model uses, and counting with it: tiktoken-rs maps names to vocabularies and counts
+//! with the rare ones, `vocabulary` with the common ones, linearly and without a panic (tiktoken-rs
+//! panics on a megabyte of spaces).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tiktoken_rs::tokenizer::{Tokenizer as Published, get_tokenizer};
+
+use super::vocabulary;
 
 /// A vocabulary of OpenAI's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,30 +66,28 @@ fn plain_name(model: &str) -> String {
 
 impl Encoding {
     /// Tokens of `text`, special tokens' names counted as text, and whether the figure is exact.
-    /// `None` if the tokenizer panicked.
+    /// `None` if the tokenizer panicked or its tables cannot be read.
     pub(super) fn count(self, text: &str) -> Option<(u64, bool)> {
         guarded(|| self.count_unguarded(text))
     }
 
-    fn count_unguarded(self, text: &str) -> (u64, bool) {
+    fn count_unguarded(self, text: &str) -> Option<(u64, bool)> {
         match self {
-            #[cfg(feature = "dictionaries")]
-            Self::O200k => (bpe_openai::o200k_base().count(text) as u64, true),
-            #[cfg(feature = "dictionaries")]
-            Self::Cl100k => (bpe_openai::cl100k_base().count(text) as u64, true),
-            #[cfg(not(feature = "dictionaries"))]
-            Self::O200k => in_pieces(tiktoken_rs::o200k_base_singleton(), text),
-            #[cfg(not(feature = "dictionaries"))]
-            Self::Cl100k => in_pieces(tiktoken_rs::cl100k_base_singleton(), text),
-            Self::P50k => in_pieces(tiktoken_rs::p50k_base_singleton(), text),
-            Self::R50k => in_pieces(tiktoken_rs::r50k_base_singleton(), text),
+            Self::O200k => vocabulary::o200k(text).map(exact),
+            Self::Cl100k => vocabulary::cl100k(text).map(exact),
+            Self::P50k => Some(in_pieces(tiktoken_rs::p50k_base_singleton(), text)),
+            Self::R50k => Some(in_pieces(tiktoken_rs::r50k_base_singleton(), text)),
         }
     }
 }
 
+fn exact(tokens: u64) -> (u64, bool) {
+    (tokens, true)
+}
+
 /// `None` where `count` panicked: counters hold no state that a panic could leave half changed.
-fn guarded(count: impl FnOnce() -> (u64, bool)) -> Option<(u64, bool)> {
-    catch_unwind(AssertUnwindSafe(count)).ok()
+fn guarded(count: impl FnOnce() -> Option<(u64, bool)>) -> Option<(u64, bool)> {
+    catch_unwind(AssertUnwindSafe(count)).ok().flatten()
 }
 
 /// Bytes of one call into tiktoken-rs: its regular expressions fail on a megabyte of spaces, and
@@ -129,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_panic_is_contained() {
-        assert_eq!(guarded(|| (3, true)), Some((3, true)));
+        assert_eq!(guarded(|| Some((3, true))), Some((3, true)));
         assert_eq!(guarded(|| panic!("as tiktoken-rs does on a megabyte of spaces")), None);
     }
 

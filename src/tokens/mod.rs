@@ -7,6 +7,7 @@
 
 mod encoding;
 mod framing;
+mod vocabulary;
 
 use crate::domain::{Countable, Operation, Usage, UsageSource};
 use encoding::{Encoding, Tokenizer};
@@ -15,10 +16,8 @@ use encoding::{Encoding, Tokenizer};
 pub const TEXT_BYTES_MAX: usize = 256 * 1024;
 
 /// Bytes of one exchange that are counted. At the worst cost measured, 0.26 µs a byte (random
-/// base64, release build), the tokenizer's thread is held for about half a second. A build without
-/// `dictionaries` takes up to eleven times as long a byte, so it counts an eighth.
-pub const EXCHANGE_BYTES_MAX: usize =
-    if cfg!(feature = "dictionaries") { 2 * 1024 * 1024 } else { TEXT_BYTES_MAX };
+/// base64, release build), the tokenizer's thread is held for about half a second.
+pub const EXCHANGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Bytes a token where nothing at all could be counted: OpenAI's rule of thumb for English,
 /// <https://help.openai.com/en/articles/4936856-what-are-tokens-and-how-to-count-them>.

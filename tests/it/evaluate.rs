@@ -15,6 +15,7 @@ use crate::support::tap::{Flowtap, Setup, rows};
 use crate::support::wire::{Upstream, json_post, json_response};
 
 mod bounds;
+mod command;
 mod hubs;
 mod injection;
 mod queue;

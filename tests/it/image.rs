@@ -68,8 +68,8 @@ fn the_images_root_runs_as_the_sidecar_read_only_and_without_rights() {
     process.terminate();
     assert!(process.await_end(Duration::from_secs(20)).success(), "{}", process.printed());
     assert!(
-        ending.elapsed() < Duration::from_secs(3),
-        "idle, it ends at once: {:?}",
+        ending.elapsed() < Duration::from_secs(12),
+        "idle, it waits for no deadline (25 s): {:?}",
         ending.elapsed()
     );
     assert!(process.printed().contains("drained"), "{}", process.printed());

@@ -1,6 +1,6 @@
 //! The integration tests: one binary, whose modules bear the names of what they hold to account. They
 //! need the whole program.
-#![cfg(all(feature = "hub", feature = "dictionaries"))]
+#![cfg(feature = "hub")]
 
 mod support;
 

@@ -15,6 +15,7 @@ The Service's targetPort is `flowtap` then.
       "FLOWTAP_CAPTURE__MEMORY_BYTES_MAX" "32MiB"
       "FLOWTAP_DATA_DIR" "/var/lib/flowtap"
       "FLOWTAP_SPOOL__BYTES_MAX" "512MiB"
+      "FLOWTAP_TAPS__0__HOST" "client"
       "FLOWTAP_TAPS__0__LISTEN" (printf "0.0.0.0:%d" (int $values.sidecar.port))
       "FLOWTAP_TAPS__0__UPSTREAM" (required "flowtap.sidecar.container needs an upstream" .upstream) -}}
 {{- if $values.bucket -}}

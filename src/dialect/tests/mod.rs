@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::{read, read_figures};
 use crate::config::{
-    CaptureMode, Columns, DialectChoice, IncludeUsage, Limits, Tap, Timeouts, Upstream,
+    CaptureMode, Columns, DialectChoice, HostSent, IncludeUsage, Limits, Tap, Timeouts, Upstream,
     UpstreamHttp2,
 };
 use crate::domain::{
@@ -53,6 +53,7 @@ fn tap() -> Tap {
         },
         capture: CaptureMode::Full,
         include_usage: IncludeUsage::Off,
+        host: HostSent::Upstream,
         http2: false,
         tls: None,
         timeouts: Timeouts {

@@ -151,7 +151,7 @@ impl Ask<'_, '_> {
         self.target.split_once('?').map_or(self.target, |(path, _)| path)
     }
 
-    /// Writes the head that goes upstream: our `Host`, a name if it has none, and our `trace` if any.
+    /// Writes the head that goes upstream: the route's `Host`, a name if it has none, and our `trace` if any.
     pub fn write(&self, out: &mut Vec<u8>, route: &Route, id: &RequestId, trace: Option<&[u8]>) {
         out.extend_from_slice(self.method.as_str().as_bytes());
         out.push(b' ');
@@ -163,7 +163,7 @@ impl Ask<'_, '_> {
             let name = header.name.as_bytes();
             match Field::of(header.name) {
                 Field::Connection | Field::Te => {}
-                Field::Host => field::write(out, name, route.host_bytes()),
+                Field::Host => field::write(out, name, route.host_bytes(header.value)),
                 Field::TraceParent if traced => {
                     trace.take().into_iter().for_each(|ours| field::write(out, name, ours));
                 }

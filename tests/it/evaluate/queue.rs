@@ -14,7 +14,7 @@ use crate::support::process::{Process, free_port};
 use crate::support::tap::{Flowtap, Setup, rows};
 
 /// A NATS server that keeps its streams in `folder`.
-fn nats(folder: &Path) -> (Process, u16) {
+pub fn nats(folder: &Path) -> (Process, u16) {
     let (port, monitor) = (free_port(), free_port());
     let mut command = Command::new(installed("queue/bin/nats-server"));
     command.args(["-a", "127.0.0.1", "-p", &port.to_string(), "-m", &monitor.to_string()]);
