@@ -119,5 +119,5 @@ fn spark_and_flowtap_find_the_same_in_one_bucket() {
     let read: Vec<MonitorRun> =
         stored.into_iter().map(|run| serde_json::from_value(run).expect("a run")).collect();
     assert_eq!(read.iter().filter(|run| &*run.instance == "spark").count(), 3);
-    assert_eq!(read.iter().filter(|run| run.state == State::Violated).count(), 4);
+    assert_eq!(read.iter().filter(|run| run.state == State::Violated).count(), 6);
 }
