@@ -30,7 +30,7 @@ mod same;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const MONITOR: &str = "monitors: [{name: weekly, schedule: '0 10 * * *', signals: {generation_quality: \
-                       {average: {groundedness: 4}, pass_rate: {fluency: 0.7}}, token_statistics: \
+                       {average: {groundedness: 4}, pass_rate: {fluency: 0.7}, limits: [{criterion: refusal, at_most: 0.1}]}, token_statistics: \
                        {total_tokens_max: 50000000}, operations: {error_rate_max: 0.05, latency_p95_max: \
                        30s}}}]";
 

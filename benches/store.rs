@@ -1,5 +1,6 @@
-//! The index at size: how fast a bucket is read into it, in how much memory, and how long the API takes
-//! to answer from it. Everything goes the way that `flowtap hub` goes, over a bucket on the disk.
+//! The index at size: how fast a bucket is read into it, in how much memory, and how long the API and a
+//! monitor over seven days take to answer from it. Everything goes the way that `flowtap hub` goes, over a
+//! bucket on the disk.
 //!
 //! ```sh
 //! cargo bench --bench store                        # 1 million samples, 10 million rollup rows, 90 days
@@ -23,13 +24,17 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use flowtap::app::Hub;
+use flowtap::bucket;
 use flowtap::config::{self, Config, Overrides, Role};
 use flowtap::domain::ExchangeId;
+use flowtap::monitor::{Indexed, Runner};
+use flowtap::store::Store;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
@@ -39,6 +44,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const ADMIN: &str = "127.0.0.1:19674";
 const DEPLOYMENTS: u64 = 7;
 const CRITERIA: [&str; 4] = ["groundedness", "relevance", "coherence", "fluency"];
+/// It is not due while this runs.
+const MONITOR: &str = "monitors: [{name: weekly, schedule: '0 0 1 1 *', signals: {generation_quality: \
+                       {average: {fluency: 4, groundedness: 4}, pass_rate: {coherence: 0.7}}, \
+                       token_statistics: {total_tokens_max: 1000000000}, operations: {error_rate_max: \
+                       0.05, latency_p95_max: 30s}}}]";
 const WORDS: &str = "the flow reads a question finds what the documents say about it and answers in a few plain sentences so that whoever asked can act on them without reading everything again";
 
 /// What is made and read.
@@ -67,7 +77,8 @@ fn main() {
     println!("made {made} lines in {:.0} s", started.elapsed().as_secs_f64());
     let base = resident_bytes();
     let started = Instant::now();
-    let hub = Hub::start(&configured(&folder), false).expect("a hub");
+    let config = configured(&folder);
+    let hub = Hub::start(&config, false).expect("a hub");
     let (mut peak, mut told) = (0, 0);
     while get("/overview").1.get("caught_up").is_none_or(Value::is_null) {
         std::thread::sleep(Duration::from_secs(1));
@@ -85,6 +96,29 @@ fn main() {
     println!("index: {} MiB", health["index"]["bytes"].as_u64().unwrap_or(0) >> 20);
     ask(end);
     hub.stop();
+    run_monitor(&config, end);
+}
+
+/// A monitor over seven days, with every signal: the first run after the index was opened, and more.
+fn run_monitor(config: &Config, end: Timestamp) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let (store, _writer) = Store::open(&config.store, false).expect("a store");
+    let bucket = runtime.block_on(bucket::open(&config.bucket)).expect("a bucket");
+    let index = Indexed::new(store, Arc::new(|| Some(Timestamp::now())));
+    let runner = Runner::new(bucket, config).with_index(index);
+    let mut took = Vec::new();
+    for _ in 0..6 {
+        let started = Instant::now();
+        let run = runtime.block_on(runner.manual(&config.monitors[0], end, Timestamp::now()));
+        took.push(started.elapsed().as_millis());
+        let run = run.expect("a run");
+        let figures = run.signals.iter().map(|signal| signal.measures.len()).sum::<usize>();
+        assert!(figures > 15 && run.signals.len() == 3, "{run:?}");
+    }
+    let first = took.remove(0);
+    took.sort_unstable();
+    println!("\na seven-day monitor: {first} ms the first time, then {} (middle of 5)", took[2]);
 }
 
 /// Each question three times; the slowest and the middle one.
@@ -137,7 +171,7 @@ fn get(path: &str) -> (u16, Value) {
 
 fn configured(folder: &Path) -> Config {
     let text = format!(
-        "bucket: file://{0}/bucket\nstore: {{dir: {0}/index, retention: {{age: 200d, bytes_max: 100GiB}}}}\nadmin: {{listen: {ADMIN}}}\n",
+        "bucket: file://{0}/bucket\nstore: {{dir: {0}/index, retention: {{age: 200d, bytes_max: 100GiB}}}}\nadmin: {{listen: {ADMIN}}}\n{MONITOR}\n",
         folder.display()
     );
     let file = folder.join("hub.yaml");

@@ -13,6 +13,7 @@ from pathlib import Path
 HOST = "127.0.0.1"
 PLAIN, STREAMED, PLAIN_MAX = 40, 6, 400
 SAMPLE_WAIT_S = 30
+SCORE_WAIT_S = 180  # a small model on a busy machine takes its time
 ARTICLES = ["tent", "boot", "stove", "sleeping bag", "backpack", "lamp", "return", "kayak"]
 QUESTIONS = ["What does the {} cost?", "Tell me about the {}.", "Is the {} any good in rain?", "How heavy is the {}?"]
 
@@ -122,14 +123,14 @@ def drawn():
     return value(metrics(), "flowtap_samples_total", reason="rate")
 
 
-def stored():
-    """Every sample in the bucket."""
-    folder = Path(os.environ["DEMO_DATA"]) / "bucket" / "exchanges"
-    samples = []
+def rows(dataset):
+    """Every line of a dataset in the bucket, with its file."""
+    folder = Path(os.environ["DEMO_DATA"]) / "bucket" / dataset
+    found = []
     for path in sorted(folder.rglob("*.jsonl.gz")):
         with gzip.open(path, "rt", encoding="utf-8") as lines:
-            samples += [(path, json.loads(line)) for line in lines]
-    return samples
+            found += [(path, json.loads(line)) for line in lines]
+    return found
 
 
 def one_of(samples):
@@ -154,12 +155,43 @@ def show():
     print(f"    one stored sample, from {os.path.relpath(path)}:")
     shown = json.dumps(sample, indent=2, ensure_ascii=False)
     print("\n".join("        " + line for line in shown.splitlines()))
+    show_scores()
+
+
+def show_scores():
+    """What was computed of every sample, and, where there is a judge, what it said of one."""
+    judged = "FLOWTAP_JUDGE__URL" in os.environ
+    scores = wait_for_scores(judged)
+    if not judged:
+        print("    what was computed of the samples, without any judge (one: make demo ARGS=--judge):")
+    else:
+        print("    what was computed of the samples, and what a very small model says of them (it judges badly):")
+    for criterion in sorted({score["criterion"] for score in scores}):
+        of = [score for score in scores if score["criterion"] == criterion]
+        given = [score["value"] if score["score"] is None else score["score"] for score in of if not score["error"]]
+        average = f"{sum(given) / len(given):.2f} on average" if given else "no score"
+        errors = sorted({score["error"] for score in of if score["error"]})
+        scale = {"ratio": "0 to 1", "boolean": "share"}.get(of[0]["scale"], "1 to 5")
+        failed = f", {len(of) - len(given)} without a score: {', '.join(errors)}" if errors else ""
+        print(f"        {criterion:16} {len(given):3} of {len(of)} samples, {average} ({scale}){failed}")
+
+
+def wait_for_scores(judged):
+    """Every score in the bucket, once some were computed and, where there is a judge, it has spoken."""
+    deadline = time.monotonic() + (SCORE_WAIT_S if judged else SAMPLE_WAIT_S)
+    while time.monotonic() < deadline:
+        scores = [line for _, line in rows("scores")]
+        computed = any(score["value"] is not None for score in scores)
+        if computed and (not judged or any(score["judge"] for score in scores)):
+            return scores
+        time.sleep(0.5)
+    raise Failed(f"no scores in {os.environ['DEMO_DATA']}/bucket; look at {os.environ['DEMO_DATA']}/logs/flowtap.log")
 
 
 def wait_for_sample():
     deadline = time.monotonic() + SAMPLE_WAIT_S
     while time.monotonic() < deadline:
-        found = one_of(stored())
+        found = one_of(rows("exchanges"))
         if found:
             return found
         time.sleep(0.5)

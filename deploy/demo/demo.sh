@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # `make demo`: a real prompt flow server behind flowtap, real questions, and what flowtap saw of them.
-# Serves until Ctrl-C; with --once it ends after the checks, with 0 if all held. Ports: DEMO_PORT,
-# DEMO_ADMIN_PORT, DEMO_FLOW_PORT. Writes below target/, .cache/ and flowtap-data/ only.
+# Serves until Ctrl-C; with --once it ends after the checks, with 0 if all held. With --judge a small
+# language model judges the samples, too. Ports: DEMO_PORT, DEMO_ADMIN_PORT, DEMO_FLOW_PORT,
+# DEMO_JUDGE_PORT. Writes below target/, .cache/ and flowtap-data/ only.
 
 set -euo pipefail
 set -m # each server gets a process group of its own, and Ctrl-C reaches this script alone
@@ -9,8 +10,21 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 export DEMO_PORT=${DEMO_PORT:-8080} DEMO_ADMIN_PORT=${DEMO_ADMIN_PORT:-9464}
 export DEMO_FLOW_PORT=${DEMO_FLOW_PORT:-9000} DEMO_DATA=$PWD/flowtap-data/demo
+export DEMO_JUDGE_PORT=${DEMO_JUDGE_PORT:-9001}
 LOGS=$DEMO_DATA/logs
 source tests/peers/venv.sh
+
+once='' judge=''
+for word in "$@"; do
+    case $word in
+    --once) once=yes ;;
+    --judge) judge=yes ;;
+    *)
+        echo "demo: $word is unknown; allowed: --once, --judge" >&2
+        exit 64
+        ;;
+    esac
+done
 
 STEPS=6
 step() { printf '[%d/%d] %s\n' "$1" "$STEPS" "$2"; }
@@ -59,7 +73,7 @@ if ! command -v cargo >/dev/null; then
     echo "flowtap is built with Rust (1.95 or newer); cargo was not found." >&2
     exit 1
 fi
-"$python" deploy/demo/ask.py free DEMO_PORT DEMO_ADMIN_PORT DEMO_FLOW_PORT
+"$python" deploy/demo/ask.py free DEMO_PORT DEMO_ADMIN_PORT DEMO_FLOW_PORT ${judge:+DEMO_JUDGE_PORT}
 
 step 1 "building flowtap (the first time takes 5 to 10 minutes) ..."
 web/build.sh
@@ -72,6 +86,9 @@ flowtap=${CARGO_TARGET_DIR:-target}/debug/flowtap
 
 step 2 "installing prompt flow (the first time takes a minute or two) ..."
 tests/peers/promptflow.sh
+if [[ $judge ]]; then
+    tests/peers/llm.sh
+fi
 
 rm -rf "$DEMO_DATA"
 mkdir -p "$LOGS"
@@ -81,6 +98,14 @@ mapfile -t quiet < <(tests/peers/promptflow.sh env)
 start promptflow env "${quiet[@]}" .cache/peers/promptflow/bin/pf flow serve --source examples/flows/qa_stream \
     --host 127.0.0.1 --port "$DEMO_FLOW_PORT" --engine fastapi --skip-open-browser
 await promptflow "http://127.0.0.1:$DEMO_FLOW_PORT/health" 120
+
+if [[ $judge ]]; then
+    start judge .cache/peers/llm/bin/python -m llama_cpp.server --host 127.0.0.1 --port "$DEMO_JUDGE_PORT" \
+        --model "$(tests/peers/llm.sh model)" --model_alias smollm2-135m --n_ctx 2048 --n_threads 1
+    await judge "http://127.0.0.1:$DEMO_JUDGE_PORT/v1/models" 120
+    export FLOWTAP_JUDGE__URL=http://127.0.0.1:$DEMO_JUDGE_PORT FLOWTAP_JUDGE__MODEL=smollm2-135m
+    export FLOWTAP_JUDGE__MAX_TOKENS=40 FLOWTAP_JUDGE__CONCURRENCY=1 FLOWTAP_EVALUATE__CRITERIA='[fluency]'
+fi
 
 step 4 "starting flowtap on port $DEMO_PORT before it ..."
 start flowtap "$flowtap" run --config examples/demo.yaml
@@ -92,7 +117,7 @@ step 5 "asking questions ..."
 step 6 "what flowtap saw:"
 "$python" deploy/demo/ask.py show
 
-if [[ ${1:-} == --once ]]; then
+if [[ $once ]]; then
     echo "all checks held"
     exit 0
 fi

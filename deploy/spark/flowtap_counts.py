@@ -115,6 +115,31 @@ class Window:
 # --- Counting scores: as src/monitor/reader.rs does -------------------------------------------------
 
 
+def yardstick(row, words):
+    """What a score is measured by: criterion, name of a custom one, scale; None where it has none."""
+    if row["error"] in words["not_applicable"]:
+        return None
+    criterion, name, scale = row["criterion"], row.get("name"), words["scales"].get(row["criterion"])
+    if criterion != "custom":
+        return criterion, None, scale
+    if name is None or (name in words["criteria"] and name != "custom"):
+        return None
+    told = "score" if row.get("value") is None else "boolean"
+    return criterion, name, row.get("scale") or told
+
+
+def grade(row, scale):
+    """1 to 5, or the thousandths of a value; None where nothing valid was given."""
+    score, value = row.get("score"), row.get("value")
+    if scale == "score":
+        return score if score is not None and 1 <= score <= 5 else None
+    if value is None or not 0 <= value <= 1:
+        return None
+    thousandths = value * 1000.0
+    below = int(thousandths)
+    return below + (thousandths - below >= 0.5)
+
+
 def read_score(plan):
     words, scope = plan["words"], plan["scope"]
 
@@ -123,26 +148,28 @@ def read_score(plan):
         need(all(re.fullmatch("[0-7][0-9A-HJKMNP-TV-Z]{25}", row[key]) for key in ("id", "exchange")))
         given, began = micros(row["time"]), micros(row["exchange_time"])
         criterion, error, score = row["criterion"], row["error"], row.get("score")
-        probability = row["probability"]
+        probability, value = row["probability"], row.get("value")
         need(criterion in words["criteria"] and (error is None or error in words["errors"]))
+        need(row.get("scale") is None or row["scale"] in words["of_scales"])
+        need(row.get("name") is None or type(row["name"]) is str)
         need(type(probability) in (int, float) and 0 < probability <= 1)
         need(score is None or whole(score, 255) is not None)
+        need(value is None or type(value) in (int, float))
         need(type(row["injection_suspect"]) is bool and type(row.get("judge_drift", False)) is bool)
         need(all(type(row[key]) is str for key in ("tap", "deployment", "instance")))
-        meant = all(scope[key] in (None, row[key]) for key in ("tap", "deployment"))
-        applies = error not in words["not_applicable"]
-        if not (meant and applies):
+        by = yardstick(row, words)
+        if by is None or any(scope[key] not in (None, row[key]) for key in ("tap", "deployment")):
             return ()
         # A judge that failed its own test has said nothing that could raise an alert.
-        valid = score is not None and 1 <= score <= 5 and not row.get("judge_drift", False)
-        value = (valid, given, began, score if valid else None, float(probability))
-        return (((row["exchange"], criterion), value),)
+        of = None if row.get("judge_drift", False) else grade(row, by[2])
+        told = (of is not None, given, began, by, of, float(probability))
+        return (((row["exchange"], by[1] or by[0]), told),)
 
     return read
 
 
 def count_scores(objects, plan, first, last):
-    """Scores by criterion, step, whether the evidence counts them, score and probability; the last of
+    """Scores by yardstick, step, whether the evidence counts them, grade and probability; the last of
     each sample and criterion counts, and a valid score is not undone by a later failure."""
     window, read = Window(plan["bounds_us"]), read_score(plan)
 
@@ -152,10 +179,10 @@ def count_scores(objects, plan, first, last):
             if key == "unreadable":
                 counted[key] += given
                 continue
-            valid, _, began, score, probability = given
+            valid, _, began, by, of, probability = given
             if window.holds(began):
                 at = (window.step(began), began >= window.anchor)
-                counted[(key[1], *at, score, probability) if valid else "unscored"] += 1
+                counted[(by, *at, of, probability) if valid else "unscored"] += 1
         return counted.items()
 
     newest = objects.flatMap(lambda named: rows_of(named, read, first, last)).reduceByKey(
@@ -166,9 +193,9 @@ def count_scores(objects, plan, first, last):
         counted[key] += count
     unscored, unreadable = counted.pop("unscored", 0), counted.pop("unreadable", 0)
     # In the order in which src/monitor/tally.rs adds them up.
-    place = plan["words"]["criteria"].index
-    keys = sorted(counted, key=lambda of: (place(of[0]), *of[1:]))
-    return {key: counted[key] for key in keys}, unscored, unreadable
+    place, scale = plan["words"]["criteria"].index, plan["words"]["of_scales"].index
+    order = lambda key: (place(key[0][0]), key[0][1] or "", scale(key[0][2]), *key[1:])
+    return {key: counted[key] for key in sorted(counted, key=order)}, unscored, unreadable
 
 
 # --- Counting requests: as src/rollup and src/monitor/tally.rs do -----------------------------------

@@ -7,6 +7,7 @@ import math
 from flowtap_counts import U64_MAX, Requests
 
 STATES = ["ok", "not_enough_data", "violated"]
+Z95 = 1.959963984540054
 
 
 # --- Estimates: as src/monitor/estimate.rs makes them -----------------------------------------------
@@ -49,6 +50,23 @@ def student(probability, freedom):
     return t
 
 
+def expanded(z, freedom):
+    """The same for many degrees of freedom, from the normal quantile: Abramowitz & Stegun 1964, 26.7.5.
+    Where one is as good as the other (1,000) both agree in 13 digits; from there on the
+    fraction loses digits, and this gains them."""
+    series = [
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (z**3 + z) / 4,
+        z,
+    ]
+    told = 0.0
+    for term in series:
+        told = told / freedom + term
+    return told
+
+
 class Moments:
     """Sums over classes: (value, weight, count)."""
 
@@ -67,7 +85,8 @@ class Moments:
         return sum((term(*of) for of in self.classes), 0.0) / self.weights**2
 
     def quantile(self):
-        return student(0.975, max(self.squares**2 / self.fourths - 1.0, 1.0))
+        freedom = max(self.squares**2 / self.fourths - 1.0, 1.0)
+        return expanded(Z95, freedom) if freedom >= 1000 else student(0.975, freedom)
 
 
 def average(classes, lowest, highest):
@@ -84,11 +103,12 @@ def average(classes, lowest, highest):
 def share(classes):
     if not classes:
         return None
-    of = Moments(classes)
-    p, variance = min(max(of.mean, 0.0), 1.0), of.variance()
-    told = p * (1.0 - p) / variance if variance > 0.0 else of.effective
-    low, high = wilson(p, max(min(told, float(of.count)), 1.0), of.quantile())
-    return p, min(low, p), max(high, p), of.count, of.effective
+    plain = Moments(classes)
+    weight = plain.squares / plain.weights
+    of = Moments(classes + [(0.0, weight, 1), (1.0, weight, 1)])
+    p, n = min(max(plain.mean, 0.0), 1.0), of.mean * (1.0 - of.mean) / of.variance()
+    low, high = wilson(p, max(n, 1.0), of.quantile())
+    return p, min(low, p), max(high, p), plain.count, plain.effective
 
 
 def wilson(p, n, z):
@@ -167,36 +187,61 @@ def signal(kind, measures, groups=(), outcomes=()):
 
 
 def quality(plan, scores):
-    limits, constants = plan["quality"], plan["constants"]
-    lowest, highest = constants["lowest"], constants["highest"]
-    kinds = (
-        ("average", lambda score, _: float(score), lambda of: average(of, lowest, highest), highest),
-        ("pass_rate", lambda score, passing: float(score >= passing), share, 1.0),
-    )
-    seen, measures = {key[0] for key in scores}, []
-    for criterion in plan["words"]["rated"]:
-        named = any(criterion in limits[kind] for kind, *_ in kinds)
-        if not named and criterion not in seen:
-            continue
-        for kind, value, estimate, most in kinds:
+    """Rated criteria that have limits or were seen, then the others that have limits, then those seen."""
+    limits, words, measures = plan["quality"], plan["words"], []
+    seen = list(dict.fromkeys(key[0] for key in scores))
+    none = {"average": None, "pass_rate": None}
 
-            def classes(wanted):
-                keys = (key for key in scores if key[0] == criterion and wanted(key))
-                passing = limits["pass_score"][criterion]
-                return [(value(key[3], passing), 1.0 / key[4], scores[key]) for key in keys]
+    def tell(by, average_limit, pass_score, rate_limit):
+        suffix = {"score": "average", "ratio": "mean", "boolean": "share"}[by[2]]
+        measures.append(graded(plan, scores, by, suffix, by[2], average_limit, grade_value(by[2])))
+        if by[2] == "score":
+            least = None if rate_limit is None else ("at_least", rate_limit)
+            passes = lambda grade: float(grade >= pass_score)
+            measures.append(graded(plan, scores, by, "pass_rate", "boolean", least, passes))
 
-            of = estimate(classes(lambda _: True))
-            told, limit = measure(f"{criterion}_{kind}", of, "at_least"), limits[kind].get(criterion)
-            if limit is not None:
-                anchored = classes(lambda key: key[2])
-                reach = max((w for _, w, _ in anchored), default=0.0) * (most - limit)
-                bets = ((w * (limit - y), reach, n) for y, w, n in anchored)
-                steps = range(len(plan["bounds_us"]["steps"]))
-                by_step = (estimate(classes(lambda key, s=s: key[1] == s)) for s in steps)
-                by_step = [None if step is None else step[0] for step in by_step]
-                told = limited(plan, told, of, limit, evidence(bets, constants["stakes"]), by_step)
-            measures.append(told)
+    for criterion in words["rated"]:
+        by, of = (criterion, None, words["scales"][criterion]), limits["average"].get(criterion)
+        rate = limits["pass_rate"].get(criterion)
+        if of is not None or rate is not None or by in seen:
+            tell(by, None if of is None else ("at_least", of), limits["pass_score"][criterion], rate)
+    others = {(of["criterion"], of["name"], of["scale"]): of for of in reversed(limits["others"])}
+    named = list(reversed(others))
+    for by in named + [by for by in seen if by[0] not in words["rated"] and by not in others]:
+        of = others.get(by, none)
+        tell(by, of["average"], limits["pass_score_usual"], of["pass_rate"])
     return signal("generation_quality", measures)
+
+
+def grade_value(scale):
+    return float if scale == "score" else lambda grade: grade / 1000.0
+
+
+def graded(plan, scores, by, suffix, scale, limit, value):
+    """A figure of what was given by one yardstick; `limit` is its good side and the threshold."""
+    constants = plan["constants"]
+    lowest, highest = (constants["lowest"], constants["highest"]) if scale == "score" else (0.0, 1.0)
+
+    def classes(wanted):
+        keys = (key for key in scores if key[0] == by and wanted(key))
+        return [(value(key[3]), 1.0 / key[4], scores[key]) for key in keys]
+
+    def estimate(wanted):
+        of = classes(wanted)
+        return share(of) if scale == "boolean" else average(of, lowest, highest)
+
+    bound, threshold = limit or ("at_least", None)
+    estimated = estimate(lambda _: True)
+    told = measure(f"{by[1] or by[0]}_{suffix}", estimated, bound)
+    if threshold is None:
+        return told
+    anchored = classes(lambda key: key[2])
+    sign, reach = (1.0, highest - threshold) if bound == "at_least" else (-1.0, threshold - lowest)
+    reach *= max((w for _, w, _ in anchored), default=0.0)
+    bets = ((w * sign * (threshold - y), reach, n) for y, w, n in anchored)
+    by_step = (estimate(lambda key, s=s: key[1] == s) for s in range(len(plan["bounds_us"]["steps"])))
+    by_step = [None if step is None else step[0] for step in by_step]
+    return limited(plan, told, estimated, threshold, evidence(bets, constants["stakes"]), by_step)
 
 
 def tokens(plan, usage):

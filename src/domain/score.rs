@@ -127,6 +127,8 @@ labelled! {
         Connect = "connect",
         /// The judge kept saying 429.
         RateLimited = "rate_limited",
+        /// The judge said 3xx: redirects are not followed.
+        Redirected = "redirected",
         /// The judge said 4xx.
         Http4xx = "http_4xx",
         /// The judge said 5xx, or something that is no HTTP.
@@ -135,6 +137,8 @@ labelled! {
         TooLarge = "too_large",
         /// The day's tokens were spent, and `judge.when_exhausted` is `skip`.
         Budget = "budget",
+        /// Evaluating the sample panicked each time: a fault of ours, which the log names.
+        Panicked = "panicked",
         /// A user's feedback has no rating.
         NoRating = "no_rating",
         /// It names no exchange that is remembered.
@@ -166,10 +170,12 @@ impl ScoreError {
         Self::Timeout,
         Self::Connect,
         Self::RateLimited,
+        Self::Redirected,
         Self::Http4xx,
         Self::Http5xx,
         Self::TooLarge,
         Self::Budget,
+        Self::Panicked,
     ];
 
     /// True where the criterion does not apply to the sample: nobody was asked.

@@ -97,6 +97,27 @@ impl Grader {
         rows
     }
 
+    /// The rows of a sample that nobody could be asked about, one for each judged criterion.
+    pub(super) fn ungraded(
+        &self,
+        case: &Case,
+        chance: Option<f64>,
+        error: ScoreError,
+    ) -> Vec<Score> {
+        let rubrics = self.bench.iter().flat_map(|bench| &bench.rubrics);
+        let row = |rubric: &Rubric, chance: f64| {
+            let row = self.row(case, rubric.criterion);
+            Score {
+                name: rubric.name.clone(),
+                scale: Some(rubric.kind.scale()),
+                error: Some(error),
+                probability: row.probability * chance,
+                ..row
+            }
+        };
+        rubrics.filter_map(|rubric| Some(row(rubric, chance?))).collect()
+    }
+
     fn judged_row(&self, case: &Case, bench: &Bench, rubric: &Rubric, opinion: Opinion) -> Score {
         let asked = opinion.error.is_none_or(|error| !error.is_not_applicable());
         let (mut score, mut value) = (None, None);

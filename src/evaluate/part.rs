@@ -21,11 +21,11 @@ use super::draw::Drawn;
 use super::ration::Stratum;
 use super::unit::{PART_LINES, Unit};
 use crate::bucket::{BucketError, BucketErrorKind};
-use crate::domain::{Judged, Score};
+use crate::domain::{Judged, Score, ScoreError};
 
 /// Between two attempts to store scores.
 const STORE_AGAIN: Duration = Duration::from_secs(2);
-/// Times that a part is tried that panics.
+/// Times that a sample or a part is tried that panics.
 const ATTEMPTS_MAX: u32 = 3;
 /// After its first panic; after the second twice as long.
 const PANIC_WAIT: Duration = Duration::from_secs(1);
@@ -63,6 +63,16 @@ impl Iterator for Parts {
         }
         None
     }
+}
+
+/// What came of a part's samples; those that are in neither count were set aside.
+#[derive(Default)]
+struct Graded {
+    scores: Vec<Score>,
+    /// Samples that the judge was to be asked about; all where there is none.
+    drawn: u64,
+    /// Samples that it was not to be asked about.
+    passed_over: u64,
 }
 
 /// A unit that is being worked on.
@@ -128,8 +138,9 @@ impl Evaluator {
         (lines.div_ceil(PART_LINES).max(1), strata)
     }
 
-    /// Grades a part and stores its scores. After a panic it is tried again, so often at most; then
-    /// its unit is set aside until the next start, counted and named.
+    /// Grades a part and stores its scores. A sample that panics costs itself alone (`grade_surely`);
+    /// where the part as a whole does, it is tried again, so often at most, and then its unit is set
+    /// aside until the next start, counted and named.
     pub(super) async fn evaluate(&self, part: Part) {
         let held = Arc::clone(&part.held);
         for attempt in 1..=ATTEMPTS_MAX {
@@ -160,7 +171,8 @@ impl Evaluator {
         let Part { held, number, lines } = part;
         crate::capture::failpoint::hit("evaluate");
         let read: Vec<&Case> = lines.iter().flatten().collect();
-        let (scores, drawn) = self.while_claimed(&held.claim, self.graded(&read)).await;
+        let graded = self.while_claimed(&held.claim, self.graded(&held.unit, &read)).await;
+        let Graded { scores, drawn, passed_over } = graded;
         if !self.store(held, *number, &scores).await {
             return;
         }
@@ -168,7 +180,8 @@ impl Evaluator {
         scores.iter().for_each(|score| self.metrics.judged(score));
         read.iter().for_each(|case| self.trace(case, &scores));
         self.metrics.evaluated(drawn);
-        self.metrics.not_drawn(read.len() as u64 - drawn);
+        self.metrics.not_drawn(passed_over);
+        self.metrics.samples_set_aside(read.len() as u64 - drawn - passed_over);
         let unreadable = lines.len() - read.len();
         if unreadable > 0 {
             self.metrics.unreadable_samples(unreadable as u64);
@@ -177,22 +190,55 @@ impl Evaluator {
         }
     }
 
-    /// The scores of `cases`, and how many the judge was to be asked about; all where there is none.
-    async fn graded(&self, cases: &[&Case]) -> (Vec<Score>, u64) {
+    /// The scores of `cases`.
+    async fn graded(&self, unit: &Unit, cases: &[&Case]) -> Graded {
         let Drawn { chances, under_way } = self.draw(cases).await;
         let grading = cases.iter().zip(&chances);
-        let grading = grading.map(|(case, chance)| self.grader.grade(case, *chance));
-        let scores = join_all(grading).await.concat();
+        let grading = grading.map(|(case, chance)| self.grade_surely(unit, case, *chance));
+        let ended = join_all(grading).await;
+        let mut graded = Graded::default();
+        for (end, chance) in ended.iter().zip(&chances) {
+            let asked = chance.is_some() || self.grader.bench.is_none();
+            match end {
+                Ok(_) if asked => graded.drawn += 1,
+                Ok(_) => graded.passed_over += 1,
+                Err(_) => {}
+            }
+        }
+        let rows = ended.into_iter().flat_map(|end| end.unwrap_or_else(|set_aside| set_aside));
+        let scores: Vec<Score> = rows.collect();
         if let Some(under_way) = under_way {
             let spent = scores.iter().filter_map(|score| score.judge.as_ref());
             let tokens = |judged: &Judged| judged.input.unwrap_or(0) + judged.output.unwrap_or(0);
             under_way.cost(spent.map(tokens).sum());
         }
-        let drawn = match self.grader.bench {
-            Some(_) => chances.iter().flatten().count(),
-            None => cases.len(),
-        };
-        (scores, drawn as u64)
+        Graded { scores, ..graded }
+    }
+
+    /// The rows of one sample. After a panic it is tried again, so often at most; then it is set aside,
+    /// named, and its rows (the error) say so for good.
+    async fn grade_surely(
+        &self,
+        unit: &Unit,
+        case: &Case,
+        chance: Option<f64>,
+    ) -> Result<Vec<Score>, Vec<Score>> {
+        for attempt in 1..=ATTEMPTS_MAX {
+            let grading = async {
+                crate::capture::failpoint::hit("grade");
+                self.grader.grade(case, chance).await
+            };
+            if let Ok(rows) = AssertUnwindSafe(grading).catch_unwind().await {
+                return Ok(rows);
+            }
+            self.metrics.panicked("evaluate");
+            if attempt < ATTEMPTS_MAX {
+                tokio::time::sleep(PANIC_WAIT * attempt).await;
+            }
+        }
+        let (object, sample) = (unit.object(), case.id.to_string());
+        tracing::error!(object, sample, "a sample that panics is set aside");
+        Err(self.grader.ungraded(case, chance, ScoreError::Panicked))
     }
 
     /// Puts what was judged of a case beside the span of its exchange.

@@ -147,6 +147,20 @@ fn import(file: &Path) -> ExitCode {
     }
 }
 
+/// Why nothing was sent.
+fn no_target(config: &config::Config, asked: Option<&str>) -> String {
+    let email = config.alerts.email.as_ref().map(|_| "email");
+    let hooks = config.alerts.webhooks.iter().map(|hook| &*hook.name);
+    let known: Vec<&str> = email.into_iter().chain(hooks).collect();
+    match (asked, known.as_slice()) {
+        (Some(asked), [_, ..]) => {
+            format!("there is no target `{asked}`; there is {}", known.join(", "))
+        }
+        _ => "the configuration has nobody to tell: neither `alerts.email` nor `alerts.webhook`"
+            .to_owned(),
+    }
+}
+
 /// Does it.
 pub(super) fn alert(AlertCommand::Test { target, source }: AlertCommand) -> ExitCode {
     let config = match source.load(Role::Hub) {
@@ -158,7 +172,7 @@ pub(super) fn alert(AlertCommand::Test { target, source }: AlertCommand) -> Exit
         Err(error) => return fail(START_FAILED, &error),
     };
     if deliveries.is_empty() {
-        return fail(USAGE, &"`alerts` has no such target");
+        return fail(USAGE, &no_target(&config, target.as_deref()));
     }
     for delivery in &deliveries {
         let told = delivery.error.as_deref().unwrap_or("delivered");

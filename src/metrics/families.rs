@@ -202,7 +202,7 @@ families! {
          unknown_exchange: feedback came too late, at another replica, or names no request.";
     EVALUATED[1] = "flowtap_evaluate_samples_total", COUNT, ["result"],
         "Samples the evaluator is done with; each evaluated one has one row for each criterion.",
-        "not_drawn: evaluate.rate or the budget passed over it. unreadable, set_aside (it panicked): the log names the object.";
+        "not_drawn: evaluate.rate or the budget passed over it. unreadable, set_aside (it panicked): the log names the object and the sample.";
     INJECTION_SUSPECTS[0] = "flowtap_injection_suspects_total", COUNT, [],
         "Samples whose text looks as if it tried to talk the judge into something.",
         "Look at them: scores with injection_suspect name the exchange.";

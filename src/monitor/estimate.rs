@@ -11,8 +11,14 @@
 //! - The interval of an **average** is Student's, around observations to which half an average weight
 //!   each is added at both ends of the scale. Without them the interval of thirty fives would be a point
 //!   (the idea of Agresti & Coull 1998, for a bounded mean).
+//! Student's quantile is statrs' below a thousand degrees of freedom, and from there on the expansion of
+//! Abramowitz & Stegun, 26.7.5: the inverse of the incomplete beta function that statrs takes loses digits
+//! as the degrees grow (six are left at 100,000, none at ten million), the expansion gains them.
+//!
 //! - The interval of a **share** is Wilson's with the effective sample size of Korn & Graubard (1998),
-//!   `p (1 - p) / v`, at most the number of observations, and Student's quantile.
+//!   `p (1 - p) / v`, and Student's quantile. Share and variance in that size are those with an average
+//!   weight added at both ends: where what fails is kept more often than what does not, the variance of
+//!   a few observations says too little or too much, and no limit of the size by their number mends that.
 //!
 //! `monitor::tests` holds both to their coverage on thousands of windows whose truth is known.
 
@@ -46,13 +52,16 @@ pub struct Estimate {
 
 /// Both tails together are 5%.
 const UPPER_TAIL: f64 = 0.975;
+/// Its quantile of the normal distribution.
+pub(super) const Z95: f64 = 1.959_963_984_540_054;
+/// From so many degrees of freedom on, Student's quantile is expanded: the first term that is left out
+/// is below 1e-14 of it there.
+const EXPANDED_FROM: f64 = 1_000.0;
 
 /// The average of values from `lowest` to `highest`; `None` without any.
 pub fn average(classes: &[Class], lowest: f64, highest: f64) -> Option<Estimate> {
     let plain = Moments::of(classes)?;
-    let weight = plain.squares / plain.weights / 2.0;
-    let mut padded = classes.to_vec();
-    padded.extend([lowest, highest].map(|value| Class { value, weight, count: 1 }));
+    let padded = with_ends(classes, [lowest, highest], plain.squares / plain.weights / 2.0);
     let moments = Moments::of(&padded)?;
     let half = moments.quantile() * moments.variance(&padded).sqrt();
     Some(Estimate {
@@ -66,13 +75,21 @@ pub fn average(classes: &[Class], lowest: f64, highest: f64) -> Option<Estimate>
 
 /// The share of observations with the value 1 among those with 0 or 1; `None` without any.
 pub fn share(classes: &[Class]) -> Option<Estimate> {
-    let moments = Moments::of(classes)?;
-    let (p, variance) = (moments.mean.clamp(0.0, 1.0), moments.variance(classes));
-    let told = if variance > 0.0 { p * (1.0 - p) / variance } else { moments.effective() };
-    let n = told.min(moments.count as f64).max(1.0);
+    let plain = Moments::of(classes)?;
+    let padded = with_ends(classes, [0.0, 1.0], plain.squares / plain.weights);
+    let moments = Moments::of(&padded)?;
+    let n = (moments.mean * (1.0 - moments.mean) / moments.variance(&padded)).max(1.0);
+    let p = plain.mean.clamp(0.0, 1.0);
     let (low, high) = wilson(p, n, moments.quantile());
-    let (count, effective) = (moments.count, moments.effective());
+    let (count, effective) = (plain.count, plain.effective());
     Some(Estimate { value: p, low: low.min(p), high: high.max(p), count, effective })
+}
+
+/// The observations, and one of `weight` at each of the `ends`.
+fn with_ends(classes: &[Class], ends: [f64; 2], weight: f64) -> Vec<Class> {
+    let mut all = classes.to_vec();
+    all.extend(ends.map(|value| Class { value, weight, count: 1 }));
+    all
 }
 
 /// Wilson's score interval (Wilson 1927) of a share `p` of `n` observations, `z` deviations wide.
@@ -122,9 +139,31 @@ impl Moments {
 
     /// Student's quantile of the 95% interval.
     fn quantile(&self) -> f64 {
-        let freedom = (self.squares.powi(2) / self.fourths - 1.0).max(1.0);
-        StudentsT::new(0.0, 1.0, freedom).map_or(f64::INFINITY, |t| t.inverse_cdf(UPPER_TAIL))
+        student((self.squares.powi(2) / self.fourths - 1.0).max(1.0))
     }
+}
+
+/// Student's quantile of the 95% interval with so many degrees of freedom, to twelve digits or so.
+fn student(freedom: f64) -> f64 {
+    if freedom >= EXPANDED_FROM {
+        return expanded(freedom);
+    }
+    StudentsT::new(0.0, 1.0, freedom).map_or(f64::INFINITY, |t| t.inverse_cdf(UPPER_TAIL))
+}
+
+/// The same for many degrees of freedom: Abramowitz & Stegun 1964, 26.7.5.
+fn expanded(freedom: f64) -> f64 {
+    let (z, square) = (Z95, Z95 * Z95);
+    // Polynomials in the square, the highest power first.
+    let of = |terms: &[f64]| terms.iter().fold(0.0, |sum, term| sum * square + term) * z;
+    let series = [
+        of(&[79.0, 776.0, 1482.0, -1920.0, -945.0]) / 92_160.0,
+        of(&[3.0, 19.0, 17.0, -15.0]) / 384.0,
+        of(&[5.0, 16.0, 3.0]) / 96.0,
+        of(&[1.0, 1.0]) / 4.0,
+        z,
+    ];
+    series.iter().fold(0.0, |sum, term| sum / freedom + term)
 }
 
 #[cfg(test)]
@@ -176,6 +215,26 @@ mod tests {
         let (low, high) = wilson(0.0, 20.0, 1.959_964);
         near(low, 0.0);
         near(high, 0.1611);
+    }
+
+    #[test]
+    fn student_s_quantile_keeps_its_digits_however_many_degrees_there_are() {
+        // By mpmath with 40 digits: the root of the incomplete beta function.
+        for (freedom, quantile) in [
+            (1.0, 12.706_204_736_174_705),
+            (3.7, 2.867_520_707_191_189_5),
+            (29.0, 2.045_229_642_132_704_3),
+            (250.0, 1.969_498_393_421_153_6),
+            (999.0, 1.962_341_461_133_45),
+            (1_000.0, 1.962_339_080_826_408_5),
+            (10_000.0, 1.960_201_239_890_626_3),
+            (100_000.0, 1.959_987_707_534_609_6),
+            (1_000_000.0, 1.959_966_356_814_107),
+            (10_000_000.0, 1.959_964_221_767_205_5),
+        ] {
+            let of = student(freedom);
+            assert!((of / quantile - 1.0).abs() < 1e-11, "{freedom}: {of} is not {quantile}");
+        }
     }
 
     #[test]

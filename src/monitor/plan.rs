@@ -9,13 +9,15 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::estimate::Z95;
 use super::evidence::STAKES;
 use super::run::{compact, folder};
-use super::signals::{HIGHEST, LOWEST, QUANTILES, Z95};
+use super::signals::{HIGHEST, LOWEST, QUANTILES};
 use super::window::{ALARM_AT, Window};
-use crate::config::Monitor;
+use crate::config::{Monitor, OtherLimit};
 use crate::domain::{
-    Criterion, Method, MonitorRun, Operation, Outcome, Scope, Score, ScoreError, UsageSource,
+    Bound, Criterion, Method, MonitorRun, Operation, Outcome, Scale, Scope, Score, ScoreError,
+    UsageSource,
 };
 use crate::ledger::Hour;
 use crate::rollup::Rollup;
@@ -75,6 +77,26 @@ pub struct Quality {
     pass_score: BTreeMap<Criterion, u8>,
     average: BTreeMap<Criterion, f64>,
     pass_rate: BTreeMap<Criterion, f64>,
+    /// Of criteria that are not rated.
+    pass_score_usual: u8,
+    others: Vec<Other>,
+}
+
+/// Limits of a computed or custom criterion.
+#[derive(Clone, Debug, Serialize)]
+struct Other {
+    criterion: Criterion,
+    name: Option<Arc<str>>,
+    scale: Scale,
+    average: Option<(Bound, f64)>,
+    pass_rate: Option<f64>,
+}
+
+impl Other {
+    fn of(limit: &OtherLimit) -> Self {
+        let OtherLimit { by, average, pass_rate } = limit.clone();
+        Self { criterion: by.criterion, name: by.name, scale: by.scale, average, pass_rate }
+    }
 }
 
 /// Limits of tokens.
@@ -101,6 +123,9 @@ pub struct Words {
     schemas: BTreeMap<&'static str, &'static str>,
     criteria: &'static [Criterion],
     rated: &'static [Criterion],
+    /// Of criteria that always have the same one.
+    scales: BTreeMap<Criterion, Scale>,
+    of_scales: &'static [Scale],
     errors: &'static [ScoreError],
     not_applicable: Vec<ScoreError>,
     outcomes: &'static [Outcome],
@@ -150,6 +175,8 @@ impl Plan {
                     .collect(),
                 average: limits.average.iter().copied().collect(),
                 pass_rate: limits.pass_rate.iter().copied().collect(),
+                pass_score_usual: limits.pass_score,
+                others: limits.others.iter().map(Other::of).collect(),
             }),
             tokens: monitor.tokens.as_ref().map(|limits| Tokens {
                 prompt_tokens_max: limits.prompt_tokens_max,
@@ -193,6 +220,8 @@ impl Words {
             ]),
             criteria: Criterion::ALL,
             rated: Criterion::RATED,
+            scales: Criterion::ALL.iter().filter_map(|of| Some((*of, of.scale()?))).collect(),
+            of_scales: Scale::ALL,
             errors: ScoreError::ALL,
             not_applicable: not_applicable.collect(),
             outcomes: Outcome::ALL,

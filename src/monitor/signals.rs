@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::estimate::{self, Class, Estimate};
+use super::estimate::{self, Class, Estimate, Z95};
 use super::evidence::Evidence;
 use super::tally::{Part, Requests, Tally};
 use super::window::ALARM_AT;
@@ -17,8 +17,6 @@ use crate::domain::{
 /// The ends of the scale of scores.
 pub(super) const LOWEST: f64 = 1.0;
 pub(super) const HIGHEST: f64 = 5.0;
-/// Standard deviations of a two-sided 95% interval.
-pub(super) const Z95: f64 = 1.959_963_984_540_054;
 /// The quantiles that are told, limited or not.
 pub(super) const QUANTILES: [(f64, &str); 3] =
     [(0.5, "latency_p50_ms"), (0.95, "latency_p95_ms"), (0.99, "latency_p99_ms")];

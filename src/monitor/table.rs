@@ -18,7 +18,7 @@ impl fmt::Display for Table<'_> {
         let scope = scope.into_iter().flatten().collect::<Vec<_>>().join(",");
         writeln!(
             f,
-            "{}: {}, {} to {}{}{scope}",
+            "{}: {}, {:.0} to {:.0}{}{scope}",
             run.monitor,
             run.state.label(),
             run.from,
@@ -31,6 +31,9 @@ impl fmt::Display for Table<'_> {
             "", "value", "95% interval", "effective", "threshold", "violations"
         )?;
         run.signals.iter().try_for_each(|signal| write_signal(f, signal))?;
+        if is_empty(run) {
+            writeln!(f, "  nothing was found: no request and no score in that window and scope")?;
+        }
         if run.unscored > 0 {
             writeln!(f, "  {} samples could not be scored", run.unscored)?;
         }
@@ -39,6 +42,12 @@ impl fmt::Display for Table<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether the window held nothing at all: a name may be wrong, or the bucket another one.
+fn is_empty(run: &MonitorRun) -> bool {
+    let mut measures = run.signals.iter().flat_map(|signal| &signal.measures);
+    run.unscored == 0 && measures.all(|measure| measure.count == 0)
 }
 
 fn write_signal(f: &mut fmt::Formatter<'_>, signal: &Signal) -> fmt::Result {

@@ -16,8 +16,8 @@ mod same;
 
 /// All signals with limits, one tap alone, and the plain comparison.
 const MONITORS: &str = "monitors:
-  - {name: all, schedule: '0 10 * * *', signals: {generation_quality: {pass_score: 3, average: {groundedness: 4.4, fluency: 3, similarity: 4}, pass_rate: {groundedness: 0.95, coherence: 0.5}}, token_statistics: {total_tokens_max: 50000, prompt_tokens_max: 900000000000, total_tokens_per_group_max: 1000}, operations: {error_rate_max: 0.001, latency_p95_max: 10s, latency_p50_max: 1ms, requests_min: 10}}}
-  - {name: one, schedule: '0 10 * * *', deployment: blue, tap: models, window: P3DT5H7M, offset: PT13M, step: PT9H, time_zone: Europe/Berlin, signals: {generation_quality: {average: {fluency: 4}}, token_statistics: {}, operations: {latency_p99_max: 8s}}}
+  - {name: all, schedule: '0 10 * * *', signals: {generation_quality: {pass_score: 3, average: {groundedness: 4.4, fluency: 3, similarity: 4}, pass_rate: {groundedness: 0.95, coherence: 0.5}, limits: [{criterion: refusal, at_most: 0.05}, {criterion: politeness, at_least: 3.6, pass_rate: 0.9}, {criterion: f1, at_least: 0.5}]}, token_statistics: {total_tokens_max: 50000, prompt_tokens_max: 900000000000, total_tokens_per_group_max: 1000}, operations: {error_rate_max: 0.001, latency_p95_max: 10s, latency_p50_max: 1ms, requests_min: 10}}}
+  - {name: one, schedule: '0 10 * * *', deployment: blue, tap: models, window: P3DT5H7M, offset: PT13M, step: PT9H, time_zone: Europe/Berlin, signals: {generation_quality: {average: {fluency: 4}, limits: [{criterion: bleu, at_least: 0.1}, {criterion: in_scope, scale: boolean, at_least: 0.99}]}, token_statistics: {}, operations: {latency_p99_max: 8s}}}
   - {name: plain, schedule: '0 10 * * *', model: gpt-4, method: plain, window: PT6H, signals: {generation_quality: {average: {fluency: 4.9}}, operations: {error_rate_max: 0.5}}}";
 
 fn text(bytes: &[u8]) -> String {
@@ -107,6 +107,11 @@ fn spark_and_flowtap_find_the_same_in_one_bucket() {
     );
     assert_eq!(embedded[0]["unreadable"], 4);
     assert!(embedded[0]["unscored"].as_u64() > Some(0));
+    let measures = embedded[0]["signals"][0]["measures"].as_array().expect("measures");
+    let told: Vec<&str> = measures.iter().filter_map(|of| of["metric"].as_str()).collect();
+    for metric in ["refusal_share", "f1_mean", "politeness_average", "in_scope_share"] {
+        assert!(told.contains(&metric), "{metric} is not in {told:?}");
+    }
 
     // What Spark stored is a result like any other.
     let stored = rows(&folder.join("bucket/monitors"));
@@ -114,5 +119,5 @@ fn spark_and_flowtap_find_the_same_in_one_bucket() {
     let read: Vec<MonitorRun> =
         stored.into_iter().map(|run| serde_json::from_value(run).expect("a run")).collect();
     assert_eq!(read.iter().filter(|run| &*run.instance == "spark").count(), 3);
-    assert_eq!(read.iter().filter(|run| run.state == State::Violated).count(), 4);
+    assert_eq!(read.iter().filter(|run| run.state == State::Violated).count(), 6);
 }

@@ -244,6 +244,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 fn why_not(answer: &Answer) -> Option<ScoreError> {
     match answer.status {
         200..=299 => None,
+        300..=399 => Some(ScoreError::Redirected),
         408 => Some(ScoreError::Timeout),
         429 => Some(ScoreError::RateLimited),
         400 | 403 if wire::is_filtered(&answer.body) => Some(ScoreError::Refused),

@@ -25,7 +25,7 @@ pub struct Imported {
 }
 
 /// Why a document is no monitor schedule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImportError {
     /// It has no `create_monitor`.
     #[error("this is no monitor schedule of Azure ML: it has no `create_monitor` map")]
@@ -33,9 +33,9 @@ pub enum ImportError {
     /// It has no signal that there is a counterpart of.
     #[error(
         "no signal in `create_monitor.monitoring_signals` is a generation_safety_quality or a \
-         generation_token_statistics"
+         generation_token_statistics{0}"
     )]
-    NoSignal,
+    NoSignal(String),
     /// It has no trigger that there is a counterpart of.
     #[error("`trigger` is neither a cron nor a recurrence trigger with what it needs")]
     NoTrigger,
@@ -60,7 +60,10 @@ pub fn import(document: Value) -> Result<Imported, ImportError> {
     let emails = emails(&mut tree, &mut notes);
     let signals = signal::take_all(&mut tree, &trigger.window, &mut notes);
     if signals.is_empty() {
-        return Err(ImportError::NoSignal);
+        let said = |note: &&String| note.starts_with("the signal ");
+        let said: String =
+            notes.iter().filter(said).map(|note| format!("; {}", harmless(note))).collect();
+        return Err(ImportError::NoSignal(said));
     }
     let deployment = deployment(&mut tree, &mut notes);
     machinery(&mut tree, &mut notes);

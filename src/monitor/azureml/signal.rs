@@ -95,12 +95,13 @@ fn take_window(
     name: &str,
     notes: &mut Vec<String>,
 ) -> (String, String) {
+    let kind = source.text("input_data.type").map(|kind| format!(" ({kind})"));
     if let Some(path) = source.text("input_data.path") {
+        let kind = kind.unwrap_or_default();
         notes.push(format!(
-            "`{name}`: its data, `{path}`, are flowtap's own samples and rollups here"
+            "`{name}`: its data, `{path}`{kind}, are flowtap's own samples and rollups here"
         ));
     }
-    source.drop("input_data.type");
     let size = source.text("data_window.lookback_window_size");
     let offset = source.text("data_window.lookback_window_offset");
     for end in ["window_start", "window_end"] {
@@ -153,10 +154,18 @@ fn thresholds(name: &str, signal: &mut Tree, notes: &mut Vec<String>) -> String 
         let path = format!("metric_thresholds.{criterion}");
         let rate = signal.text(&format!("{path}.aggregated_{criterion}_pass_rate"));
         let score = signal.text(&format!("{path}.acceptable_{criterion}_score_per_instance"));
-        if let Some(rate) = rate {
-            rates.push(format!("{criterion}: {}", quote(&share(&rate, criterion, notes))));
+        if rate.is_none() && score.is_some() {
+            notes.push(format!(
+                "`{name}`: {criterion} has an acceptable score and no pass rate: its pass rate is told, \
+                 and compared with nothing"
+            ));
+        }
+        if rate.is_some() || score.is_some() {
             let score = score.unwrap_or_else(|| "3".to_owned());
             scores.push((criterion, passing(&score, criterion, name, notes)));
+        }
+        if let Some(rate) = rate {
+            rates.push(format!("{criterion}: {}", quote(&share(&rate, criterion, notes))));
         }
     }
     let mut yaml = match scores.first() {
@@ -178,7 +187,15 @@ fn thresholds(name: &str, signal: &mut Tree, notes: &mut Vec<String>) -> String 
 /// The lowest whole score that passes: with 3.5 it is 4.
 fn passing(text: &str, criterion: &str, name: &str, notes: &mut Vec<String>) -> u8 {
     match text.parse::<f64>() {
-        Ok(score) if (1.0..=5.0).contains(&score) => score.ceil() as u8,
+        Ok(score) if (1.0..=5.0).contains(&score) => {
+            if score.fract() != 0.0 {
+                notes.push(format!(
+                    "`{name}`: {criterion} passes from {text} on: of whole scores, from {}",
+                    score.ceil()
+                ));
+            }
+            score.ceil() as u8
+        }
         _ => {
             notes.push(format!(
                 "`{name}`: the acceptable score of {criterion}, {text}, is none from 1 to 5; 3 was taken"
@@ -245,7 +262,9 @@ fn tokens(
     let source = signal.entries("production_data");
     let mut source = Tree::of(Value::Object(source));
     let window = take_window(&mut source, window, &name, notes);
-    source.drop("data_column_names");
+    if let Some(columns) = columns(&mut source) {
+        notes.push(format!("`{name}`: tokens are counted without columns; {columns}"));
+    }
     notes.extend(source.rest_below(&format!("{name}.production_data")));
     let mut yaml = format!("      token_statistics:\n{}", alert(&name, signal, notes));
     let totals = "metric_thresholds.totaltoken";

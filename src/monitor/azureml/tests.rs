@@ -136,13 +136,114 @@ fn the_form_of_the_command_line_is_taken_and_what_has_no_counterpart_is_said() {
 }
 
 #[test]
+fn signals_of_every_kind_are_taken_or_said() {
+    let imported = imported("signals_of_every_kind.yml");
+    let config = loaded(&imported);
+    let [quality, tokens] = config.monitors.as_slice() else { panic!("{}", imported.yaml) };
+    let limits = quality.quality.as_ref().unwrap();
+    let passing = |of| limits.pass_score_of(of);
+    assert_eq!((passing(Criterion::Groundedness), passing(Criterion::Fluency)), (4, 2));
+    assert_eq!(limits.pass_rate, [(Criterion::Groundedness, 0.8)], "fluency has none");
+    assert_eq!(
+        (quality.window.to_string(), tokens.window.to_string()),
+        ("P3D".into(), "P2D".into())
+    );
+    // Every second month from March, on the 1st and the 15th, in Tokyo.
+    let after = "2026-03-02T00:00:00Z".parse().unwrap();
+    assert_eq!(schedule::next(quality, after).unwrap().to_string(), "2026-03-14T22:00:00Z");
+    for kind in [
+        "data_drift",
+        "data_quality",
+        "prediction_drift",
+        "feature_attribution_drift",
+        "model_performance",
+        "custom",
+    ] {
+        assert!(said(&imported, &format!("of type `{kind}` has no counterpart")), "{kind}");
+    }
+}
+
+#[test]
+fn triggers_of_other_kinds_are_taken() {
+    let (tokens, _, told) = one("hourly_tokens.yml");
+    assert_eq!((tokens.window.to_string(), tokens.time_zone.as_str()), ("P1D".into(), "UTC"));
+    assert!(tokens.tokens.unwrap().alert && said(&told, "azmonitoring"));
+    let (quality, _, told) = one("cron_between.yml");
+    assert_eq!(quality.time_zone, "Asia/Kolkata");
+    assert!(said(&told, "end_time: 2026-12-31") && said(&told, "start_time: 2026-01-01T08:00:00"));
+    // A start that names its offset is told in the monitor's zone.
+    let yaml = "trigger: {type: recurrence, frequency: day, interval: 2, time_zone: Tokyo Standard \
+                Time, start_time: '2026-01-01T20:00:00+00:00'}\ncreate_monitor: {monitoring_signals: \
+                {t: {type: generation_token_statistics}}}";
+    let imported = import(config::document(yaml.as_bytes().to_vec(), "x").unwrap()).unwrap();
+    let monitor = loaded(&imported).monitors.remove(0);
+    let after = "2026-01-01T00:00:00Z".parse().unwrap();
+    assert_eq!(schedule::next(&monitor, after).unwrap().to_string(), "2026-01-01T20:00:00Z");
+}
+
+/// Each single value in its turn is changed: whatever it is, the settings or the notes must change too,
+/// or the file is refused.
+#[test]
+fn no_value_of_a_schedule_is_lost() {
+    fn leaves(value: &Value, path: String, all: &mut Vec<String>) {
+        match value {
+            Value::Object(map) => map.iter().for_each(|(key, value)| {
+                let key = key.replace('~', "~0").replace('/', "~1");
+                leaves(value, format!("{path}/{key}"), all);
+            }),
+            Value::Array(items) => items.iter().enumerate().for_each(|(at, value)| {
+                leaves(value, format!("{path}/{at}"), all);
+            }),
+            Value::String(_) => all.push(path),
+            _ => {}
+        }
+    }
+    fn changed(text: &str) -> String {
+        match text {
+            "true" => return "false".to_owned(),
+            "false" => return "true".to_owned(),
+            _ => {}
+        }
+        let digit = |c: char| char::from_digit((c.to_digit(10)? + 1) % 10, 10);
+        match text.char_indices().find_map(|(at, c)| Some((at, digit(c)?))) {
+            Some((at, digit)) => format!("{}{digit}{}", &text[..at], &text[at + 1..]),
+            None => format!("{text}x"),
+        }
+    }
+    let mut tried = 0;
+    for entry in fs::read_dir("tests/fixtures/azureml/monitor").unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let path = Path::new("tests/fixtures/azureml/monitor").join(&name);
+        let document = config::document(fs::read(path).unwrap(), &name).unwrap();
+        let before = import(document.clone()).unwrap();
+        let mut all = Vec::new();
+        leaves(&document, String::new(), &mut all);
+        for leaf in all.iter().filter(|leaf| *leaf != "/$schema") {
+            let mut other = document.clone();
+            let value = other.pointer_mut(leaf).unwrap();
+            let (was, is) = (value.as_str().unwrap().to_owned(), changed(value.as_str().unwrap()));
+            *value = Value::String(is.clone());
+            assert_ne!(import(other), Ok(before.clone()), "{name}: {leaf}: {was} became {is}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 200, "{tried}");
+}
+
+#[test]
 fn other_documents_are_refused() {
     let of = |yaml: &str| import(config::document(yaml.as_bytes().to_vec(), "x").unwrap());
     assert_eq!(of("name: x"), Err(ImportError::NoMonitor));
     assert_eq!(of("- a"), Err(ImportError::NoMonitor));
     assert_eq!(of("create_monitor: {}"), Err(ImportError::NoTrigger));
     let trigger = "trigger: {type: cron, expression: '* * * * *'}\n";
-    assert_eq!(of(&format!("{trigger}create_monitor: {{}}")), Err(ImportError::NoSignal));
+    assert_eq!(
+        of(&format!("{trigger}create_monitor: {{}}")),
+        Err(ImportError::NoSignal(String::new()))
+    );
+    let drift = "create_monitor: {monitoring_signals: {d: {type: data_drift}}}";
+    let told = of(&format!("{trigger}{drift}")).unwrap_err().to_string();
+    assert!(told.ends_with("; the signal `d` of type `data_drift` has no counterpart"), "{told}");
     assert!(config::document(b"a: [".to_vec(), "x").is_err());
 }
 

@@ -1,5 +1,7 @@
 //! `trigger`: cron or recurrence.
 
+use jiff::Timestamp;
+
 use super::tree::Tree;
 use super::{list, quote, zones};
 
@@ -22,6 +24,7 @@ pub(super) fn take(tree: &mut Tree, notes: &mut Vec<String>) -> Option<Trigger> 
     notes.extend(
         end.map(|end| format!("`trigger.end_time: {end}`: monitors do not end by themselves")),
     );
+    let named = zone.clone();
     let zone = format!("    time_zone: {}\n", quote(&zone));
     let kind = tree.text("trigger.type").map(|kind| kind.to_ascii_lowercase());
     let cron = tree.text("trigger.expression");
@@ -34,12 +37,21 @@ pub(super) fn take(tree: &mut Tree, notes: &mut Vec<String>) -> Option<Trigger> 
             let yaml = format!("    schedule: {}\n{zone}", quote(expression.trim()));
             Some(Trigger { yaml, window: ("P7D".to_owned(), "P0D".to_owned()) })
         }
-        (Some("recurrence") | None, None) => recurrence(tree, &zone),
+        (Some("recurrence") | None, None) => recurrence(tree, &named, &zone),
         _ => None,
     }
 }
 
-fn recurrence(tree: &mut Tree, zone: &str) -> Option<Trigger> {
+/// A moment without an offset is one in the trigger's time zone, named `zone`; one with an offset is
+/// told in that zone.
+fn local(start: &str, zone: &str) -> String {
+    let start = start.trim().replace(' ', "T");
+    let moment = start.parse::<Timestamp>().ok();
+    let told = moment.and_then(|at| at.in_tz(zone).ok()).map(|at| at.datetime().to_string());
+    told.unwrap_or(start)
+}
+
+fn recurrence(tree: &mut Tree, named: &str, zone: &str) -> Option<Trigger> {
     let frequency = tree.text("trigger.frequency")?.to_ascii_lowercase();
     let interval: u64 = tree.text("trigger.interval").map_or(Some(1), |text| text.parse().ok())?;
     let window = match frequency.as_str() {
@@ -59,11 +71,7 @@ fn recurrence(tree: &mut Tree, zone: &str) -> Option<Trigger> {
         keys.push(format!("{key}: {}", list(&values)));
     }
     if let Some(start) = tree.text("trigger.start_time") {
-        // The SDK writes a date with a space or a `T`, and no zone: it is in `time_zone`.
-        keys.push(format!(
-            "start: {}",
-            quote(start.trim_end_matches('Z').replace(' ', "T").trim())
-        ));
+        keys.push(format!("start: {}", quote(&local(&start, named))));
     }
     let yaml = format!("    recurrence: {{{}}}\n{zone}", keys.join(", "));
     Some(Trigger { yaml, window: (window, "P0D".to_owned()) })

@@ -127,9 +127,11 @@ fn redirects_of_a_judge_are_never_followed() {
     ask(&flowtap, (0..8).map(|n| "q".repeat(n + 1)));
     let found = await_scores(&flowtap, 8, Duration::from_secs(30));
     assert!(
-        found.iter().all(|row| row["score"].is_null() && row["error"].is_string()),
+        found.iter().all(|row| row["score"].is_null() && row["error"] == "redirected"),
         "{found:?}"
     );
+    let redirected = ["reason=\"redirected\""];
+    flowtap.await_metric("flowtap_score_errors_total", &redirected, 8.0);
     flowtap.stop();
     assert!(judge.asked() >= 8);
     assert_eq!(trap.visitors(), 0, "the key and the text went nowhere else");

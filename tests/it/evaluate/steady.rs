@@ -56,6 +56,29 @@ fn a_part_that_panics_every_time_is_set_aside_counted_and_named() {
 }
 
 #[test]
+fn a_sample_that_panics_costs_itself_alone() {
+    let upstream = answering();
+    let judge = ScriptedJudge::saying(|asked| asked.verdict(4));
+    // Seven panics, three for a sample: one of three is set aside at least, and one is not.
+    let flowtap =
+        setup(&upstream, &judge, "concurrency: 2").top(ONE).failing_at("grade:panic=7").start();
+    ask(&flowtap, (0..3).map(|n| format!("question {n}?")));
+    let found = await_scores(&flowtap, 3, Duration::from_secs(30));
+    let panicked = found.iter().filter(|row| row["error"] == "panicked").count();
+    let scored = found.iter().filter(|row| row["score"] == 4).count();
+    assert!(panicked >= 1 && scored >= 1 && panicked + scored == 3, "{found:?}");
+    assert_eq!(flowtap.metric("flowtap_panics_total", &["evaluate"]), 7.0);
+    for (result, samples) in [("set_aside", panicked), ("evaluated", scored)] {
+        let result = format!("result=\"{result}\"");
+        flowtap.await_metric("flowtap_evaluate_samples_total", &[&result], samples as f64);
+    }
+    let stopped = flowtap.stop();
+    let named = "a sample that panics is set aside";
+    let line = stopped.printed.lines().find(|line| line.contains(named)).expect("it is named");
+    assert!(line.contains("exchanges/deployment=default/") && line.contains("sample"), "{line}");
+}
+
+#[test]
 fn a_judge_that_fails_its_own_test_marks_its_scores_and_raises_no_alert() {
     const MONITOR: &str = "monitors: [{name: now, schedule: '0 0 1 1 *', window: PT1H, samples_min: 1, \
                            signals: {generation_quality: {average: {fluency: 4}}}}]";

@@ -11,7 +11,7 @@ use flowtap::bucket;
 use flowtap::config::{self, Config, Overrides, Role};
 use flowtap::domain::{
     Criterion, Dataset, Dialect, DropReason, ExchangeId, Judged, ModelNames, Operation, Outcome,
-    Row, Score, ScoreError, Summary, Usage, UsageSource,
+    Row, Scale, Score, ScoreError, Summary, Usage, UsageSource,
 };
 use flowtap::metrics::Metrics;
 use flowtap::rollup::Rollup;
@@ -217,7 +217,7 @@ fn scores(summary: &Summary, n: u64, dice: &mut Dice) -> Vec<Score> {
         3 => score.name = Some(Arc::from("politeness")),
         _ => {}
     }
-    let mut both = vec![score.clone()];
+    let mut both = vec![score.clone(), other(&score, n, dice)];
     if n % 50 == 7 {
         // Judged again: the later one counts, unless it failed.
         let failed = n % 100 == 7;
@@ -227,4 +227,43 @@ fn scores(summary: &Summary, n: u64, dice: &mut Dice) -> Vec<Score> {
         both.push(score);
     }
     both
+}
+
+/// A score of a computed criterion, or of one of somebody's own, as `of` is one of a rated one.
+fn other(of: &Score, n: u64, dice: &mut Dice) -> Score {
+    let mut score = Score {
+        id: ExchangeId::new(of.time),
+        scale: None,
+        score: None,
+        error: None,
+        reason: None,
+        judge: None,
+        judge_drift: n.is_multiple_of(401),
+        ..of.clone()
+    };
+    let truth = f64::from(u8::from(dice.next() < 0.07));
+    let custom = |name: &str| (Criterion::Custom, Some(Arc::from(name)));
+    ((score.criterion, score.name), score.value) = match n % 7 {
+        0 | 1 => ((Criterion::F1, None), Some(dice.next().sqrt())),
+        2 | 3 => ((Criterion::Refusal, None), Some(truth)),
+        4 => (custom("politeness"), None),
+        // The name of one of ours: left out.
+        5 => (custom("fluency"), Some(1.0)),
+        _ => (custom("in_scope"), Some(1.0 - truth)),
+    };
+    match n % 7 {
+        4 if n % 2 == 0 => score.scale = Some(Scale::Score),
+        6 if n % 2 == 0 => score.scale = Some(Scale::Boolean),
+        _ => {}
+    }
+    if score.criterion == Criterion::Custom && score.value.is_none() {
+        score.score = Some(2 + (dice.next() * 4.0) as u8);
+    }
+    match n % 61 {
+        0 => score.value = Some(1.5),
+        1 => (score.value, score.error) = (None, Some(ScoreError::MissingGroundTruth)),
+        2 => (score.value, score.score) = (Some(0.0), Some(9)),
+        _ => {}
+    }
+    score
 }
