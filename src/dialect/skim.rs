@@ -13,6 +13,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
 
 use super::json::{NAME_BYTES_MAX, NODES_MAX, string_end};
+use crate::domain::bytes::IS_ESCAPED;
 
 /// Where only figures are wanted, a string with escapes is read to here.
 const STRING_BYTES_MAX: usize = 2048;
@@ -98,9 +99,16 @@ impl<'de> Skim<'de> {
     /// The string whose opening quote is next.
     fn string(&mut self) -> Result<Cow<'de, str>, Unreadable> {
         let start = self.at + 1;
-        let len = memchr2(b'"', b'\\', &self.text.as_bytes()[start..]).ok_or(Unreadable)?;
+        let bytes = &self.text.as_bytes()[start..];
+        // Most strings are keys and names, which are through before a search for long ones has begun.
+        let short = bytes.iter().take(SHORT_BYTES).position(|byte| IS_ESCAPED[usize::from(*byte)]);
+        if let Some(len) = short.filter(|len| bytes[*len] == b'"') {
+            self.at = start + len + 1;
+            return Ok(Cow::Borrowed(&self.text[start..start + len]));
+        }
+        let len = memchr2(b'"', b'\\', bytes).ok_or(Unreadable)?;
         let end = start + len;
-        if self.text.as_bytes()[end] == b'\\' {
+        if bytes[len] == b'\\' {
             return self.escaped(start);
         }
         self.at = end + 1;
@@ -242,6 +250,9 @@ impl<'de> MapAccess<'de> for &mut Parts<'_, 'de> {
         seed.deserialize(&mut *self.skim)
     }
 }
+
+/// Bytes of a string that are looked at one by one.
+const SHORT_BYTES: usize = 24;
 
 /// Without a branch in it, so that compilers look at many bytes together.
 fn has_control(bytes: &[u8]) -> bool {

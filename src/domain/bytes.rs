@@ -1,4 +1,4 @@
-//! Looking for single bytes in long texts.
+//! Looking for single bytes in texts.
 
 /// Bytes looked at together.
 const STRETCH: usize = 32;
@@ -13,6 +13,22 @@ pub fn position(bytes: &[u8], from: usize, is: impl Fn(u8) -> bool) -> Option<us
     let passed = pieces.iter().take_while(|piece| !has(piece)).count() * STRETCH;
     rest[passed..].iter().position(|byte| is(*byte)).map(|index| from + passed + index)
 }
+
+/// True for what does not stand for itself in a string of JSON (RFC 8259, section 7).
+pub const fn is_escaped(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
+/// What [`is_escaped`] says of each byte: quicker for a few.
+pub const IS_ESCAPED: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = is_escaped(byte as u8);
+        byte += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {

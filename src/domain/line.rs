@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::ser::{self, Serializer};
 use serde_json::Error;
 
-use super::bytes::position;
+use super::bytes::{IS_ESCAPED, is_escaped, position};
 
 /// `value` as one line of JSON, without a line feed; `capacity`: bytes that it may take.
 ///
@@ -76,27 +76,12 @@ impl Parts<'_> {
 /// Shorter strings, which most are, are looked at byte by byte.
 const SHORT_BYTES: usize = 32;
 
-const fn is_escaped(byte: u8) -> bool {
-    byte < 0x20 || byte == b'"' || byte == b'\\'
-}
-
-/// What [`is_escaped`] says of each byte.
-const ESCAPED: [bool; 256] = {
-    let mut escaped = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        escaped[byte] = is_escaped(byte as u8);
-        byte += 1;
-    }
-    escaped
-};
-
 /// A string in quotes; what has to be escaped is escaped as serde_json does.
 fn text(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
     let mut from = 0;
     out.push(b'"');
-    if bytes.len() < SHORT_BYTES && !bytes.iter().any(|byte| ESCAPED[usize::from(*byte)]) {
+    if bytes.len() < SHORT_BYTES && !bytes.iter().any(|byte| IS_ESCAPED[usize::from(*byte)]) {
         from = bytes.len();
         out.extend_from_slice(bytes);
     }
