@@ -26,7 +26,7 @@ const TOKEN_BYTES: u64 = 4;
 /// How tokens are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counting {
-    /// With the vocabularies, each loaded when it is first needed: up to 90 MiB for the common two.
+    /// With the vocabularies, each loaded when it is first needed: up to 45 MiB for the common two.
     Vocabularies,
     /// By the bytes alone: there is no memory for a vocabulary. Every figure is `estimated`.
     Estimate,

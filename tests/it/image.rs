@@ -2,6 +2,7 @@
 //! sidecar's own settings, and the files that build it read by the tools that know them.
 #![allow(clippy::expect_used, clippy::panic)]
 
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -22,26 +23,33 @@ fn variables(manifest: &str) -> Vec<(String, String)> {
     list.map(|variable| (text(&variable["name"]), text(&variable["value"]))).collect()
 }
 
+/// The image's root with `command` as what assembles and runs it, before a flow at `upstream`.
+fn as_the_sidecar(command: &mut Command, folder: &Path, upstream: u16) -> Option<Process> {
+    command.arg(env!("CARGO_BIN_EXE_flowtap")).arg(folder).arg("proxy");
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.envs(variables("deploy/kubernetes/app-with-flowtap.yaml"));
+    command.envs([
+        ("FLOWTAP_TAPS__0__UPSTREAM", format!("http://127.0.0.1:{upstream}")),
+        ("FLOWTAP_TAPS__0__LISTEN", "127.0.0.1:0".to_owned()),
+        ("FLOWTAP_ADMIN__LISTEN", "127.0.0.1:0".to_owned()),
+        ("FLOWTAP_BUCKET", "file:///var/lib/flowtap/bucket".to_owned()),
+        ("FLOWTAP_SAMPLE__RATE", "1".to_owned()),
+    ]);
+    let mut process = Process::start("the image's root", command);
+    if process.ended_with(77, Duration::from_millis(500)) {
+        eprintln!("skipped: needs root and namespaces");
+        return None;
+    }
+    Some(process)
+}
+
 #[test]
 fn the_images_root_runs_as_the_sidecar_read_only_and_without_rights() {
     let folder = tempfile::tempdir().expect("a folder");
     let flow = Upstream::answering(json_response(r#"{"answer":"yes"}"#));
     let mut command = Command::new("tests/peers/image_root.sh");
-    command.arg(env!("CARGO_BIN_EXE_flowtap")).arg(folder.path()).arg("proxy");
-    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-    command.envs(variables("deploy/kubernetes/app-with-flowtap.yaml"));
-    command.envs([
-        ("FLOWTAP_TAPS__0__UPSTREAM", format!("http://127.0.0.1:{}", flow.port)),
-        ("FLOWTAP_TAPS__0__LISTEN", "127.0.0.1:0".to_owned()),
-        ("FLOWTAP_ADMIN__LISTEN", "127.0.0.1:0".to_owned()),
-        ("FLOWTAP_BUCKET", "file:///var/lib/flowtap/bucket".to_owned()),
-    ]);
     let began = Instant::now();
-    let mut process = Process::start("the image's root", &mut command);
-    if process.ended_with(77, Duration::from_millis(500)) {
-        eprintln!("skipped: needs root and namespaces");
-        return;
-    }
+    let Some(mut process) = as_the_sidecar(&mut command, folder.path(), flow.port) else { return };
     let (port, admin) =
         (address(&process, "\"tap\":\"chat\""), address(&process, "\"door\":\"admin\""));
     process.await_http(admin, "/readyz", Duration::from_secs(30));
@@ -73,6 +81,49 @@ fn the_images_root_runs_as_the_sidecar_read_only_and_without_rights() {
         ending.elapsed()
     );
     assert!(process.printed().contains("drained"), "{}", process.printed());
+}
+
+/// Calls that make, change, move or remove a file, or run one.
+const CHANGES: &str = "execve,?open,openat,?openat2,?creat,?mkdir,mkdirat,?rename,?renameat,renameat2,\
+                       ?unlink,unlinkat,?rmdir,?link,linkat,?symlink,symlinkat,?mknod,mknodat,truncate,\
+                       ?chmod,fchmodat,?chown,fchownat";
+
+#[test]
+fn nothing_is_written_outside_of_the_data_folder_and_nothing_else_is_run() {
+    if !peers_wanted() {
+        return;
+    }
+    let (folder, traced) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir());
+    let trace = traced.expect("a folder");
+    let trace = trace.path().join("calls");
+    let flow = Upstream::answering(json_response(r#"{"answer":"yes"}"#));
+    let mut command = Command::new("strace");
+    command.args(["-D", "-f", "-z", "-e", &format!("trace={CHANGES}"), "-o"]).arg(&trace);
+    command.arg("tests/peers/image_root.sh");
+    let Some(mut process) = as_the_sidecar(&mut command, folder.path(), flow.port) else { return };
+    let port = address(&process, "\"tap\":\"chat\"");
+    let mut client = Peer::connect(port);
+    client.send(json_post("/score", r#"{"question":"?"}"#));
+    assert_eq!(client.read_response().status(), 200);
+    drop(client);
+    let ended = format!("{} +++ exited with 0 +++", process.id());
+    process.terminate();
+    assert!(process.await_end(Duration::from_secs(60)).success(), "{}", process.printed());
+    let read = || std::fs::read_to_string(&trace).unwrap_or_default();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !read().contains(&ended) {
+        assert!(Instant::now() < deadline, "strace does not end");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let calls = read();
+    let (_, calls) = calls.split_once("execve(\"/usr/bin/flowtap\"").expect("it is run");
+    let changes = calls.lines().skip(1).filter(|call| call.contains('"'));
+    let changes: Vec<&str> = changes.filter(|call| !call.contains("O_RDONLY")).collect();
+    assert!(changes.iter().any(|call| call.contains("rename(")), "{calls}");
+    for change in changes {
+        let mut paths = change.split('"').skip(1).step_by(2);
+        assert!(paths.all(|path| path.starts_with("/var/lib/flowtap/")), "{change}");
+    }
 }
 
 #[test]
@@ -116,7 +167,7 @@ fn the_image_is_built_from_all_that_the_crate_needs() {
             assert!(copied.expect("cp is there").success());
         }
     }
-    let targets = |folder: &std::path::Path| {
+    let targets = |folder: &Path| {
         let mut command = Command::new(env!("CARGO"));
         command.args(["metadata", "--no-deps", "--offline", "--locked", "--format-version", "1"]);
         let output = command.current_dir(folder).output().expect("cargo");
@@ -128,7 +179,7 @@ fn the_image_is_built_from_all_that_the_crate_needs() {
         named.sort();
         named
     };
-    assert_eq!(targets(folder.path()), targets(std::path::Path::new(".")));
+    assert_eq!(targets(folder.path()), targets(Path::new(".")));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::support::tap::{Flowtap, Setup};
-use crate::support::wire::{Upstream, json_post};
+use crate::support::wire::{Upstream, json_post, json_response};
 
 /// Any limit on header fields but hyper's own sends a tap's connections on hyper's way.
 const HYPERS_WAY: &str = "limits: {headers_max: 99}";
@@ -308,4 +308,19 @@ fn a_connection_outlives_an_answer_that_comes_before_the_request_is_whole() {
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(client.read_response().text(), "hello");
     assert_eq!(upstream.received_text().matches("\r\n\r\nthe body").count(), 3, "all goes up");
+}
+
+/// An application behind an injected sidecar goes by the name that it is called by.
+#[test]
+fn the_clients_host_goes_up_where_the_tap_says_so() {
+    for way in ["", HYPERS_WAY] {
+        let upstream = Upstream::answering(json_response("{}"));
+        let flowtap = Setup::before(upstream.port).tap("host: client").tap(way).start();
+        let mut client = flowtap.client();
+        client.send("GET /x HTTP/1.1\r\nHost: shop.example:8443\r\n\r\n");
+        assert_eq!(client.read_response().status(), 200);
+        let up = upstream.received_text();
+        assert!(up.contains("Host: shop.example:8443\r\n"), "{up}");
+        assert!(!up.contains("127.0.0.1"), "{up}");
+    }
 }
