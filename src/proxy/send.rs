@@ -103,7 +103,7 @@ pub async fn send(
             (Err(Unsent::Failed(failure, remains)), Some(copy))
                 if failure.reason == NO_ANSWER.reason =>
             {
-                copy.to_repeat(remains).await.ok_or(failure)?
+                copy.into_repeat(remains).await.ok_or(failure)?
             }
             (Err(Unsent::Failed(failure, _)), _) => return Err(failure),
         };
@@ -128,7 +128,7 @@ impl Copy {
     }
 
     /// The request, where it shall be sent once more after its connection left `remains`.
-    async fn to_repeat(self, remains: Option<Remains>) -> Option<Request<RequestBody>> {
+    async fn into_repeat(self, remains: Option<Remains>) -> Option<Request<RequestBody>> {
         let is_safe = matches!(*self.head.method(), Method::GET | Method::HEAD | Method::OPTIONS);
         let body = self.body.body()?;
         if remains.as_ref().is_some_and(|remains| !remains.is_unanswered()) {

@@ -63,7 +63,7 @@ fn events_come_as_soon_as_without_flowtap() {
         }
         peer.send("0\r\n\r\n");
     });
-    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}").start();
+    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}\ndrain_timeout: 25s").start();
     let (direct, through) = std::thread::scope(|scope| {
         let direct = scope.spawn(|| late(upstream.port, began));
         let through = late(flowtap.port, began);
@@ -103,7 +103,7 @@ fn what_is_said_ahead_of_an_answer_comes_down_at_once() {
             peer.send(json_response("{}"));
         }
     });
-    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}").start();
+    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}\ndrain_timeout: 25s").start();
     let mut client = flowtap.client();
     for _ in 0..2 {
         client.send(json_post("/score", "{}"));
@@ -129,7 +129,7 @@ fn clients_that_leave_at_any_point_end_the_upstreams_work() {
         while peer.chunk(delta("word ")) && !peer.is_closed_within(Duration::from_millis(5)) {}
         gone.lock().expect("not poisoned").send(()).ok();
     });
-    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}").start();
+    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}\ndrain_timeout: 25s").start();
     for point in 0..POINTS {
         let mut client = flowtap.client();
         client.send(chat_post());
@@ -177,7 +177,7 @@ fn frames_of_a_websocket_pass_as_they_are() {
         peer.half_close();
         peer.read_to_end();
     });
-    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}").start();
+    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}\ndrain_timeout: 25s").start();
     let mut client = flowtap.client();
     // The first frame may come with the request.
     client.send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Key: k\r\n\r\n");
@@ -215,7 +215,7 @@ fn bodies_that_are_no_text_pass_and_are_not_taken_for_text() {
             peer.send([head.as_bytes(), &request.raw_body].concat());
         }
     });
-    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}").start();
+    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}\ndrain_timeout: 25s").start();
     let mut client = flowtap.client();
     let kinds =
         ["application/octet-stream", "audio/wav", "image/png", "multipart/form-data; boundary=b"];
@@ -247,7 +247,7 @@ fn a_gigabyte_passes_each_way() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("its address").port();
-        let flowtap = Setup::before(port).top("sample: {rate: 1}").start();
+        let flowtap = Setup::before(port).top("sample: {rate: 1}\ndrain_timeout: 25s").start();
         let (server_piece, client_piece) = (Arc::clone(&piece), Arc::clone(&piece));
         let length = format!(
             "Content-Type: application/octet-stream\r\nContent-Length: {}\r\n\r\n",
@@ -335,7 +335,7 @@ fn two_thousand_streams_at_once_are_carried_to_their_end() {
                 tokio::spawn(stream(peer, told.clone()));
             }
         });
-        let flowtap = Setup::before(port).top("sample: {rate: 0.1}").start();
+        let flowtap = Setup::before(port).top("sample: {rate: 0.1}\ndrain_timeout: 25s").start();
         let (before, open) = (resident_bytes(flowtap.id()), Arc::new(Semaphore::new(64)));
         let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
         let head = "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{\"stream\":true}";

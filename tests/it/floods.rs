@@ -142,6 +142,33 @@ fn streams_that_take_no_answer_are_stopped() {
     });
 }
 
+/// Promise (security): frames that ask for nothing but an answer, or for nothing at all, cost neither memory
+/// nor others. Figure: 4 MiB each of PING, SETTINGS, PRIORITY, WINDOW_UPDATE and unknown frames, memory
+/// below +64 MiB, others served within 10 s.
+#[test]
+fn frames_that_ask_for_nothing_cost_nothing() {
+    const PING: u8 = 6;
+    const PRIORITY: u8 = 2;
+    const WINDOW_UPDATE: u8 = 8;
+    let (flowtap, _upstream) = open();
+    for (name, piece) in [
+        ("PING", frame(PING, 0, 0, &[0; 8])),
+        ("SETTINGS", frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100])),
+        ("PRIORITY", frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 16])),
+        ("WINDOW_UPDATE", frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])),
+        ("unknown", frame(0xbb, 0, 0, &[0; 100])),
+    ] {
+        let before = resident_bytes(flowtap.id());
+        let mut client = flowtap.client();
+        client.send([PREFACE.as_bytes(), &frame(SETTINGS, 0, 0, &[])].concat());
+        // Whoever answers each frame stops reading while nobody reads the answers: then that is the bound.
+        client.send_within(Duration::from_secs(2), &piece.repeat((4 << 20) / piece.len()));
+        assert!(is_served(&flowtap) < Duration::from_secs(10), "{name}");
+        let grown = resident_bytes(flowtap.id()).saturating_sub(before);
+        assert!(grown < GROWTH_BYTES_MAX, "{name}: memory grew by {grown} bytes");
+    }
+}
+
 /// Promise (security): frames that break the protocol end the connection. Figure: 4 forms.
 #[test]
 fn frames_that_break_the_protocol_end_the_connection() {

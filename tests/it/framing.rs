@@ -274,7 +274,7 @@ fn what_is_nominated_goes_no_further() {
 #[test]
 fn methods_that_clients_make_up_pass_and_make_no_label() {
     let upstream = Upstream::answering(json_response("{}"));
-    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}").start();
+    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}\ndrain_timeout: 25s").start();
     let mut client = flowtap.client();
     for number in 0..200 {
         client.send(format!("MADEUP{number} /a HTTP/1.1\r\nHost: a\r\n\r\n"));

@@ -49,7 +49,7 @@ fn all_is_kept(flowtap: Flowtap, seen: u64) {
 fn a_crowd_of_slow_clients_is_let_go() {
     const CROWD: usize = 500;
     let upstream = Upstream::answering(json_response("{}"));
-    let setup = Setup::before(upstream.port).top("sample: {rate: 1}");
+    let setup = Setup::before(upstream.port).top("sample: {rate: 1}\ndrain_timeout: 25s");
     let flowtap = setup.tap("timeouts: {header: 2s, keep_alive: 2s}").start();
     let mut crowd: Vec<Peer> = (0..CROWD).map(|_| flowtap.client()).collect();
     let head =
@@ -82,7 +82,7 @@ fn an_upstream_that_cannot_be_spoken_to_is_told_in_time() {
     let silent = Upstream::start(|peer| drop(peer.read_to_end()));
     let unknown = "http://nowhere.invalid:81".to_owned();
     for url in [unknown, format!("https://127.0.0.1:{}", silent.port)] {
-        let setup = Setup::url(&url).top("sample: {rate: 1}");
+        let setup = Setup::url(&url).top("sample: {rate: 1}\ndrain_timeout: 25s");
         let flowtap = setup.tap("timeouts: {connect: 500ms}").start();
         let (mut client, started) = (flowtap.client(), Instant::now());
         client.send(json_post("/score", "{}"));
@@ -117,7 +117,7 @@ impl Drop for Spinners {
 #[test]
 fn traffic_passes_where_every_processor_is_taken() {
     let upstream = Upstream::answering(json_response("{}"));
-    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}").start();
+    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}\ndrain_timeout: 25s").start();
     let processors = std::thread::available_parallelism().map_or(2, usize::from);
     let spinners = Spinners::start(2 * processors);
     let took = median(&flowtap, 200);
@@ -143,7 +143,7 @@ fn scrape(admin: u16, done: &AtomicBool) -> usize {
 #[test]
 fn a_flood_of_the_admin_side_touches_no_traffic() {
     let upstream = Upstream::answering(json_response("{}"));
-    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}").start();
+    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}\ndrain_timeout: 25s").start();
     let (admin, done, scraped) = (flowtap.admin, AtomicBool::new(false), AtomicUsize::new(0));
     let mut slow: Vec<Peer> = (0..48).map(|_| Peer::connect(admin)).collect();
     assert!(slow.iter_mut().all(|peer| peer.send("GET /metr")));
@@ -175,7 +175,7 @@ fn status_of(flowtap: &Flowtap, path: &str) -> u16 {
 fn what_fails_behind_the_traffic_makes_it_neither_dead_nor_unready() {
     let upstream = Upstream::answering(json_response("{}"));
     for fault in ["pipeline:panic", "tokens:panic", "pipeline:stall=200", "no folder"] {
-        let setup = Setup::before(upstream.port).top("sample: {rate: 1}");
+        let setup = Setup::before(upstream.port).top("sample: {rate: 1}\ndrain_timeout: 25s");
         for blocked in ["bucket", "spool"].iter().filter(|_| fault == "no folder") {
             std::fs::write(setup.folder().join(blocked), "in the way").expect("a file");
         }
@@ -197,7 +197,7 @@ fn what_fails_behind_the_traffic_makes_it_neither_dead_nor_unready() {
 #[test]
 fn a_broken_configuration_changes_nothing_of_what_runs() {
     let upstream = Upstream::answering(json_response("{}"));
-    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}").start();
+    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}\ndrain_timeout: 25s").start();
     median(&flowtap, 10);
     let file = flowtap.folder().join("flowtap.yaml");
     let sound = std::fs::read_to_string(&file).expect("the configuration");

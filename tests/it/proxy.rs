@@ -327,7 +327,7 @@ fn a_client_that_waits_is_told_by_the_upstream() {
             peer.send(json_response("{}"));
         }
     });
-    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}").start();
+    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}\ndrain_timeout: 25s").start();
     for (framing, body) in
         [("Content-Length: 4", "body"), ("Transfer-Encoding: chunked", "4\r\nbody\r\n0\r\n\r\n")]
     {

@@ -196,7 +196,7 @@ fn without_cuts(body: &str) -> String {
 fn chunks_go_up_whole_however_they_are_cut() {
     const CHUNKED: &str = "POST /x HTTP/1.1\r\nHost: a\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\nx-request-id: r\r\n\r\na;x=\"y\"\r\nABCDEFGHIJ\r\n1\r\n!\r\n0\r\nX-Sum: 7\r\nx-more:  8\r\nContent-Length: 9\r\n\r\n";
     let upstream = Upstream::answering(ANSWERS[0]);
-    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}").start();
+    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}\ndrain_timeout: 25s").start();
     let mut client = flowtap.client();
     for _ in 0..3 {
         for byte in CHUNKED.as_bytes() {

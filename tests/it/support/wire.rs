@@ -150,6 +150,13 @@ impl Peer {
         self.stream.write_all(bytes.as_ref()).is_ok()
     }
 
+    /// Sends what the other side takes within `limit` of its last byte.
+    pub fn send_within(&mut self, limit: Duration, bytes: &[u8]) {
+        self.stream.set_write_timeout(Some(limit)).expect("a timeout");
+        drop(self.stream.write_all(bytes));
+        self.stream.set_write_timeout(None).expect("none");
+    }
+
     /// Sends one chunk of a chunked body.
     pub fn chunk(&mut self, data: impl AsRef<[u8]>) -> bool {
         let data = data.as_ref();
