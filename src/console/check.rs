@@ -9,8 +9,8 @@ use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use super::Desk;
 use super::api::Problem;
+use super::{Desk, entry};
 use crate::config::{self, Fault, Place};
 
 /// A text of monitors is not longer.
@@ -29,9 +29,9 @@ async fn shown(State(desk): State<Desk>) -> Json<Value> {
 }
 
 async fn check(body: Body) -> Response {
-    let Ok(text) = axum::body::to_bytes(body, TEXT_BYTES_MAX).await else {
-        let why = format!("the text is longer than {TEXT_BYTES_MAX} bytes");
-        return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, why).into_response();
+    let text = match entry::read(body, TEXT_BYTES_MAX).await {
+        Ok(text) => text,
+        Err(problem) => return problem.into_response(),
     };
     let Ok(text) = str::from_utf8(&text) else {
         return Problem::new(StatusCode::BAD_REQUEST, "the text is not UTF-8").into_response();

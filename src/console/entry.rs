@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Query, Request, State};
 use axum::http::header::{
     AUTHORIZATION, COOKIE, HOST, HeaderMap, HeaderValue, LOCATION, ORIGIN, SET_COOKIE,
@@ -34,7 +34,24 @@ const SIGNED_IN: &str = "flowtap_signed_in";
 const FORM_BYTES_MAX: usize = 8 * 1024;
 /// What a wrong token costs the one who tried it.
 const WRONG_TOKEN_DELAY: std::time::Duration = std::time::Duration::from_secs(1);
+/// A body is here by then.
+const BODY_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 const LOGIN: &str = include_str!("login.html");
+
+/// All of a body. Who sends it byte by byte holds a connection that others need, so it has an end.
+pub async fn read(body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
+    match tokio::time::timeout(BODY_WITHIN, axum::body::to_bytes(body, bytes_max)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) => {
+            let why = format!("the body is longer than {bytes_max} bytes, or was cut off");
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, why))
+        }
+        Err(_) => {
+            let why = format!("the body did not come within {} s", BODY_WITHIN.as_secs());
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, why))
+        }
+    }
+}
 
 /// Signing in and out.
 pub fn routes() -> Router<Desk> {
@@ -80,8 +97,9 @@ async fn form(State(desk): State<Desk>, Query(asked): Query<Asked>) -> Response 
 
 async fn sign_in(State(desk): State<Desk>, body: Body) -> Response {
     let Some(token) = &desk.shown.settings.token else { return see_other("/") };
-    let Ok(body) = axum::body::to_bytes(body, FORM_BYTES_MAX).await else {
-        return refused(StatusCode::PAYLOAD_TOO_LARGE, "the form is too long");
+    let body = match read(body, FORM_BYTES_MAX).await {
+        Ok(body) => body,
+        Err(problem) => return problem.into_response(),
     };
     let field = |name: &str| {
         let mut fields = url::form_urlencoded::parse(&body);

@@ -9,7 +9,7 @@ use super::lines::SampleLine;
 use super::objects::{signed, unsigned};
 use super::places::{Place, seq_of_id};
 use super::scores::{ScoreBook, packed_score};
-use super::search::words;
+use super::search::{self, words};
 use super::window::{Window, time_of};
 use super::writer::Session;
 use super::{READ_WITHIN, Store, StoreError};
@@ -125,6 +125,12 @@ pub struct Found {
     pub line: u64,
 }
 
+/// A word with more hits than these is looked for in one row after the other where rows are sorted: to
+/// join and sort 800,000 hits took three times as long as sorting a million rows without words.
+const HITS_FEW: i64 = 50_000;
+/// Rows that are looked into, at most. Of 50,000 hits among a million rows some 200 are among them.
+const PROBES_MAX: usize = 4000;
+
 /// What [`row`] reads.
 const COLUMNS: &str = "s.seq, d.id, l.tap, l.deployment, l.model, l.operation, l.outcome, l.stream, \
     d.status, s.latency_ms, d.first_token_ms, d.input, d.output, s.total, d.source, d.reason, \
@@ -136,13 +142,8 @@ impl Store {
     /// double quotes must stand together, a word that ends with `*` may go on. Nothing of it is taken
     /// for syntax, and text without any word finds nothing.
     pub fn samples(&self, query: &SampleQuery) -> Result<Vec<SampleRow>, StoreError> {
-        let Some((sql, values)) = spots_sql(query) else { return Ok(Vec::new()) };
         self.read(READ_WITHIN, |db| {
-            let mut find = db.prepare_cached(&sql)?;
-            let spots = find.query_map(params_from_iter(values), |row| {
-                Ok(Spot { value: row.get(1)?, seq: row.get(0)? })
-            })?;
-            let spots = spots.collect::<Result<Vec<_>, _>>()?;
+            let spots = spots(db, query, HITS_FEW)?;
             spots.into_iter().filter_map(|spot| at_spot(db, spot).transpose()).collect()
         })
     }
@@ -223,6 +224,55 @@ impl Session<'_> {
         }
         Ok(())
     }
+}
+
+/// Where a page's rows stand. A word with more than `few` hits in the window is looked for in the rows in
+/// their order, and not the order made among the hits.
+pub(super) fn spots(
+    db: &Connection,
+    query: &SampleQuery,
+    few: i64,
+) -> Result<Vec<Spot>, StoreError> {
+    if let (Some(text), true) = (&query.text, query.sort != Sort::Time) {
+        let Some(words) = words(text) else { return Ok(Vec::new()) };
+        if search::is_frequent(db, &words, query.window, few)?
+            && let Some(spots) = holding(db, query, &words)?
+        {
+            return Ok(spots);
+        }
+    }
+    let Some((sql, values)) = spots_sql(query) else { return Ok(Vec::new()) };
+    let mut find = db.prepare_cached(&sql)?;
+    let spots = find.query_map(params_from_iter(values), spot)?;
+    Ok(spots.collect::<Result<_, _>>()?)
+}
+
+/// The page of those that hold the words, out of the first rows of all; `None` where these have too few.
+fn holding(
+    db: &Connection,
+    query: &SampleQuery,
+    words: &str,
+) -> Result<Option<Vec<Spot>>, StoreError> {
+    let all = SampleQuery { text: None, limit: PROBES_MAX, ..query.clone() };
+    let Some((sql, values)) = spots_sql(&all) else { return Ok(None) };
+    let mut find = db.prepare_cached(&sql)?;
+    let (mut page, mut looked_at) = (Vec::new(), 0);
+    let mut rows = find.query(params_from_iter(values))?;
+    while let Some(row) = rows.next()? {
+        let spot = spot(row)?;
+        looked_at += 1;
+        if search::holds(db, words, spot.seq)? {
+            page.push(spot);
+        }
+        if page.len() == query.limit {
+            return Ok(Some(page));
+        }
+    }
+    Ok((looked_at < PROBES_MAX).then_some(page))
+}
+
+fn spot(row: &Row<'_>) -> rusqlite::Result<Spot> {
+    Ok(Spot { value: row.get(1)?, seq: row.get(0)? })
 }
 
 /// The statement that finds a page's rows; `None` where there can be none.

@@ -1,5 +1,10 @@
 //! What a user typed, as a query that SQLite's full-text search takes.
 
+use rusqlite::{Connection, params};
+
+use super::StoreError;
+use super::window::Window;
+
 /// Words that one search may hold.
 const WORDS_MAX: usize = 32;
 
@@ -20,6 +25,26 @@ pub(super) fn words(text: &str) -> Option<String> {
     }
     query.truncate(WORDS_MAX);
     (!query.is_empty()).then(|| query.join(" "))
+}
+
+/// Whether more than `few` rows of the window hold these words, which [`words`] made.
+pub(super) fn is_frequent(
+    db: &Connection,
+    words: &str,
+    window: Window,
+    few: i64,
+) -> Result<bool, StoreError> {
+    let mut find = db.prepare_cached(
+        "SELECT 1 FROM search WHERE search MATCH ? AND rowid >= ? AND rowid < ? LIMIT 1 OFFSET ?",
+    )?;
+    let (from, to) = window.seqs();
+    Ok(find.exists(params![words, from, to, few])?)
+}
+
+/// Whether one row holds them.
+pub(super) fn holds(db: &Connection, words: &str, seq: i64) -> Result<bool, StoreError> {
+    let mut find = db.prepare_cached("SELECT 1 FROM search WHERE search MATCH ? AND rowid = ?")?;
+    Ok(find.exists(params![words, seq])?)
 }
 
 fn quoted(text: &str, goes_on: bool) -> Option<String> {

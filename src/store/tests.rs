@@ -178,6 +178,36 @@ async fn pages_go_on_where_the_last_one_ended_in_every_order() {
 }
 
 #[tokio::test]
+async fn a_frequent_word_is_found_in_the_rows_order_as_a_rare_one_is() {
+    let bench = bench();
+    let lines: Vec<_> = (1..=60)
+        .map(|n| {
+            let mut line = sample(n, &format!("2026-11-23T22:47:{:02}Z", n % 7));
+            line["answer"] = json!(if n % 3 == 0 { "a rare one" } else { "as usual" });
+            line["latency_ms"] = json!(u64::from(n) * 37 % 50);
+            line
+        })
+        .collect();
+    bench.put("a", Dataset::Exchanges, &lines).await;
+    for (text, sort, order) in [
+        ("usual", Sort::Latency, Order::Descending),
+        ("usual", Sort::Tokens, Order::Ascending),
+        ("rare number", Sort::Latency, Order::Ascending),
+        ("nowhere", Sort::Latency, Order::Ascending),
+        ("( AND", Sort::Latency, Order::Ascending),
+    ] {
+        let mut query = SampleQuery { text: Some(text.into()), sort, order, limit: 7, ..query() };
+        for _ in 0..8 {
+            let found = |few| bench.store.read(READ_WITHIN, |db| samples::spots(db, &query, few));
+            let (probed, joined) = (found(-1), found(i64::MAX));
+            let joined = joined.expect("an answer");
+            assert_eq!(probed.expect("an answer"), joined, "{text} {sort:?} {order:?}");
+            query.after = joined.last().copied().or(query.after);
+        }
+    }
+}
+
+#[tokio::test]
 async fn samples_are_found_by_words_labels_and_scores() {
     let bench = bench();
     let mut odd = sample(3, "2026-11-23T22:47:50Z");

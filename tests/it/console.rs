@@ -123,6 +123,24 @@ fn data_needs_the_token_or_a_session_that_began_with_it() {
     assert!(out.head.contains("Max-Age=0"), "{}", out.head);
 }
 
+/// Promise (security): who sends a body byte by byte keeps no connection.
+#[test]
+fn a_body_that_does_not_come_is_not_waited_for() {
+    let flowtap = guarded();
+    let bearer = format!("Authorization: Bearer {TOKEN}");
+    let posts = ["/login", "/api/v1/configuration/monitors"].map(|path| {
+        let mut slow = Peer::connect(flowtap.admin);
+        slow.send(format!(
+            "POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{bearer}\r\nContent-Length: 100\r\n\r\ntoken"
+        ));
+        slow
+    });
+    for mut slow in posts {
+        let answer = slow.read_response();
+        assert_eq!(answer.status(), 408, "{}", answer.text());
+    }
+}
+
 #[test]
 fn monitors_are_checked_as_they_are_written_and_nothing_else_is_read() {
     let flowtap = Setup::before(1)

@@ -197,7 +197,11 @@ function look(plot: uPlot): void {
 const lonely = (values: Values) => values.filter((value) => value !== null).length < 3 || values.every((value, index) => value === null || (values[index - 1] ?? null) === null || (values[index + 1] ?? null) === null);
 
 function scale({ marks, limits }: ChartProps, low: number | null, high: number | null): [number, number] {
-  if (marks) return [marks[0] ?? 0, marks.at(-1) ?? 1];
+  if (marks) {
+    // A little more than the ends, so that a line along one of them is seen whole.
+    const [first, last] = [marks[0] ?? 0, marks.at(-1) ?? 1];
+    return [first - (last - first) * 0.03, last + (last - first) * 0.03];
+  }
   const top = Math.max(high ?? 0, ...(limits ?? []).map((limit) => limit.value));
   return [Math.min(0, low ?? 0), top > 0 ? top * 1.08 : 1];
 }
@@ -206,7 +210,7 @@ function room(plot: uPlot, values: string[] | null): number {
   if (!values) return 50;
   plot.ctx.font = `${12 * devicePixelRatio}px system-ui, sans-serif`;
   const widest = Math.max(...values.map((value) => plot.ctx.measureText(value).width / devicePixelRatio));
-  return Math.ceil(Math.max(34, widest + 14));
+  return Math.ceil(Math.max(52, widest + 14));
 }
 
 /** Short windows are told by the clock, long ones by the day. */

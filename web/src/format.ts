@@ -50,9 +50,9 @@ export function duration(ms: Maybe): string {
   if (size < 1000) return `${three.format(ms)}${NB}ms`;
   if (size < 60_000) return `${three.format(ms / 1000)}${NB}s`;
   const seconds = Math.round(ms / 1000);
-  if (seconds < 3600) return `${Math.floor(seconds / 60)}${NB}min ${seconds % 60}${NB}s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)}${NB}min${seconds % 60 ? ` ${seconds % 60}${NB}s` : ""}`;
   const minutes = Math.round(seconds / 60);
-  if (minutes < 48 * 60) return `${Math.floor(minutes / 60)}${NB}h ${minutes % 60}${NB}min`;
+  if (minutes < 48 * 60) return `${Math.floor(minutes / 60)}${NB}h${minutes % 60 ? ` ${minutes % 60}${NB}min` : ""}`;
   return `${three.format(minutes / 1440)}${NB}days`;
 }
 

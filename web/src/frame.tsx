@@ -80,7 +80,7 @@ function Settings() {
   return (
     <div class="settings">
       <label>
-        <span class="unseen">Colours</span>
+        <span class="theme">Theme</span>
         <select
           value={theme}
           onChange={(event) => {

@@ -110,6 +110,15 @@ export function thresholds({ latest }: Monitors): Threshold[] {
   return found;
 }
 
+/** Where a metric of all requests is held against a threshold, by monitors that look at what is looked at here. */
+export function limitsOn({ latest }: Monitors, metric: string, scope: Record<string, string>): { value: number; monitor: string }[] {
+  const fits = (run: Run) => Object.entries(run.scope).every(([name, value]) => value === null || !scope[name] || scope[name] === value);
+  return latest.filter(fits).flatMap((run) => {
+    const held = run.signals.flatMap((signal) => signal.measures).filter((measure) => measure.metric === metric && measure.threshold !== null);
+    return held.map((measure) => ({ value: measure.threshold ?? 0, monitor: run.monitor }));
+  });
+}
+
 /** Violations of quality over those that there could have been, in the latest run of each monitor. */
 export function violationRate({ latest }: Monitors): { violations: number; possible: number } {
   const quality = latest.flatMap((run) => run.signals).filter((signal) => signal.kind === "generation_quality");

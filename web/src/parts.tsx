@@ -110,10 +110,10 @@ export function Interval({ mean, low, high, limit, scale = "score" }: { mean: nu
   );
 }
 
-/** What may be wider or longer than its place, and can then be scrolled by keys too. */
-export function Scroll({ name, children }: { name: string; children: ComponentChildren }) {
+/** What may be wider or longer than its place, and can then be scrolled by keys too; `whole` is as long as it is. */
+export function Scroll({ name, children, whole }: { name: string; children: ComponentChildren; whole?: boolean }) {
   return (
-    <div class="scroll" tabIndex={0} role="region" aria-label={name}>
+    <div class={whole ? "scroll whole" : "scroll"} tabIndex={0} role="region" aria-label={name}>
       {children}
     </div>
   );
@@ -157,7 +157,7 @@ export function Shares({ title, name, rows, unit = count }: { title: string; nam
               </td>
               <td class="n">{sum ? percent(row.value / sum) : UNKNOWN}</td>
               <td class="bar" aria-hidden="true">
-                <i style={{ width: `${(row.value / most) * 100}%` }} />
+                {row.value > 0 && <i style={{ width: `${(row.value / most) * 100}%` }} />}
               </td>
             </tr>
           ))}
@@ -182,8 +182,10 @@ export function Histogram({ title, bins, unit, colour = "c1" }: { title: string;
     <div class={`histogram ${colour}`} role="img" aria-label={label}>
       {bins.map((bin) => (
         <span key={bin.low} title={`${unit(bin.low)} – ${unit(bin.high)}: ${count(bin.count)} (${percent(sum ? bin.count / sum : null)})`}>
-          <i style={{ height: `${(bin.count / most) * 100}%` }} />
-          <b>{unit(bin.high)}</b>
+          <i style={{ height: `${(bin.count / most) * 100}%` }}>
+            <em>{bin.count > 0 && percent(bin.count / sum)}</em>
+          </i>
+          <b>≤ {unit(bin.high)}</b>
         </span>
       ))}
     </div>

@@ -88,6 +88,12 @@ export function about({ run, signal, metric }: Alert): string | null {
 /** What an alert says. */
 export const told = ({ measure, metric, signal }: Alert) => (measure ? sentence(measure) : `${metricName(metric)} ${words(signal)}`);
 
+/** What the monitor looks at, in brackets; nothing where it is everything. */
+function scoped(run: Alert["run"]): string {
+  const told = Object.entries(run?.scope ?? {}).filter(([, value]) => value !== null);
+  return told.length ? ` (${told.map(([name, value]) => `${name} ${value}`).join(", ")})` : "";
+}
+
 function One({ alert }: { alert: Alert }) {
   const { measure, run, resolved } = alert;
   const link = about(alert);
@@ -101,7 +107,7 @@ function One({ alert }: { alert: Alert }) {
         </p>
       )}
       <p class="note">
-        Monitor {alert.monitor}, since {time(alert.since)} ({ago(alert.since)}), last told {time(alert.told)}
+        Monitor {alert.monitor}{scoped(run)}, since {time(alert.since)} ({ago(alert.since)}), last told {time(alert.told)}
         {resolved !== null && `, resolved ${time(resolved)}`}
       </p>
       {link && <a href={link}>{link.startsWith("/samples") ? "Read the worst answers of that window" : "Look at that window"}</a>}

@@ -41,14 +41,17 @@ function Glance({ now }: { now: Scrape }) {
   return (
     <Figures>
       <Figure name="Observations lost" value={short(dropped)} exact={count(dropped)} tone={dropped > 0 ? "warn" : "good"} sub="since the start; traffic is never touched" />
-      <Figure name="Added to a request, p99" value={duration(p99 === null ? null : p99 * 1000)} sub="flowtap's own time" {...(p99 !== null && p99 > 0.005 ? { tone: "warn" } : {})} />
-      <Figure name="Oldest record not in the bucket" value={duration(oldest === null ? null : oldest * 1000)} sub={open ? "uploads pause: the bucket keeps failing" : "uploads run"} {...(open || (oldest ?? 0) > 3600 ? { tone: "bad" } : {})} />
-      <Figure name="Cannot be accounted for" value={duration(unaccounted * 1000)} sub={unaccounted ? "before this start: it was killed" : "the last end was clean"} {...(unaccounted ? { tone: "warn" } : {})} />
+      <Figure name="Overhead, p99" value={duration(p99 === null ? null : p99 * 1000)} sub="flowtap's own time in a request" {...(p99 !== null && p99 > 0.005 ? { tone: "warn" } : {})} />
+      <Figure name="Oldest waiting" value={duration(oldest === null ? null : oldest * 1000)} sub={open ? "uploads pause: the bucket keeps failing" : "record that is not in the bucket yet"} {...(open || (oldest ?? 0) > 3600 ? { tone: "bad" } : {})} />
+      <Figure name="Unaccounted for" value={duration(unaccounted * 1000)} sub={unaccounted ? "before this start: it was killed" : "the last end was clean"} {...(unaccounted ? { tone: "warn" } : {})} />
       <Figure name="Resident memory" value={bytes(sum(now, "process_resident_memory_bytes"))} sub={`${count(sum(now, "process_threads"))} threads`} />
-      <Figure name="Running for" value={duration(started === null ? null : now.at - started * 1000)} sub={version && `version ${version}`} />
+      <Figure name="Running for" value={duration(started === null ? null : wholeMinutes(now.at - started * 1000))} sub={version && `version ${version}`} />
     </Figures>
   );
 }
+
+/** Above a minute, seconds are of no interest. */
+const wholeMinutes = (ms: number) => (ms < 60_000 ? ms : ms - (ms % 60_000));
 
 function Overhead({ now }: { now: Scrape }) {
   const taps = sums(now, "flowtap_overhead_seconds_count", "tap").filter((tap) => tap.value > 0);

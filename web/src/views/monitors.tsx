@@ -95,9 +95,9 @@ function Figures({ run }: { run: Run }) {
   // What is held against a threshold comes first.
   const rows = all.toSorted((a, b) => Number(b.measure.threshold !== null) - Number(a.measure.threshold !== null));
   return (
-    <Scroll name={`Figures of ${run.monitor}`}>
+    <Scroll name={`Figures of ${run.monitor}`} whole>
       <table>
-        <Heads of={["Signal", "Metric", ["Value", "n"], ["95% interval", "n"], ["Threshold", "n"], ["Violations", "n"], ["From", "n"], "State"]} />
+        <Heads of={["Signal", "Metric", ["Value", "n"], ["95% interval", "n"], ["Threshold", "n"], ["Violations", "n"], ["Observations", "n"], "State"]} />
         <tbody>
           {rows.map(({ kind, measure }) => (
             <Row key={`${kind} ${measure.metric}`} kind={kind} measure={measure} />

@@ -6,6 +6,8 @@ import { brief, count, duration, percent, rate, short, words } from "../format";
 import { Head } from "../frame";
 import { useLoad } from "../load";
 import { quantile, scrape, sum, sums, type Scrape } from "../metrics";
+import { metricName } from "../measures";
+import { limitsOn, monitorsNow } from "../monitors";
 import { useNames } from "../names";
 import { Card, Empty, Figure, Figures, Shares, Show } from "../parts";
 import type { Place } from "../route";
@@ -17,13 +19,20 @@ const KEPT = 150;
 
 export function Operations({ place }: { place: Place }) {
   const names = useNames();
-  const loaded = useLoad(place.query.toString(), (signal) => inWindow<Answer>("operations", place, {}, signal), 15_000);
+  const loaded = useLoad(
+    place.query.toString(),
+    async (signal) => {
+      const [answer, monitors] = await Promise.all([inWindow<Answer>("operations", place, {}, signal), monitorsNow(signal)]);
+      return { answer, monitors };
+    },
+    15_000,
+  );
   return (
     <>
       <Head title="Operations" place={place} filters={["tap", "deployment", "model"]} names={names} />
       <Live place={place} />
       <Show of={loaded} rows={8}>
-        {(answer) => (answer.total.requests === 0 ? <NoTraffic /> : <Past totals={answer.total} series={spread(answer.series, answer.step_seconds, windowOf(place))} />)}
+        {({ answer, monitors }) => (answer.total.requests === 0 ? <NoTraffic /> : <Past totals={answer.total} series={spread(answer.series, answer.step_seconds, windowOf(place))} limits={(metric) => limitsOn(monitors, metric, scope(place))} />)}
       </Show>
     </>
   );
@@ -48,6 +57,9 @@ function Live({ place }: { place: Place }) {
   const ok = between ? grown(between.minuteAgo, between.last, { outcome: "ok" }) : null;
   const gen = wanted["deployment"] ? { deployment: wanted["deployment"], ...tap } : tap;
   const ms = (q: number, family: string) => (between ? duration((quantile(q, between.last, family, gen, between.minuteAgo) ?? NaN) * 1000) : "–");
+  // A hub serves no traffic: what it shows lies in the bucket.
+  if (last && sums(last, "flowtap_requests_total", "tap").length === 0)
+    return <p class="note">No request has passed this flowtap since its start: there is nothing live to show. What follows is what the bucket has.</p>;
   return (
     <section class="card live" aria-label="Live">
       <header>
@@ -84,14 +96,14 @@ function Live({ place }: { place: Place }) {
               ]}
             />
           )}
-          {last && sums(last, "flowtap_requests_total", "tap").length === 0 && <p class="note">No request has passed this flowtap since its start.</p>}
         </>
       )}
     </section>
   );
 }
 
-function Past({ totals, series }: { totals: Served; series: Series<Served> }) {
+function Past({ totals, series, limits }: { totals: Served; series: Series<Served>; limits: (metric: string) => { value: number; monitor: string }[] }) {
+  const drawn = (metric: string, unit: (n: number) => string) => limits(metric).map(({ value, monitor }) => ({ value, name: `${monitor}: ${metricName(metric).replace(/^latency |^error rate$/, "")} ≤ ${unit(value)}` }));
   const at = { ...series, unit: duration };
   return (
     <>
@@ -108,10 +120,10 @@ function Past({ totals, series }: { totals: Served; series: Series<Served> }) {
           <Chart title="Requests by outcome" {...at} unit={count} axis={brief} stacked lines={outcomeLines(series)} />
         </Card>
         <Card title="Error rate">
-          <Chart title="Error rate" {...at} unit={percent} lines={[{ name: "Not ok", colour: "bad", values: column(series, (served) => served.error_rate) }]} />
+          <Chart title="Error rate" {...at} unit={percent} lines={[{ name: "Not ok", colour: "bad", values: column(series, (served) => served.error_rate) }]} limits={drawn("error_rate", percent)} />
         </Card>
         <Card title="Latency">
-          <Chart title="Latency" {...at} lines={latencyLines(series)} />
+          <Chart title="Latency" {...at} lines={latencyLines(series)} limits={["latency_p50_ms", "latency_p95_ms", "latency_p99_ms"].flatMap((metric) => drawn(metric, duration))} />
         </Card>
         <Card title="Time to first token" aside={<span class="note">of streams</span>}>
           {totals.first_token_ms.count > 0 ? (

@@ -5,7 +5,7 @@ import { Chart } from "../chart";
 import { brief, count, duration, many, minute, percent, score, short, words } from "../format";
 import { Head } from "../frame";
 import { useLoad } from "../load";
-import { alertsIn, type Alert } from "../monitors";
+import { alertsIn, monitorsNow, thresholds, type Alert, type Threshold } from "../monitors";
 import { scrape, sum } from "../metrics";
 import { learn, useNames } from "../names";
 import { Card, Empty, Figure, Figures, Heads, Interval, Scroll, Show } from "../parts";
@@ -21,8 +21,8 @@ export function Overview({ place }: { place: Place }) {
     async (signal) => {
       const ask = <T,>(path: string) => inWindow<T>(path, place, {}, signal);
       const asked = alertsIn(moments(windowOf(place)), signal);
-      const [answer, usage, operations, alerts] = await Promise.all([ask<Answer>("overview"), ask<Usage>("usage"), ask<Operations>("operations"), asked]);
-      return { answer, usage, operations, open: alerts.filter((alert) => alert.resolved === null), window: windowOf(place) };
+      const [answer, usage, operations, alerts, monitors] = await Promise.all([ask<Answer>("overview"), ask<Usage>("usage"), ask<Operations>("operations"), asked, monitorsNow(signal)]);
+      return { answer, usage, operations, limits: thresholds(monitors), open: alerts.filter((alert) => alert.resolved === null), window: windowOf(place) };
     },
     30_000,
   );
@@ -33,8 +33,8 @@ export function Overview({ place }: { place: Place }) {
     <>
       <Head title="Overview" place={place} filters={["tap", "deployment", "model"]} names={names} />
       <Show of={loaded} rows={8}>
-        {({ answer, usage, operations, open, window }) => (
-          <Glance answer={answer} open={open} place={place} tokens={spread(usage.series, usage.step_seconds, window)} served={spread(operations.series, operations.step_seconds, window)} />
+        {({ answer, usage, operations, limits, open, window }) => (
+          <Glance answer={answer} limits={limits} open={open} place={place} tokens={spread(usage.series, usage.step_seconds, window)} served={spread(operations.series, operations.step_seconds, window)} />
         )}
       </Show>
     </>
@@ -86,6 +86,7 @@ function Lately({ served }: { served: Series<Served> }) {
 }
 
 interface GlanceProps {
+  limits: Threshold[];
   answer: Answer;
   open: Alert[];
   place: Place;
@@ -95,7 +96,7 @@ interface GlanceProps {
 
 type Link = (path: string, more?: Record<string, string>) => string;
 
-function Glance({ answer, open, place, tokens, served }: GlanceProps) {
+function Glance({ answer, limits, open, place, tokens, served }: GlanceProps) {
   const link: Link = (path, more = {}) => {
     const query = kept(place.query);
     for (const [name, value] of Object.entries(more)) query.set(name, value);
@@ -120,8 +121,8 @@ function Glance({ answer, open, place, tokens, served }: GlanceProps) {
         <Card title="Tokens" aside={<a href={link("/tokens")}>More on tokens</a>}>
           <Chart title="Tokens" {...tokens} stacked unit={count} axis={brief} lines={tokenLines(tokens)} />
         </Card>
-        <Card title="Quality" aside={<a href={link("/quality")}>More on quality</a>} note="Average scores, 1 to 5, of the judged samples, each weighing as many requests as it stands for. The bar is the 95% interval.">
-          <Scores quality={answer.quality} link={link} />
+        <Card title="Quality" aside={<a href={link("/quality")}>More on quality</a>} note="Average scores, 1 to 5, of the judged samples, each weighing as many requests as it stands for. The bar is the 95% interval, a dashed line a monitor's threshold.">
+          <Scores quality={answer.quality} limits={limits} link={link} />
         </Card>
         <Card title="Latency" aside={<a href={link("/operations")}>More on operations</a>}>
           <Chart title="Latency" {...served} unit={duration} lines={latencyLines(served)} />
@@ -177,7 +178,7 @@ export const latencyLines = (series: Series<Served>) => [
   { name: "p99", values: column(series, (served) => served.latency_ms.p99) },
 ];
 
-function Scores({ quality, link }: { quality: Judged[]; link: Link }) {
+function Scores({ quality, limits, link }: { quality: Judged[]; limits: Threshold[]; link: Link }) {
   const judged = quality.filter((row) => row.average !== null);
   if (judged.length === 0)
     return (
@@ -200,7 +201,7 @@ function Scores({ quality, link }: { quality: Judged[]; link: Link }) {
               {score(row.average)}
             </td>
             <td>
-              <Interval mean={row.average ?? 0} {...ofAverage(row)} />
+              <Interval mean={row.average ?? 0} {...ofAverage(row)} limit={limits.find((limit) => limit.criterion === row.criterion && limit.metric === "average")?.value ?? null} />
             </td>
             <td class="n">{count(row.count)}</td>
           </tr>

@@ -10,6 +10,7 @@ import { useNames } from "../names";
 import { Card, Empty, Figure, Figures, Heads, Interval, Scroll, Shares, Show } from "../parts";
 import { address, kept, type Place } from "../route";
 import { column, spread, type Series } from "../series";
+import type { Between } from "../window";
 import { ofAverage, ofPassRate } from "../sure";
 
 interface Loaded {
@@ -19,13 +20,26 @@ interface Loaded {
   now: Scrape;
 }
 
+const STEPS: [name: string, seconds: number][] = [
+  ["1m", 60],
+  ["5m", 300],
+  ["15m", 900],
+  ["1h", 3600],
+  ["6h", 21_600],
+];
+/** Scores are few: spans so long that a point stands on some, and its band says something. */
+function stepOf({ from, to }: Between): string {
+  const seconds = (to.getTime() - from.getTime()) / 1000;
+  return STEPS.find(([, step]) => seconds / step <= 36)?.[0] ?? "1d";
+}
+
 export function Quality({ place }: { place: Place }) {
   const names = useNames();
   const loaded = useLoad(
     place.query.toString(),
     async (signal) => {
       const ran = monitorsIn(moments(windowOf(place)), signal);
-      const [answer, monitors, latest, now] = await Promise.all([inWindow<Answer>("quality", place, {}, signal), ran, monitorsNow(signal), scrape(signal)]);
+      const [answer, monitors, latest, now] = await Promise.all([inWindow<Answer>("quality", place, { step: stepOf(windowOf(place)) }, signal), ran, monitorsNow(signal), scrape(signal)]);
       return { answer, monitors, latest, now };
     },
     30_000,

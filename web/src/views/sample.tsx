@@ -140,6 +140,9 @@ function Turns({ history }: { history: unknown }) {
   );
 }
 
+/** The worst score comes first; what was computed comes after what was judged, and failures last. */
+const rank = ({ score, value }: ScoreLine) => score ?? (value === null ? 20 : 10);
+
 function Scores({ scores }: { scores: ScoreLine[] }) {
   return (
     <Card title="Scores">
@@ -148,7 +151,7 @@ function Scores({ scores }: { scores: ScoreLine[] }) {
           <p>With a judge in the configuration, samples are scored as they come.</p>
         </Empty>
       ) : (
-        scores.map((score) => (
+        scores.toSorted((a, b) => rank(a) - rank(b)).map((score) => (
           <div class="turn" key={`${score.criterion} ${score.time}`}>
             <p>
               <strong>{words(score.criterion)}</strong> <Given score={score} />{" "}

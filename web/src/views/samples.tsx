@@ -205,13 +205,12 @@ function List({ place }: { place: Place }) {
       {fault && <Failed fault={fault} again={() => setFault(null)} />}
       <div ref={box} class="list" role="table" aria-label="Samples" aria-rowcount={end ? known : -1} aria-busy={known === 0} onScroll={(event) => setTop(event.currentTarget.scrollTop)} onKeyDown={move} tabIndex={0}>
         <div class="top" role="row">
-          <Sort name="Time" by="time" place={place} />
+          <Sort name="Time, deployment" by="time" place={place} />
           <span role="columnheader">Question</span>
           <span role="columnheader">Answer</span>
-          <span role="columnheader">Deployment</span>
           <span role="columnheader">Outcome</span>
-          <Sort name="Latency" by="latency" place={place} />
-          <Sort name="Tokens" by="tokens" place={place} />
+          <Sort name="Latency" by="latency" place={place} kind="n" />
+          <Sort name="Tokens" by="tokens" place={place} kind="n" />
           <Sort name="Scores" by="score" place={place} />
         </div>
         <div class="rows" role="rowgroup" style={{ height: `${(known - base) * height}px` }}>
@@ -222,19 +221,19 @@ function List({ place }: { place: Place }) {
         <span role="status" data-count={known}>
           {end ? many(known, "sample") : `${many(known, "sample")} so far; scroll on for more`}
         </span>
-        <span>Scores: Groundedness, Relevance, Coherence, Fluency, Similarity, User feedback, 1 to 5</span>
+        <span>Scores, 1 to 5: <b>G</b>roundedness, <b>R</b>elevance, <b>C</b>oherence, <b>F</b>luency, <b>S</b>imilarity, <b>U</b>ser feedback</span>
         <Downloads place={place} />
       </p>
     </>
   );
 }
 
-function Sort({ name, by, place }: { name: string; by: string; place: Place }) {
+function Sort({ name, by, place, kind = "" }: { name: string; by: string; place: Place; kind?: "" | "n" }) {
   const [sort, order] = sorted(place.query);
   const current = sort === by;
   const other = order === "asc" ? "desc" : "asc";
   return (
-    <span role="columnheader" aria-sort={current ? (order === "asc" ? "ascending" : "descending") : "none"}>
+    <span role="columnheader" class={kind} aria-sort={current ? (order === "asc" ? "ascending" : "descending") : "none"}>
       <button type="button" onClick={() => sortBy(by, current ? other : usualOrder(by))}>
         {name}
         {current && (order === "asc" ? " ↑" : " ↓")}
@@ -258,6 +257,7 @@ function Row({ row, index, top, place }: { row: Brief; index: number; top: numbe
         <a href={href} data-index={index}>
           {time(row.time).replace(/ \d{4},/, ",")}
         </a>
+        <span class="under wide-only">{[row.deployment, row.model].filter(Boolean).join(" · ")}</span>
       </span>
       <span role="cell" class="text q">
         {row.question === null ? <span class="note">{words(row.operation)}, without a question</span> : <Content text={row.question} />}
@@ -265,17 +265,16 @@ function Row({ row, index, top, place }: { row: Brief; index: number; top: numbe
       <span role="cell" class="text">
         {row.answer === null ? "–" : <Content text={row.answer} />}
       </span>
-      <span role="cell" class="wide-only">
-        {row.deployment}
-      </span>
       <span role="cell">
         <Badge word={row.outcome} />
       </span>
-      <span role="cell">{duration(row.latency_ms)}</span>
-      <span role="cell" class="wide-only">
+      <span role="cell" class="n took">
+        {duration(row.latency_ms)}
+      </span>
+      <span role="cell" class="wide-only n">
         {short(row.usage.total)}
       </span>
-      <span role="cell" class="wide-only">
+      <span role="cell" class="judged">
         {scores.map(([criterion, score]) => (
           <span key={criterion} class={score < 3 ? "chip low" : "chip"} title={words(criterion)}>
             {criterion.charAt(0).toUpperCase()}

@@ -99,7 +99,8 @@ function Spent({ usage, models, deployments, place }: Loaded) {
 
 function Split({ title, name, rows, href }: { title: string; name: string; rows: Row[]; href: (name: string) => string }) {
   if (rows.length === 0) return <Empty title="No tokens are known in this window." />;
-  const sorted = rows.map((row) => ({ name: row.group || "unknown", value: row.tokens.total, ...(row.group ? { href: href(row.group) } : {}) }));
+  const spent = rows.filter((row) => row.group || row.tokens.total > 0);
+  const sorted = spent.map((row) => ({ name: row.group || "unknown", value: row.tokens.total, ...(row.group ? { href: href(row.group) } : {}) }));
   return <Shares title={title} name={name} rows={sorted.sort((a, b) => b.value - a.value)} />;
 }
 
