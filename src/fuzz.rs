@@ -258,4 +258,42 @@ mod tests {
             outcome.unwrap_or_else(|error| panic!("{name}: {error}"));
         }
     }
+
+    /// Nanoseconds that this thread was at work so far: what else the machine does is not in it.
+    fn worked_ns() -> u64 {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
+        text.split(' ').next().and_then(|first| first.parse().ok()).expect("a number")
+    }
+
+    fn cost_ns(target: fn(&[u8]), bytes: &[u8]) -> u64 {
+        let costs = (0..2).map(|_| {
+            let before = worked_ns();
+            target(bytes);
+            worked_ns() - before
+        });
+        costs.min().unwrap_or(0)
+    }
+
+    /// Promise (security): no input costs more than ten times what its length says. Figure: 8 readers,
+    /// pieces of their corpus and hostile bytes, repeated to 16 KiB and to 128 KiB.
+    #[test]
+    fn eight_times_the_bytes_never_cost_eighty_times_the_work() {
+        const HOSTILE: [&[u8]; 10] =
+            [b"[", b"{\"a\":", b"\\", b"\"", b"%41", b"&quot;", b"\n", b"- ", b"key: ", b"A1b2/+"];
+        let repeated = |unit: &[u8], bytes: usize| -> Vec<u8> {
+            // What chooses the way stays at the beginning.
+            unit.iter().copied().cycle().take(bytes).collect()
+        };
+        for (name, target) in TARGETS {
+            let seeds = corpus(name).into_iter().filter(|seed| !seed.is_empty());
+            let units = seeds.take(12).chain(HOSTILE.map(<[u8]>::to_vec));
+            for unit in units {
+                let small = cost_ns(*target, &repeated(&unit, 16 << 10));
+                let large = cost_ns(*target, &repeated(&unit, 128 << 10));
+                let most = 80 * small.max(500_000);
+                let begin = String::from_utf8_lossy(&unit[..unit.len().min(40)]);
+                assert!(large <= most, "{name}: {small} ns, then {large} ns of {begin:?}");
+            }
+        }
+    }
 }

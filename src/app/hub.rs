@@ -10,7 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::index::Index;
 use super::monitors::Monitors;
-use super::{Ground, StartError, evaluator, keeping_runtime, start_tracer, until_told};
+use super::{
+    Ground, StartError, evaluator, keeping_runtime, start_tracer, until_told, waiting_runtime,
+};
 use crate::bucket;
 use crate::config::{self, Config, Role};
 use crate::console::{Console, Ready};
@@ -20,8 +22,9 @@ use crate::trace::Tracer;
 
 /// Serves as a hub until SIGTERM or SIGINT; a second signal ends at once. `reindex` makes the index anew.
 pub fn serve_hub(config: &Config, reindex: bool) -> Result<(), StartError> {
+    let waiting = waiting_runtime()?;
     let hub = Hub::start(config, reindex)?;
-    until_told(|| hub.stop())
+    until_told(waiting, || hub.stop())
 }
 
 /// Judges samples as one of several until SIGTERM or SIGINT; a second signal ends at once.
@@ -29,8 +32,9 @@ pub fn serve_evaluator(config: &Config) -> Result<(), StartError> {
     if config.evaluate.is_none() {
         return Err(StartError::NothingToEvaluate);
     }
+    let waiting = waiting_runtime()?;
     let hub = Hub::start_part(config, None)?;
-    until_told(|| hub.stop())
+    until_told(waiting, || hub.stop())
 }
 
 /// A hub that serves, or its evaluator.

@@ -114,13 +114,23 @@ pub enum StartError {
 
 /// Takes traffic until SIGTERM or SIGINT, then drains. A second signal ends at once.
 pub fn serve(config: &Config, role: Role) -> Result<(), StartError> {
+    let waiting = waiting_runtime()?;
     let app = App::start(config, role)?;
-    until_told(|| app.stop())
+    until_told(waiting, || app.stop())
+}
+
+/// The runtime that waits for signals. As soon as there is one, SIGHUP ends nothing.
+fn waiting_runtime() -> std::io::Result<Runtime> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let inside = runtime.enter();
+    drop(signal(SignalKind::hangup())?);
+    drop(inside);
+    Ok(runtime)
 }
 
 /// Waits for SIGTERM or SIGINT, then does `stop`; a second signal ends at once.
-fn until_told(stop: impl FnOnce()) -> Result<(), StartError> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
+fn until_told(runtime: Runtime, stop: impl FnOnce()) -> Result<(), StartError> {
     runtime.block_on(signal());
     tracing::info!("draining");
     Drain::default().thread("impatience", move || {

@@ -48,6 +48,8 @@ pub struct Checked {
     pub distinct: u64,
     /// What is wrong; empty where all is well.
     pub findings: Vec<Finding>,
+    /// The objects that cannot be read, or that hold samples which lie in another one, too.
+    pub objects: Vec<String>,
 }
 
 /// All hours of all runs, by hour and run.
@@ -89,7 +91,8 @@ pub async fn verify(bucket: &dyn Bucket) -> Result<Report, BucketError> {
 struct Hourly {
     ledger: Option<LedgerRow>,
     objects: Vec<String>,
-    unreadable: bool,
+    /// The name of the ledger's object, where that cannot be read.
+    unreadable: Option<String>,
 }
 
 #[derive(Default)]
@@ -97,6 +100,8 @@ struct Contents {
     lines: u64,
     ids: HashSet<String>,
     unreadable: bool,
+    /// Names of objects in which something is wrong.
+    faulty: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -105,15 +110,19 @@ struct Id {
 }
 
 impl Contents {
-    fn add(&mut self, body: &Bytes) {
-        let whole = each_line(body, |line| {
+    fn add(&mut self, name: &str, body: &Bytes) {
+        let (mut readable, mut twice) = (true, false);
+        readable &= each_line(body, |line| {
             self.lines += 1;
             match serde_json::from_slice::<Id>(line) {
-                Ok(Id { id }) => drop(self.ids.insert(id)),
-                Err(_) => self.unreadable = true,
+                Ok(Id { id }) => twice |= !self.ids.insert(id),
+                Err(_) => readable = false,
             }
         });
-        self.unreadable |= !whole;
+        self.unreadable |= !readable;
+        if !readable || twice {
+            self.faulty.push(name.to_owned());
+        }
     }
 }
 
@@ -123,13 +132,25 @@ async fn check(
     hour: Hour,
     hourly: Hourly,
 ) -> Result<Checked, BucketError> {
-    let mut contents = Contents { unreadable: hourly.unreadable, ..Contents::default() };
+    let mut contents = Contents {
+        unreadable: hourly.unreadable.is_some(),
+        faulty: hourly.unreadable.into_iter().collect(),
+        ..Contents::default()
+    };
     for name in &hourly.objects {
-        contents.add(&bucket.get(name).await?);
+        contents.add(name, &bucket.get(name).await?);
     }
     let findings = findings(hourly.ledger.as_ref(), &contents);
-    let (lines, distinct) = (contents.lines, contents.ids.len() as u64);
-    Ok(Checked { run, hour: hour.start(), ledger: hourly.ledger, lines, distinct, findings })
+    let (lines, distinct, objects) = (contents.lines, contents.ids.len() as u64, contents.faulty);
+    Ok(Checked {
+        run,
+        hour: hour.start(),
+        ledger: hourly.ledger,
+        lines,
+        distinct,
+        findings,
+        objects,
+    })
 }
 
 fn findings(ledger: Option<&LedgerRow>, contents: &Contents) -> Vec<Finding> {
@@ -175,7 +196,7 @@ fn place_ledger(
         None => {
             let run = file_stem(name).map(str::to_owned);
             if let Some((hour, run)) = Hour::in_name(name).zip(run) {
-                hours.entry((hour, run)).or_default().unreadable = true;
+                hours.entry((hour, run)).or_default().unreadable = Some(name.to_owned());
             }
         }
     }
@@ -237,18 +258,36 @@ impl fmt::Display for Checked {
 }
 
 impl Checked {
-    /// In words: `ok`, or what is wrong; then what the run cannot account for.
+    /// In words: `ok`, or what is wrong, how many samples and which objects it is about; then what the run
+    /// cannot account for.
     pub fn verdict(&self) -> String {
-        let names = self.findings.iter().map(|finding| finding.label());
+        let names = self.findings.iter().map(|finding| match self.samples(*finding) {
+            Some(samples) => format!("{} {samples}", finding.label()),
+            None => finding.label().to_owned(),
+        });
         let mut verdict = names.collect::<Vec<_>>().join(", ");
         if verdict.is_empty() {
             verdict.push_str("ok");
+        }
+        if !self.objects.is_empty() {
+            verdict.push_str(&format!(": {}", self.objects.join(", ")));
         }
         let windows = self.ledger.iter().flat_map(|row| &row.unaccounted);
         for window in windows {
             verdict.push_str(&format!("; unaccounted from {} to {}", window.from, window.to));
         }
         verdict
+    }
+
+    /// How many samples a finding is about.
+    fn samples(&self, finding: Finding) -> Option<u64> {
+        let row = self.ledger.as_ref();
+        match finding {
+            Finding::Missing => Some(row?.stored.saturating_sub(self.distinct)),
+            Finding::Surplus => Some(self.distinct.saturating_sub(row?.stored + row?.pending)),
+            Finding::Duplicate => Some(self.lines.saturating_sub(self.distinct)),
+            Finding::Unbalanced | Finding::NoLedger | Finding::Unreadable => None,
+        }
     }
 }
 

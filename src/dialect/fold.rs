@@ -96,6 +96,27 @@ pub(super) fn fold(side: &Side<'_>, mut into: impl Fold) -> Folded {
     }
 }
 
+/// Values of a stream whose dialect is not known, one after the other: objects become one, member by member,
+/// and so do lists and texts.
+#[derive(Debug, Default)]
+pub(super) struct Joined(Vec<Value>);
+
+impl Joined {
+    /// Adds the next value to those of its kind.
+    pub(super) fn add(&mut self, value: Value) {
+        let kind = std::mem::discriminant(&value);
+        match self.0.iter_mut().find(|before| std::mem::discriminant(*before) == kind) {
+            Some(before) => _ = merge_value("", before, value),
+            None => self.0.push(value),
+        }
+    }
+
+    /// What they add up to; a list, where they were of several kinds.
+    pub(super) fn into_value(mut self) -> Option<Value> {
+        if self.0.len() > 1 { Some(Value::Array(self.0)) } else { self.0.pop() }
+    }
+}
+
 /// Adds a delta to what came before: texts are joined, lists merged by `index`, objects member by
 /// member, and names replaced. Returns false if something was left out (an absurd index).
 pub(super) fn merge(whole: &mut Map<String, Value>, delta: Map<String, Value>) -> bool {
@@ -148,7 +169,7 @@ pub(super) fn merge_element(elements: &mut Vec<Value>, delta: Value) -> bool {
             (members["index"].clone(), members)
         }
         other => {
-            elements.push(other);
+            go_on_or_push(elements, other);
             return true;
         }
     };
@@ -165,6 +186,27 @@ pub(super) fn merge_element(elements: &mut Vec<Value>, delta: Value) -> bool {
     let complete = merge(&mut fresh, delta);
     elements.push(Value::Object(fresh));
     complete
+}
+
+/// Some servers leave the `index` out: what is a piece of text or of a call, and names no call of its own,
+/// goes on with the element before it.
+fn go_on_or_push(elements: &mut Vec<Value>, element: Value) {
+    let (last, piece) = match (elements.last_mut(), element) {
+        (Some(Value::Object(last)), Value::Object(piece)) if goes_on(last, &piece) => (last, piece),
+        (_, element) => return elements.push(element),
+    };
+    merge(last, piece);
+}
+
+fn goes_on(last: &Map<String, Value>, piece: &Map<String, Value>) -> bool {
+    let nameless = |key: &str| piece.get(key).and_then(Value::as_str).is_none_or(str::is_empty);
+    let of_a_call = piece.get("function").is_some_and(|function| {
+        nameless("id") && function.get("name").and_then(Value::as_str).is_none_or(str::is_empty)
+    });
+    let member =
+        |key: &String| matches!(key.as_str(), "type" | "text") || (of_a_call && key != "index");
+    let same_type = piece.get("type").is_none_or(|kind| last.get("type") == Some(kind));
+    piece.keys().all(member) && same_type && (of_a_call || piece.contains_key("text"))
 }
 
 fn empty_like(value: &Value) -> Value {

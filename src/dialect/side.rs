@@ -8,6 +8,7 @@ use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
 use super::decode::{self, Decoded};
+use super::fold::Joined;
 use super::sse::{self, Event, Limits, Parser};
 use super::{Fault, json};
 use crate::domain::{CapturedBody, Fields};
@@ -128,10 +129,24 @@ impl<'a> Side<'a> {
         match self.content {
             Content::Nothing => None,
             Content::Json(value) => Some(value),
-            Content::Salvaged(_) | Content::Plain | Content::Events => {
-                stored_text(&self.decoded, self.bytes)
+            Content::Events => self.joined_events(),
+            Content::Plain if !self.decoded.missing => {
+                joined_lines(&self.decoded.head).or_else(|| stored_text(&self.decoded, self.bytes))
             }
+            Content::Salvaged(_) | Content::Plain => stored_text(&self.decoded, self.bytes),
         }
+    }
+
+    /// A stream that no dialect folded, as one value: piece by piece nothing would be found in its texts.
+    fn joined_events(&self) -> Option<Value> {
+        let mut joined = Joined::default();
+        self.each_event(&mut |event, _| match json::parse(event.data.as_bytes()) {
+            Err(_) if event.data == "[DONE]" => {}
+            Ok(data @ (Value::Object(_) | Value::Array(_) | Value::String(_))) => joined.add(data),
+            // What looks like a number may be a piece of a text.
+            _ => joined.add(Value::String(event.data.into_owned())),
+        });
+        joined.into_value()
     }
 }
 
@@ -187,8 +202,23 @@ fn json_or_plain(media: &str, decoded: &Decoded<'_>) -> (Content, Option<Fault>)
     }
 }
 
+/// JSON values one behind the other, a line each: they are a stream, too.
+fn joined_lines(bytes: &[u8]) -> Option<Value> {
+    let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+    let (mut joined, mut count) = (Joined::default(), 0);
+    for line in lines {
+        if !matches!(line.first(), Some(b'{' | b'[')) {
+            return None;
+        }
+        joined.add(json::parse(line).ok()?);
+        count += 1;
+    }
+    joined.into_value().filter(|_| count > 1)
+}
+
 fn stored_text(decoded: &Decoded<'_>, bytes: u64) -> Option<Value> {
-    let Some(head) = text_of(&decoded.head, decoded.missing) else {
+    let whole = if decoded.missing { without_cut_word(&decoded.head) } else { &decoded.head[..] };
+    let Some(head) = text_of(whole, decoded.missing) else {
         let plain = decoded.fault.is_none();
         return plain.then(|| json!({ "base64": STANDARD.encode(&decoded.head) }));
     };
@@ -198,9 +228,27 @@ fn stored_text(decoded: &Decoded<'_>, bytes: u64) -> Option<Value> {
     if decoded.tail.is_empty() {
         return Some(Value::String(head.into_owned()));
     }
-    let hole = bytes.saturating_sub((decoded.head.len() + decoded.tail.len()) as u64);
-    let tail = String::from_utf8_lossy(past_cut_character(decoded.tail));
+    let tail = past_cut_word(decoded.tail);
+    let hole = bytes.saturating_sub((whole.len() + tail.len()) as u64);
+    let tail = String::from_utf8_lossy(past_cut_character(tail));
     Some(Value::String(format!("{head}\n[{hole} bytes not captured]\n{tail}")))
+}
+
+/// Half a secret is none that could be found: what was cut in the middle of a word goes without it, up to
+/// so many bytes.
+const CUT_WORD_BYTES_MAX: usize = 4096;
+
+fn in_word(byte: &u8) -> bool {
+    !byte.is_ascii_whitespace() && !matches!(byte, b'"' | b'\'' | b',' | b';' | b'<' | b'>')
+}
+
+fn without_cut_word(head: &[u8]) -> &[u8] {
+    let cut = head.iter().rev().take(CUT_WORD_BYTES_MAX).take_while(|byte| in_word(byte)).count();
+    &head[..head.len() - cut]
+}
+
+fn past_cut_word(tail: &[u8]) -> &[u8] {
+    &tail[tail.iter().take(CUT_WORD_BYTES_MAX).take_while(|byte| in_word(byte)).count()..]
 }
 
 /// The bytes as text; where they were cut, without a character that was cut in two.

@@ -1,6 +1,6 @@
 //! Finding what must not be kept: one call, all kinds, overlaps settled.
 
-use super::{personal, secret};
+use super::{escaped, personal, secret};
 use crate::config::RedactKind;
 
 /// A stretch of text that must not be kept, in bytes.
@@ -45,6 +45,7 @@ pub(super) fn find(kinds: &[RedactKind], text: &str) -> Vec<Finding> {
             _ => {}
         }
     }
+    escaped::find_in_base64(kinds, text, &mut found);
     settle(found)
 }
 

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use foldhash::fast::RandomState;
 use serde_json::{Map, Value};
 
-use super::{Counts, Redactor, credential, find};
+use super::{Counts, Redactor, credential, find, seam};
 use crate::config::{RedactKind, RedactMode};
 
 /// What takes the place of content that cannot be inspected.
@@ -124,7 +124,7 @@ impl<'a> Walk<'a> {
                     *text = redacted;
                 }
             }
-            Value::Array(items) => items.iter_mut().for_each(|item| self.visit(item, under)),
+            Value::Array(items) => self.array(items, under),
             Value::Object(map) => self.object(map, under),
             // A card without quotes is a number to JSON.
             Value::Number(number) if number.as_u64().is_some_and(|n| n >= CARD_MIN) => {
@@ -134,6 +134,22 @@ impl<'a> Walk<'a> {
                 }
             }
             Value::Number(_) | Value::Null | Value::Bool(_) => {}
+        }
+    }
+
+    fn array(&mut self, items: &mut [Value], under: Under) {
+        // First, since of a secret in pieces a piece alone may look like one, and leave the rest.
+        self.redactor.seams(items, self.counts);
+        // A private key may lie in a list of lines.
+        let mut in_key = false;
+        for item in items.iter_mut() {
+            let line = item.as_str();
+            let goes_on = line.is_some_and(|line| match in_key {
+                true => !line.contains("-----END "),
+                false => seam::begins_key(line),
+            });
+            self.visit(item, if in_key { Under::Credential } else { under });
+            in_key = goes_on;
         }
     }
 

@@ -1,15 +1,18 @@
 //! The one choke point: what may leave the process. Every stored byte of an exchange passes here.
 //!
-//! Detection is by shape and checksum, in linear time. It does not see through encodings other than
-//! JSON inside JSON strings and `%40`, nor through zero-width characters or foreign digits; what it
-//! cannot read (binary bodies, embedding vectors, tokens' log probabilities) is not kept at all.
+//! Detection is by shape and checksum, in linear time. It sees through JSON inside JSON strings, through
+//! the escapes of JSON, URLs and HTML, through base64 of text, and across neighbouring pieces of a list;
+//! not through other encodings, zero-width characters or foreign digits. What it cannot read (binary
+//! bodies, embedding vectors, tokens' log probabilities) is not kept at all.
 
 mod checksum;
 mod credential;
+mod escaped;
 mod find;
 mod json;
 mod personal;
 mod record;
+mod seam;
 mod secret;
 mod span;
 
@@ -113,17 +116,40 @@ impl Redactor {
     fn scan<'t>(&self, text: &'t str, counts: &mut Counts) -> Cow<'t, str> {
         let mut current = Cow::Borrowed(text);
         for round in 0..ROUNDS_MAX {
-            let mut found = find::find(&self.kinds, &current);
-            if !found.is_empty() {
-                drop_placeholders(&mut found, &current, round > 0);
-            }
+            let mut found = self.found(&current, round > 0);
             found.iter().for_each(|finding| counts.add(label(finding.kind), 1));
-            if found.is_empty() || self.mode == RedactMode::Off {
+            if self.mode == RedactMode::Off {
                 break;
+            }
+            if found.is_empty() {
+                let Some(plain) = self.behind_escapes(&current) else { break };
+                found = self.found(&plain, true);
+                found.iter().for_each(|finding| counts.add(label(finding.kind), 1));
+                current = Cow::Owned(plain);
             }
             current = Cow::Owned(self.replaced(&current, &found));
         }
         current
+    }
+
+    fn found(&self, text: &str, hashes_believed: bool) -> Vec<Finding> {
+        let mut found = find::find(&self.kinds, text);
+        if !found.is_empty() {
+            drop_placeholders(&mut found, text, hashes_believed);
+        }
+        found
+    }
+
+    /// `text` without its escapes, if something is found only then.
+    fn behind_escapes(&self, text: &str) -> Option<String> {
+        let mut plain = escaped::unescaped(text)?;
+        for _ in 1..ESCAPES_MAX {
+            if !self.found(&plain, true).is_empty() {
+                break;
+            }
+            plain = escaped::unescaped(&plain)?;
+        }
+        (!self.found(&plain, true).is_empty()).then_some(plain)
     }
 
     fn replaced(&self, text: &str, found: &[Finding]) -> String {
@@ -149,6 +175,9 @@ impl Redactor {
         hash.map_or_else(|| format!("[{label}]"), |hash| format!("[{label}:{hash}]"))
     }
 }
+
+/// Escapes within escapes: `%2573` is `%73` is `s`.
+const ESCAPES_MAX: usize = 3;
 
 /// More rounds than real text needs; a bound for text made to need more.
 const ROUNDS_MAX: usize = 8;

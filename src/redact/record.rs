@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::json::{CleanTexts, Walk};
 use super::{Counts, Redactor, credential};
-use crate::config::{CaptureMode, RedactMode};
+use crate::config::{CaptureMode, RedactKind, RedactMode};
 use crate::domain::{
     Call, CapturedBody, Exchange, Fields, Message, ModelNames, Operation, Reading, Record, Summary,
 };
@@ -133,11 +133,21 @@ impl Redactor {
         };
         let mut name = |text: Option<String>| text.map(|text| self.name(&text, counts));
         let (finish_reason, response_id) = (name(summary.finish_reason), name(summary.response_id));
-        let method = self.name(&summary.method, counts);
+        let method = self.method(&summary.method, counts);
         let path = summary.path.split(['?', '#']).next().unwrap_or_default();
         let path = cut(self.repeated(path, counts), LINE_BYTES_MAX);
         let deployment = self.folder(&summary.deployment, counts);
         Summary { model, finish_reason, response_id, method, path, deployment, ..summary }
+    }
+
+    /// Methods are words; what is none may be anything.
+    fn method(&self, method: &str, counts: &mut Counts) -> String {
+        let hides = self.kinds.contains(&RedactKind::Secret) && self.mode != RedactMode::Off;
+        if hides && credential::is_opaque_word(method) {
+            counts.add("secret", 1);
+            return self.placeholder(RedactKind::Secret, method);
+        }
+        self.name(method, counts)
     }
 
     /// As [`Self::name`], for names that come again and again: one that is clean is not copied.

@@ -52,7 +52,7 @@ struct Sight<'t> {
 
 impl<'t> Sight<'t> {
     fn of(text: &'t str, seen: Glance) -> Self {
-        let assigns = (seen.colon || seen.equals) && has_assignment(text);
+        let assigns = has_assignment(text);
         let text = text.as_bytes();
         Self { text, seen, assigns, token: has_token(text), scheme: has_scheme(text) }
     }
@@ -73,6 +73,10 @@ impl<'t> Sight<'t> {
 
 /// Literals that patterns have in them. Made once: making one takes longer than looking through a line.
 static PRIVATE_KEY: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("-----BEGIN "));
+static KEY_END: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("-----END "));
+static PUTTY: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("PuTTY-User-Key-File-"));
+static FORM: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("form-data"));
+static STATEMENT: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(" is"));
 static AUTHORITY: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("://"));
 static AZURE_PART: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("JQQJ9"));
 static WEB_TOKEN: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("eyJ"));
@@ -93,6 +97,7 @@ static SHAPES: LazyLock<Vec<Shape>> = LazyLock::new(|| {
 const TOKENS: &[&str] = &[
     // OpenAI (sk-, sk-proj-, sk-svcacct-), Anthropic (sk-ant-), OpenRouter (sk-or-), LiteLLM.
     r"(?:\b|_)sk-[A-Za-z0-9_-]{16,}",
+    r"sk-(?:proj|svcacct|admin|ant|or)-[A-Za-z0-9_-]{16,}",
     // Stripe and others that write an underscore.
     r"(?:\b|_)[sr]k_(?:live_|test_)?[A-Za-z0-9]{16,}",
     r"whsec_[A-Za-z0-9+/=]{16,}",
@@ -125,16 +130,22 @@ const TOKENS: &[&str] = &[
     r"\bSG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}",
     r"\bdo[opr]_v1_[a-f0-9]{32,}",
     r"AGE-SECRET-KEY-1[A-Z0-9]{20,}",
+    // Telegram, after a bot's number.
+    r"[0-9]{8,10}:AA[A-Za-z0-9_-]{32,}",
 ];
 
 /// Names of what is assigned, where the name alone says that the value is a credential.
-const NAMES: &str = r"api[_-]?key|(?:account|access|shared|secret|private|master|subscription|functions|signing|encryption|auth)[_-]?(?:access[_-]?)?key|(?:access|auth|refresh|id|session|security|api|bearer|sas)[_-]?token|(?:client|app)[_-]?secret|pass(?:word|wd|phrase|code)|(?:(?-u:\b)|_)pwd|authorization|connection[_-]?string";
+const NAMES: &str = r"api[_ -]?key|(?:account|access|shared|secret|private|master|subscription|functions|signing|encryption|auth)[_-]?(?:access[_-]?)?key|(?:access|auth|refresh|id|session|security|api|bearer|sas)[_-]?token|(?:client|app)[_-]?secret|pass(?:word|wd|phrase|code)|(?:(?-u:\b)|_)pwd|authorization|connection[_-]?string";
 
 /// Names that often label something harmless: the value must look like a credential.
 const LABELS: &str = "key|token|secret|sig|signature|sas|auth|credentials?|pass|cookie";
 
 /// Between a name and its value, in code, JSON (escaped or not), headers and settings files.
 const SEPARATOR: &str = r#"(?:\\*["'`])?[ \t]*(?:=>|:=|[:=])[ \t]*"#;
+
+/// The same, in tables, XML, Markdown and YAML's blocks, too.
+const SEPARATORS: &str =
+    r#"(?:\\*["'`]|\*+)?[ \t]*(?:=>|:=|[:=|>])\**[ \t]*(?:[|>][+-]?[ \t]*\r?\n[ \t]*)?\\*["'`]?"#;
 
 /// A scheme that may stand before a credential.
 const SCHEME: &str = r"(?:(?:bearer|basic|token|apikey|api-key|key|digest|negotiate)[ \t]+)?";
@@ -157,7 +168,7 @@ fn table() -> Vec<(String, Possible, Accept)> {
             in_quotes,
         ),
         (
-            format!(r#"(?i)(?:{NAMES}){SEPARATOR}{SCHEME}([^\s"'`\\&,;<>]{{4,}})"#),
+            format!(r#"(?i)(?:{NAMES}){SEPARATORS}{SCHEME}([^\s"'`\\&,;<>]{{4,}})"#),
             |sight| sight.assigns,
             assigned,
         ),
@@ -186,14 +197,39 @@ fn table() -> Vec<(String, Possible, Accept)> {
             opaque_part,
         ),
         (
-            r#"(?i)(?-u:\b)cookie:[ \t]*([^\s=;"]+=[^\r\n"'`\\]+)"#.into(),
-            |sight| sight.seen.colon && sight.seen.equals && sight.has_word("cookie:"),
+            r#"(?i)(?-u:\b)cookie2?:[ \t]*([^\s=;"]+=[^\r\n"'`\\]+)"#.into(),
+            |sight| sight.seen.colon && sight.seen.equals && sight.has_word("cookie"),
             always,
         ),
         (
             format!(r"(?s){begin}.*?(?:{end}(?: BLOCK)?-----|\z)"),
             |sight| sight.has(&PRIVATE_KEY),
             always,
+        ),
+        // The end of a key whose beginning was cut off, and PuTTY's form.
+        (
+            format!(r"(?:[A-Za-z0-9+/=\s]|\\+[nr])+{end}(?: BLOCK)?-----"),
+            |sight| sight.has(&KEY_END),
+            always,
+        ),
+        (
+            r"(?s)PuTTY-User-Key-File-[0-9].*?(?:Private-(?:MAC|Hash):[ \t]*[0-9A-Za-z]+|\z)"
+                .into(),
+            |sight| sight.has(&PUTTY),
+            always,
+        ),
+        // A field of a form in parts, named as a credential is.
+        (
+            format!(
+                r#"(?i)name=\\*"[^"\\\r\n]*(?:{NAMES}|secret|token)\\*"(?:[^\r\n]*\r?\n)+?\r?\n([^\r\n]+)"#
+            ),
+            |sight| sight.has(&FORM),
+            always,
+        ),
+        (
+            format!(r#"(?i)(?:{NAMES})[ \t]+is:?[ \t]+["'`]?([^\s"'`\\&,;<>]{{6,}})"#),
+            |sight| has_statement(sight.text),
+            with_digit,
         ),
         (
             r#"://([^\s/?#"'`<>\\]+)@"#.into(),
@@ -237,15 +273,25 @@ const NAME_ENDS: &[&str] = &[
     "cookie",
 ];
 
-/// True if a name of a credential stands before a `:` or `=`. Prose rarely has that, and three
+/// True if a name of a credential stands before a `:`, `=`, `|` or `>`. Prose rarely has that, and three
 /// patterns without a literal to search for are spared.
 fn has_assignment(text: &str) -> bool {
-    memchr2_iter(b':', b'=', text.as_bytes()).any(|at| {
-        let name = text[..at].trim_end_matches([' ', '\t', '"', '\'', '`', '\\']).as_bytes();
-        NAME_ENDS.iter().any(|end| {
-            name.len() >= end.len()
-                && name[name.len() - end.len()..].eq_ignore_ascii_case(end.as_bytes())
-        })
+    let bytes = text.as_bytes();
+    let (signs, others) = (memchr2_iter(b':', b'=', bytes), memchr2_iter(b'|', b'>', bytes));
+    signs.chain(others).any(|at| ends_in_name(&bytes[..at]))
+}
+
+/// True if a name of a credential stands before `is`.
+fn has_statement(text: &[u8]) -> bool {
+    STATEMENT.find_iter(text).any(|at| ends_in_name(&text[..at]))
+}
+
+fn ends_in_name(text: &[u8]) -> bool {
+    let between = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'"' | b'\'' | b'`' | b'\\' | b'*');
+    let name = &text[..text.len() - text.iter().rev().take_while(between).count()];
+    NAME_ENDS.iter().any(|end| {
+        name.len() >= end.len()
+            && name[name.len() - end.len()..].eq_ignore_ascii_case(end.as_bytes())
     })
 }
 
@@ -294,6 +340,11 @@ fn has_blank(window: u64) -> bool {
     let each = |byte: u8| u64::from_ne_bytes([byte; 8]);
     let turned = window ^ each(b' ');
     turned.wrapping_sub(each(1)) & !turned & each(0x80) != 0
+}
+
+/// True for a character that may stand in a token.
+pub(super) fn is_token_sign(byte: u8) -> bool {
+    PARTS[usize::from(byte)]
 }
 
 /// The characters of tokens.

@@ -15,7 +15,7 @@ pub(super) enum Point {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Faults {
     #[cfg(test)]
-    armed: std::sync::Arc<std::sync::Mutex<Vec<(Point, io::ErrorKind)>>>,
+    armed: std::sync::Arc<std::sync::Mutex<Vec<(Point, io::ErrorKind, u32)>>>,
 }
 
 impl Faults {
@@ -27,16 +27,24 @@ impl Faults {
 
     #[cfg(test)]
     pub(super) fn at(&self, point: Point) -> io::Result<()> {
-        let armed = self.armed.lock().expect("no test panics here");
-        match armed.iter().find(|(at, _)| *at == point) {
-            Some((_, kind)) => Err(io::Error::from(*kind)),
+        let mut armed = self.armed.lock().expect("no test panics here");
+        match armed.iter_mut().find(|(at, _, times)| *at == point && *times > 0) {
+            Some((_, kind, times)) => {
+                *times -= 1;
+                Err(io::Error::from(*kind))
+            }
             None => Ok(()),
         }
     }
 
     #[cfg(test)]
     pub(super) fn arm(&self, point: Point, kind: io::ErrorKind) {
-        self.armed.lock().expect("no test panics here").push((point, kind));
+        self.arm_times(point, kind, u32::MAX);
+    }
+
+    #[cfg(test)]
+    pub(super) fn arm_times(&self, point: Point, kind: io::ErrorKind, times: u32) {
+        self.armed.lock().expect("no test panics here").push((point, kind, times));
     }
 
     #[cfg(test)]

@@ -355,4 +355,6 @@ impl Shared {
 }
 
 #[cfg(test)]
+mod booked;
+#[cfg(test)]
 mod tests;

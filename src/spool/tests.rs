@@ -11,7 +11,7 @@ use crate::ledger::{LedgerRow, metrics_for_tests};
 
 const WAIT: Duration = Duration::from_secs(20);
 
-fn settings(dir: &Path) -> config::Spool {
+pub(super) fn settings(dir: &Path) -> config::Spool {
     config::Spool {
         dir: dir.to_owned(),
         bytes_max: 1 << 30,
@@ -21,30 +21,30 @@ fn settings(dir: &Path) -> config::Spool {
     }
 }
 
-fn open(settings: &config::Spool) -> (Spool, Recovery) {
+pub(super) fn open(settings: &config::Spool) -> (Spool, Recovery) {
     open_with(settings, Faults::default())
 }
 
-fn open_with(settings: &config::Spool, faults: Faults) -> (Spool, Recovery) {
+pub(super) fn open_with(settings: &config::Spool, faults: Faults) -> (Spool, Recovery) {
     let name = Arc::from("pod-1");
     Spool::open_with(settings, name, metrics_for_tests(), Timestamp::now(), faults).expect("opens")
 }
 
-fn hour() -> Hour {
+pub(super) fn hour() -> Hour {
     Hour::of(at())
 }
 
-fn at() -> Timestamp {
+pub(super) fn at() -> Timestamp {
     "2026-11-23T22:47:50Z".parse().expect("a time")
 }
 
-fn row(i: usize) -> Row {
+pub(super) fn row(i: usize) -> Row {
     let json = format!("{{\"id\":\"{i:026}\"}}").into_bytes();
     Row { dataset: Dataset::Exchanges, deployment: Arc::from("blue"), time: at(), json }
 }
 
 /// Offers rows as the pipeline would: each is seen first.
-fn offer(spool: &Spool, rows: std::ops::Range<usize>) -> usize {
+pub(super) fn offer(spool: &Spool, rows: std::ops::Range<usize>) -> usize {
     let writer = spool.writer();
     let ledger = spool.ledger();
     let accepted = rows.filter(|i| {
@@ -54,16 +54,16 @@ fn offer(spool: &Spool, rows: std::ops::Range<usize>) -> usize {
     accepted.count()
 }
 
-fn close(spool: &Spool) {
+pub(super) fn close(spool: &Spool) {
     assert!(block_on(spool.close(WAIT)), "the spool did not close in time");
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_all().build().expect("a runtime").block_on(future)
 }
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < WAIT, "waited in vain: {what}");
@@ -71,18 +71,18 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-fn ledger_row(spool: &Spool) -> LedgerRow {
+pub(super) fn ledger_row(spool: &Spool) -> LedgerRow {
     let own = spool.ledger().incarnation();
     let rows = spool.ledger().rows(Timestamp::now());
     rows.into_iter().find(|row| row.incarnation == own).expect("a row of this run")
 }
 
 /// The figures of all runs together.
-fn total(spool: &Spool, figure: impl Fn(&LedgerRow) -> u64) -> u64 {
+pub(super) fn total(spool: &Spool, figure: impl Fn(&LedgerRow) -> u64) -> u64 {
     spool.ledger().rows(Timestamp::now()).iter().map(figure).sum()
 }
 
-fn sealed(spool: &Spool) -> Vec<(SegmentId, Sealed)> {
+pub(super) fn sealed(spool: &Spool) -> Vec<(SegmentId, Sealed)> {
     let ids = spool.sealed().into_iter();
     ids.filter_map(|id| Some((id, spool.segment(id)?))).collect()
 }
@@ -98,7 +98,7 @@ fn text(bytes: &[u8]) -> String {
 
 /// Ends a run as `kill -9` does, as far as the folder can tell: the files stay as they are, and the
 /// thread writes no more to them, for it works on another copy.
-fn killed_copy(spool: &Spool) -> tempfile::TempDir {
+pub(super) fn killed_copy(spool: &Spool) -> tempfile::TempDir {
     let copy = tempfile::tempdir().expect("a folder");
     for entry in fs::read_dir(&spool.settings().dir).expect("lists").flatten() {
         if entry.file_type().expect("a type").is_file() {

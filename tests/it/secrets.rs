@@ -1,6 +1,8 @@
 //! Secrets travel through and stay nowhere: not in the bucket, the spool, the logs or the metrics.
 #![allow(clippy::expect_used, clippy::panic)]
 
+mod hidden;
+
 use std::fs;
 use std::io::Read;
 use std::path::Path;

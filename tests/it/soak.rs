@@ -6,6 +6,9 @@
 //! `make test` runs it for some seconds, `make soak` for half an hour (`TEST_SOAK_SECONDS`).
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod killed;
+mod store;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;

@@ -22,6 +22,7 @@ mod figures;
 mod holes;
 mod hostile;
 mod models;
+mod pieces;
 mod recorded;
 mod routes;
 

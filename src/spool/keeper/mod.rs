@@ -418,7 +418,7 @@ impl Keeper {
         let others = Tally { others: lost.others.clone(), ..Tally::default() };
         self.drop_rows(&others, DropReason::Corrupt);
         self.removing.push(id.to_string());
-        self.sync(true, false);
+        let safe = self.make_books_safe();
         failpoint::hit("spool_booked");
         let Some(folder) = &self.folder else { return };
         let gone = match damaged {
@@ -433,6 +433,10 @@ impl Keeper {
                 drop(self.removing.pop());
             }
             Err(_) => self.leftovers.push(Entry { id, state: State::Sealed }),
+        }
+        if !safe {
+            // What was removed may be the room that the books need.
+            self.make_books_safe();
         }
     }
 

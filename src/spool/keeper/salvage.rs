@@ -64,6 +64,20 @@ impl Keeper {
         }
     }
 
+    /// Has the books on the disk, in the open segment or at the beginning of a new one; false where the
+    /// disk takes neither. A crash then forgets what was booked since the last time, so that what was
+    /// stored would be told as lost.
+    pub(super) fn make_books_safe(&mut self) -> bool {
+        if self.sync(true, false) {
+            return true;
+        }
+        match self.open.is_some() {
+            true => self.seal(),
+            false => drop(self.begin()),
+        }
+        self.open.is_some()
+    }
+
     /// Copies the safe rows of a segment that somebody removed into a new one.
     fn save(&mut self, open: &OpenSegment, safe: &Tally) {
         let id = self.next_id();

@@ -93,7 +93,8 @@ impl Process {
         }
     }
 
-    fn signal(&self, name: &str) {
+    /// Sends the process a signal by its name.
+    pub fn signal(&self, name: &str) {
         let id = self.id().to_string();
         let sent = Command::new("kill").args(["-s", name, &id]).stderr(Stdio::null()).status();
         sent.expect("kill is there");

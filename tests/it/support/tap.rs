@@ -11,6 +11,7 @@ use super::wire::Peer;
 /// A running flowtap with one tap, and all that it keeps in a folder of its own.
 pub struct Flowtap {
     process: Process,
+    command: &'static str,
     folder: Option<tempfile::TempDir>,
     /// Where the tap listens.
     pub port: u16,
@@ -111,7 +112,7 @@ impl Setup {
         let (config, environment) = (self.config(), &self.environment);
         let (process, port, admin) =
             launch(&self.by, self.command, self.folder.path(), &config, environment);
-        Flowtap { process, folder: Some(self.folder), port, admin }
+        Flowtap { process, command: self.command, folder: Some(self.folder), port, admin }
     }
 
     fn config(&self) -> String {
@@ -265,14 +266,14 @@ impl Flowtap {
         let folder = self.folder.take().expect("kept until the end");
         let config =
             std::fs::read_to_string(folder.path().join("flowtap.yaml")).expect("the configuration");
-        let (process, port, admin) = launch(&[], "run", folder.path(), &config, &[]);
-        Self { process, folder: Some(folder), port, admin }
+        let (process, port, admin) = launch(&[], self.command, folder.path(), &config, &[]);
+        Self { process, command: self.command, folder: Some(folder), port, admin }
     }
 
     /// Starts again in the folder of one that was stopped, with another configuration.
     pub fn again(stopped: Stopped, config: &str) -> Self {
         let (process, port, admin) = launch(&[], "run", stopped.folder.path(), config, &[]);
-        Self { process, folder: Some(stopped.folder), port, admin }
+        Self { process, command: "run", folder: Some(stopped.folder), port, admin }
     }
 
     /// What it printed so far.
@@ -283,6 +284,11 @@ impl Flowtap {
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Sends it a signal, such as `STOP`.
+    pub fn signal(&self, name: &str) {
+        self.process.signal(name);
     }
 
     /// Asks it to end, without waiting.

@@ -1,0 +1,154 @@
+//! An object store that fails as stores do: errors, silence, resets, drips, lies. What it takes lies in a
+//! folder in the layout of the bucket, so that it can be verified afterwards.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use super::Chance;
+use crate::support::wire::{Message, Peer, Upstream};
+
+/// The store, and how often it failed in which way.
+pub struct Store {
+    upstream: Upstream,
+    well: Arc<AtomicBool>,
+    failures: Arc<[AtomicU64; FAULTS.len()]>,
+}
+
+/// Its faults. Each as often as the others; half of all requests go well.
+const FAULTS: [&str; 9] = [
+    "500",
+    "503",
+    "403",
+    "404",
+    "redirect",
+    "silence",
+    "reset",
+    "taken, then reset",
+    "a slow answer",
+];
+
+impl Store {
+    /// Starts it over `folder`.
+    pub fn start(folder: PathBuf, seed: u64) -> Self {
+        let (well, chance) = (Arc::new(AtomicBool::new(false)), Mutex::new(Chance(seed)));
+        let failures: Arc<[AtomicU64; FAULTS.len()]> = Arc::default();
+        let (is_well, counted) = (Arc::clone(&well), Arc::clone(&failures));
+        let upstream = Upstream::start(move |peer| {
+            while let Some(request) = peer.read_request() {
+                let drawn =
+                    chance.lock().expect("not poisoned").below(2 * FAULTS.len() as u64) as usize;
+                let fault = FAULTS.get(drawn).filter(|_| !is_well.load(Ordering::SeqCst));
+                if let Some(counter) = fault.and_then(|_| counted.get(drawn)) {
+                    counter.fetch_add(1, Ordering::SeqCst);
+                }
+                if !answer(peer, &request, &folder, fault.copied()) {
+                    return;
+                }
+            }
+        });
+        Self { upstream, well, failures }
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.upstream.port
+    }
+
+    /// From now on all goes well.
+    pub fn recover(&self) {
+        self.well.store(true, Ordering::SeqCst);
+    }
+
+    /// How often it failed, by fault.
+    pub fn failures(&self) -> Vec<(&'static str, u64)> {
+        FAULTS
+            .into_iter()
+            .zip(self.failures.iter().map(|count| count.load(Ordering::SeqCst)))
+            .collect()
+    }
+}
+
+fn answer(peer: &mut Peer, request: &Message, folder: &Path, fault: Option<&str>) -> bool {
+    let said = |status: &str, code: &str| {
+        let body = format!("<?xml version=\"1.0\"?>\n<Error><Code>{code}</Code></Error>");
+        format!(
+            "HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    match fault {
+        Some("500") => peer.send(said("500 Internal Server Error", "InternalError")),
+        Some("503") => peer.send(said("503 Slow Down", "SlowDown")),
+        Some("403") => peer.send(said("403 Forbidden", "RequestTimeTooSkewed")),
+        Some("404") => peer.send(said("404 Not Found", "NoSuchBucket")),
+        Some("redirect") => peer.send(said("301 Moved Permanently", "PermanentRedirect")),
+        Some("silence") => {
+            peer.is_closed_within(Duration::from_secs(3));
+            false
+        }
+        Some("reset") => {
+            peer.reset();
+            false
+        }
+        Some("taken, then reset") => {
+            take(request, folder);
+            peer.reset();
+            false
+        }
+        slow => {
+            take(request, folder);
+            let head = "HTTP/1.1 200 OK\r\nETag: \"x\"\r\nContent-Length: 0\r\n\r\n";
+            if slow.is_some() {
+                for byte in head.as_bytes().chunks(4) {
+                    peer.send(byte);
+                    thread::sleep(Duration::from_millis(20));
+                }
+                return true;
+            }
+            peer.send(head)
+        }
+    }
+}
+
+/// Keeps the object of a PUT, whole or not at all.
+fn take(request: &Message, folder: &Path) {
+    let mut words = request.head.split(' ');
+    if words.next() != Some("PUT") {
+        return;
+    }
+    let target = words.next().unwrap_or_default().split('?').next().unwrap_or_default();
+    let name = target.trim_start_matches("/samples/").replace("%3D", "=");
+    assert!(!name.contains(".."), "{name}");
+    let path = folder.join(name);
+    std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+    let body = match request
+        .header("content-encoding")
+        .is_some_and(|coding| coding.contains("aws-chunked"))
+    {
+        true => unchunked(&request.body()),
+        false => request.body(),
+    };
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let fresh = folder.join(format!("{}.tmp", NUMBER.fetch_add(1, Ordering::SeqCst)));
+    std::fs::write(&fresh, body).expect("written");
+    std::fs::rename(&fresh, &path).expect("in place");
+}
+
+/// The data of AWS's own chunks, which the checksum follows.
+fn unchunked(mut rest: &[u8]) -> Vec<u8> {
+    let mut data = Vec::new();
+    while let Some(end) = rest.windows(2).position(|two| two == b"\r\n") {
+        let line = String::from_utf8_lossy(&rest[..end]).into_owned();
+        let size =
+            usize::from_str_radix(line.split(';').next().unwrap_or_default(), 16).unwrap_or(0);
+        if size == 0 {
+            break;
+        }
+        data.extend_from_slice(&rest[end + 2..end + 2 + size]);
+        rest = &rest[end + 2 + size + 2..];
+    }
+    data
+}
