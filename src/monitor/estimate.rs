@@ -8,12 +8,13 @@
 //! process that the requests came from, not only of those requests that happened to be made: that is
 //! what a monitor asks about. The degrees of freedom are Satterthwaite's, `(Σ w²)² / Σ w⁴ - 1`.
 //!
-//! - The interval of an **average** is Student's, around observations to which half an average weight
-//!   each is added at both ends of the scale. Without them the interval of thirty fives would be a point
-//!   (the idea of Agresti & Coull 1998, for a bounded mean).
 //! Student's quantile is statrs' below a thousand degrees of freedom, and from there on the expansion of
 //! Abramowitz & Stegun, 26.7.5: the inverse of the incomplete beta function that statrs takes loses digits
 //! as the degrees grow (six are left at 100,000, none at ten million), the expansion gains them.
+//!
+//! - The interval of an **average** is Student's, around observations to which half an average weight
+//!   each is added at both ends of the scale. Without them the interval of thirty fives would be a point
+//!   (the idea of Agresti & Coull 1998, for a bounded mean).
 //!
 //! - The interval of a **share** is Wilson's with the effective sample size of Korn & Graubard (1998),
 //!   `p (1 - p) / v`, and Student's quantile. Share and variance in that size are those with an average

@@ -87,10 +87,10 @@ type Accept = fn(&Captures<'_>, &str) -> bool;
 /// Word boundaries are ASCII ones throughout: Unicode's send the engine to its slowest matcher, a hundred
 /// times slower, wherever the text has a letter beyond ASCII.
 static SHAPES: LazyLock<Vec<Shape>> = LazyLock::new(|| {
-    let compiled = |(pattern, possible, accept): (String, Possible, Accept)| {
+    let compiled = |(pattern, possible, accept): Row| {
         Some(Shape { pattern: Regex::new(&pattern).ok()?, possible, accept })
     };
-    table().into_iter().filter_map(compiled).collect()
+    named().into_iter().chain(placed()).filter_map(compiled).collect()
 });
 
 /// Prefixes that only credentials have, by their issuers' documentation.
@@ -157,8 +157,10 @@ const QUOTED: &str = concat!(
     r#"|\\+"((?:[^"\\\r\n]|\\[^"\r\n])+)|\\+'((?:[^'\\\r\n]|\\[^'\r\n])+))"#
 );
 
-fn table() -> Vec<(String, Possible, Accept)> {
-    let (begin, end) = (r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY", r"-----END [A-Z0-9 ]*PRIVATE KEY");
+type Row = (String, Possible, Accept);
+
+/// What is a credential by its shape, or by the name before it.
+fn named() -> Vec<Row> {
     let base64 = r"[A-Za-z0-9+/]{40,}={0,2}";
     vec![
         (format!("(?-u:{})", TOKENS.join("|")), |sight| sight.token, always),
@@ -186,6 +188,24 @@ fn table() -> Vec<(String, Possible, Accept)> {
             |sight| sight.token,
             with_digit,
         ),
+        (
+            format!(r#"(?i)(?:{NAMES})[ \t]+is:?[ \t]+["'`]?([^\s"'`\\&,;<>]{{6,}})"#),
+            |sight| has_statement(sight.text),
+            with_digit,
+        ),
+        // Azure OpenAI's longer keys have a fixed part in the middle.
+        (
+            r"(?-u:\b)[A-Za-z0-9]{30,70}JQQJ9[A-Za-z0-9]{10,}".into(),
+            |sight| sight.token && sight.has(&AZURE_PART),
+            always,
+        ),
+    ]
+}
+
+/// What is a credential by where it stands: behind a scheme, in a key's file, a form, an address.
+fn placed() -> Vec<Row> {
+    let (begin, end) = (r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY", r"-----END [A-Z0-9 ]*PRIVATE KEY");
+    vec![
         (
             r"(?i)(?-u:\b)bearer[ \t]+([A-Za-z0-9._~+/=-]{8,})".into(),
             |sight| sight.scheme,
@@ -227,11 +247,6 @@ fn table() -> Vec<(String, Possible, Accept)> {
             always,
         ),
         (
-            format!(r#"(?i)(?:{NAMES})[ \t]+is:?[ \t]+["'`]?([^\s"'`\\&,;<>]{{6,}})"#),
-            |sight| has_statement(sight.text),
-            with_digit,
-        ),
-        (
             r#"://([^\s/?#"'`<>\\]+)@"#.into(),
             |sight| sight.seen.colon && sight.seen.at && sight.has(&AUTHORITY),
             userinfo,
@@ -240,12 +255,6 @@ fn table() -> Vec<(String, Possible, Accept)> {
             r#"[?&](?:amp;)?(?i:code|key|sig|token|secret|pass|pwd|auth)=([^\s"'`&<>#]{6,})"#
                 .into(),
             |sight| sight.seen.equals && memchr2(b'?', b'&', sight.text).is_some(),
-            always,
-        ),
-        // Azure OpenAI's longer keys have a fixed part in the middle.
-        (
-            r"(?-u:\b)[A-Za-z0-9]{30,70}JQQJ9[A-Za-z0-9]{10,}".into(),
-            |sight| sight.token && sight.has(&AZURE_PART),
             always,
         ),
     ]
@@ -471,6 +480,6 @@ mod tests {
 
     #[test]
     fn every_shape_compiles() {
-        assert_eq!(SHAPES.len(), table().len());
+        assert_eq!(SHAPES.len(), named().len() + placed().len());
     }
 }
