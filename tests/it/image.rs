@@ -23,7 +23,8 @@ fn variables(manifest: &str) -> Vec<(String, String)> {
     list.map(|variable| (text(&variable["name"]), text(&variable["value"]))).collect()
 }
 
-/// The image's root with `command` as what assembles and runs it, before a flow at `upstream`.
+/// The image's root with `command` as what assembles and runs it, before a flow at `upstream`; `None` where
+/// that needs rights that we have not.
 fn as_the_sidecar(command: &mut Command, folder: &Path, upstream: u16) -> Option<Process> {
     command.arg(env!("CARGO_BIN_EXE_flowtap")).arg(folder).arg("proxy");
     command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
@@ -37,7 +38,6 @@ fn as_the_sidecar(command: &mut Command, folder: &Path, upstream: u16) -> Option
     ]);
     let mut process = Process::start("the image's root", command);
     if process.ended_with(77, Duration::from_millis(500)) {
-        eprintln!("skipped: needs root and namespaces");
         return None;
     }
     Some(process)
@@ -49,7 +49,9 @@ fn the_images_root_runs_as_the_sidecar_read_only_and_without_rights() {
     let flow = Upstream::answering(json_response(r#"{"answer":"yes"}"#));
     let mut command = Command::new("tests/peers/image_root.sh");
     let began = Instant::now();
-    let Some(mut process) = as_the_sidecar(&mut command, folder.path(), flow.port) else { return };
+    let Some(mut process) = as_the_sidecar(&mut command, folder.path(), flow.port) else {
+        return eprintln!("skipped: needs root and namespaces");
+    };
     let (port, admin) =
         (address(&process, "\"tap\":\"chat\""), address(&process, "\"door\":\"admin\""));
     process.await_http(admin, "/readyz", Duration::from_secs(30));
@@ -100,7 +102,9 @@ fn nothing_is_written_outside_of_the_data_folder_and_nothing_else_is_run() {
     let mut command = Command::new("strace");
     command.args(["-D", "-f", "-z", "-e", &format!("trace={CHANGES}"), "-o"]).arg(&trace);
     command.arg("tests/peers/image_root.sh");
-    let Some(mut process) = as_the_sidecar(&mut command, folder.path(), flow.port) else { return };
+    let Some(mut process) = as_the_sidecar(&mut command, folder.path(), flow.port) else {
+        return eprintln!("skipped: needs root and namespaces");
+    };
     let port = address(&process, "\"tap\":\"chat\"");
     let mut client = Peer::connect(port);
     client.send(json_post("/score", r#"{"question":"?"}"#));

@@ -252,8 +252,8 @@ fn other(of: &Score, n: u64, dice: &mut Dice) -> Score {
         _ => (custom("in_scope"), Some(1.0 - truth)),
     };
     match n % 7 {
-        4 if n % 2 == 0 => score.scale = Some(Scale::Score),
-        6 if n % 2 == 0 => score.scale = Some(Scale::Boolean),
+        4 if n.is_multiple_of(2) => score.scale = Some(Scale::Score),
+        6 if n.is_multiple_of(2) => score.scale = Some(Scale::Boolean),
         _ => {}
     }
     if score.criterion == Criterion::Custom && score.value.is_none() {
