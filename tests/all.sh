@@ -9,7 +9,7 @@ LOG=.cache/test.log
 mkdir -p .cache
 : >"$LOG"
 
-STEPS=9
+STEPS=10
 step=0
 begin() {
     step=$((step + 1))
@@ -60,6 +60,13 @@ tests --test it
 
 begin "the traffic's tests once more, on hyper's way alone"
 TEST_WAY=hyper tests --test it -- proxy:: streams:: drain:: faults:: tls::
+
+begin "instructions an exchange, beside benches/baseline"
+if command -v valgrind >/dev/null; then
+    benches/instructions.sh --unoptimised
+else
+    echo "    left out: needs valgrind"
+fi
 
 awk -v seconds="$SECONDS" '
     /^test result:/ { passed += $4; failed += $6; ignored += $8 }
