@@ -146,7 +146,7 @@ async fn ask(sender: Client) -> Result<Answer, hyper::Error> {
 #[test]
 fn a_stream_without_end_is_cut_at_the_deadline_and_counted() {
     let upstream = streaming(&Arc::new(AtomicBool::new(false)));
-    let setup = Setup::before(upstream.port).top("sample: {rate: 1}\ndrain_timeout: 4s");
+    let setup = Setup::before(upstream.port).top("sample: {rate: 1}\ndrain_timeout: 8s");
     let flowtap = setup.start();
     let mut clients = begin_streams(&flowtap, 1);
     let asked = Instant::now();

