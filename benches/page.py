@@ -2,8 +2,8 @@
 """The page at size: how long each view waits for its data with a million samples and 90 days of figures.
 
 Makes a bucket from a seed, has `flowtap hub` read it, and asks each question that a view asks, one after the
-other: the median and the 95th percentile of several times, in milliseconds, by the client's clock. Then a list
-is paged to its depths by cursor, and all samples are exported while the hub's memory is watched.
+other: the median and the 95th percentile of several times, in milliseconds, by the client's clock; and the CPU
+that the hub spent, which a busy machine changes less. Then a list is paged to its depths by cursor, and all samples are exported while the hub's memory is watched.
 
     python3 benches/page.py --flowtap target/release/flowtap            # a million samples, 90 days
     python3 benches/page.py --flowtap ... --samples 100000 --folder F   # F is kept, and used again
@@ -166,15 +166,23 @@ def with_window(path, end, days):
     return f"{path}{'&' if '?' in path else '?'}{window}"
 
 
-def ask(end, times):
-    print("| View | Question | a day | 7 days | 90 days |\n|---|---|--:|--:|--:|")
+def cpu(process):
+    """Milliseconds of CPU that the process has used."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) * 10
+
+
+def ask(process, end, times):
+    print("| View | Question | a day | 7 days | 90 days | CPU, 90 days |\n|---|---|--:|--:|--:|--:|")
     for view, questions in VIEWS.items():
         for question in questions:
             cells = []
             for days in (1, 7, 90):
+                spent = cpu(process)
                 took = sorted(get(with_window(question, end, days))[1] for _ in range(times))
                 cells.append(f"{statistics.median(took):.0f}, {took[(len(took) * 95 - 1) // 100]:.0f}")
-            print(f"| {view} | `{question}` | {' | '.join(cells)} |", flush=True)
+            spent = (cpu(process) - spent) / times
+            print(f"| {view} | `{question}` | {' | '.join(cells)} | {spent:.0f} |", flush=True)
 
 
 def page_deep(end, path, pages):
@@ -240,7 +248,7 @@ def main():
             while not caught_up():
                 time.sleep(1)
             print(f"read in {time.monotonic() - started:.0f} s\n", flush=True)
-            ask(end, options.times)
+            ask(process, end, options.times)
             print()
             for path in ("samples", "samples?sort=latency", "samples?sort=score", "samples?deployment=canary"):
                 page_deep(end, path, 60)

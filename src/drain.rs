@@ -4,6 +4,15 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// How much nicer than traffic a thread is that steps back: it has a tenth of the weight.
+const NICER: i32 = 10;
+
+/// Has this thread wait where traffic wants the core as well. Linux keeps niceness by thread; where it
+/// cannot be had, the thread goes on as it is.
+pub fn step_back() {
+    let _niceness = rustix::process::nice(NICER);
+}
+
 /// The threads of the process.
 #[derive(Default)]
 pub struct Drain {
@@ -44,6 +53,19 @@ impl Drain {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_thread_that_steps_back_is_nicer() {
+        let niceness = || rustix::process::getpriority_process(None).expect("a niceness");
+        let before = niceness();
+        let stepped = std::thread::spawn(move || {
+            step_back();
+            niceness()
+        });
+        let stepped = stepped.join().expect("a thread");
+        assert_eq!(stepped, (before + NICER).min(19));
+        assert_eq!(niceness(), before);
+    }
 
     #[test]
     fn who_is_late_is_named() {

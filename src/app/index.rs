@@ -11,7 +11,7 @@ use super::StartError;
 use crate::bucket::Bucket;
 use crate::config::{Config, Role};
 use crate::console::View;
-use crate::drain::Drain;
+use crate::drain::{self, Drain};
 use crate::ingest::{Ingest, Progress};
 use crate::metrics::Metrics;
 use crate::monitor::Indexed;
@@ -35,14 +35,20 @@ impl Index {
         anew: bool,
     ) -> Result<Self, StartError> {
         let (store, writer) = Store::open(&config.store, anew)?;
-        drain.thread("store", move || writer.run())?;
+        drain.thread("store", move || {
+            drain::step_back();
+            writer.run();
+        })?;
         let settings = config.store.clone();
         let ingest =
             Ingest::new(Arc::clone(bucket), store.clone(), metrics.clone(), settings, uploaded);
         let (progress, stopping) = (ingest.progress(), CancellationToken::new());
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let until = stopping.clone();
-        drain.thread("ingest", move || runtime.block_on(ingest.run(until)))?;
+        drain.thread("ingest", move || {
+            drain::step_back();
+            runtime.block_on(ingest.run(until));
+        })?;
         Ok(Self { store, progress, stopping })
     }
 

@@ -20,7 +20,7 @@ use crate::collector::{Collector, CollectorError};
 use crate::config::{Config, Role};
 use crate::console::{Console, ConsoleError, Ready};
 use crate::domain::{MemoryBudget, Shedding};
-use crate::drain::Drain;
+use crate::drain::{self, Drain};
 #[cfg(feature = "hub")]
 use crate::evaluate::judge::JudgeFault;
 use crate::injector::InjectorError;
@@ -329,7 +329,10 @@ fn start_archive(
 
 /// The runtime of all that waits for something other than traffic.
 fn keeping_runtime() -> std::io::Result<Runtime> {
-    Builder::new_multi_thread().worker_threads(1).thread_name("keeping").enable_all().build()
+    let mut runtime = Builder::new_multi_thread();
+    // Whoever asks the page for much may take what traffic leaves, and no more.
+    runtime.worker_threads(1).thread_name("keeping").on_thread_start(drain::step_back);
+    runtime.enable_all().build()
 }
 
 /// Checks the ledger of the bucket `settings` against what lies there.

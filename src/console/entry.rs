@@ -12,7 +12,7 @@ use axum::extract::{Query, Request, State};
 use axum::http::header::{
     AUTHORIZATION, COOKIE, HOST, HeaderMap, HeaderValue, LOCATION, ORIGIN, SET_COOKIE,
 };
-use axum::http::{HeaderName, Method, StatusCode};
+use axum::http::{HeaderName, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -62,7 +62,7 @@ pub fn routes() -> Router<Desk> {
 /// from our own page, against forged requests.
 pub async fn known(State(desk): State<Desk>, request: Request, next: Next) -> Response {
     let headers = request.headers();
-    if !is_host_allowed(&desk.shown.settings, headers) {
+    if !is_host_allowed(&desk.shown.settings, request.uri(), headers) {
         return refused(StatusCode::MISDIRECTED_REQUEST, "this Host is not on admin.hosts");
     }
     if !is_from_here(request.method(), headers) {
@@ -154,12 +154,27 @@ fn is_own_path(path: &str) -> bool {
     path.starts_with('/') && !path.starts_with("//") && plain
 }
 
-fn is_host_allowed(settings: &Admin, headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else { return false };
-    let name = host.strip_prefix('[').and_then(|rest| rest.split(']').next());
-    let name = name.unwrap_or_else(|| host.split(':').next().unwrap_or_default());
+/// Whether the one `Host` names us, and so does the target where it names anybody.
+fn is_host_allowed(settings: &Admin, target: &Uri, headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(HOST).iter().map(|host| host.to_str().unwrap_or_default());
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
+    if target.authority().is_some_and(|named| !named.as_str().eq_ignore_ascii_case(host)) {
+        return false;
+    }
+    let Some(name) = name_of(host) else { return false };
     let listed = settings.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(name));
     listed || name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+/// The name or the address of a `Host`, without its port; `None` where it is not one.
+fn name_of(host: &str) -> Option<&str> {
+    let (name, rest) = match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']')?,
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
+    };
+    let port = rest.strip_prefix(':').unwrap_or(rest);
+    let sound = rest.is_empty() || (rest != port && port.parse::<u16>().is_ok());
+    sound.then_some(name)
 }
 
 /// Whether a request that may change something comes from our own page, or from no page at all: a
@@ -184,9 +199,11 @@ fn refused(status: StatusCode, why: &str) -> Response {
 
 fn is_bearer(token: &Secret, headers: &HeaderMap) -> bool {
     let value = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
-    value
-        .and_then(|value| value.strip_prefix(b"Bearer "))
-        .is_some_and(|given| is_token(token, given))
+    let named = value.and_then(|value| value.split_at_checked(b"Bearer ".len()));
+    // RFC 9110, 11.1: the scheme's case means nothing.
+    named.is_some_and(|(scheme, given)| {
+        scheme.eq_ignore_ascii_case(b"Bearer ") && is_token(token, given)
+    })
 }
 
 /// Compares the signatures of both, so that time tells neither content nor length.
@@ -256,10 +273,29 @@ mod tests {
             ("flowtap.svc:80", true),
             ("evil.test", false),
             ("127.0.0.1.evil.test", false),
+            ("[::1].evil.test", false),
+            ("[::1", false),
+            ("localhost:evil.test", false),
+            ("localhost:99999999", false),
             ("", false),
         ] {
-            assert_eq!(is_host_allowed(&admin(), &headers(&[(HOST, host)])), allowed, "{host}");
+            let target = Uri::from_static("/api/v1/overview");
+            let headers = headers(&[(HOST, host)]);
+            assert_eq!(is_host_allowed(&admin(), &target, &headers), allowed, "{host}");
         }
+    }
+
+    #[test]
+    fn a_target_that_names_another_host_and_a_second_host_are_not_ours() {
+        let ours = headers(&[(HOST, "localhost:80")]);
+        let allowed =
+            |target, headers| is_host_allowed(&admin(), &Uri::from_static(target), headers);
+        assert!(allowed("http://localhost:80/", &ours));
+        assert!(!allowed("http://evil.test/", &ours));
+        let mut two = ours.clone();
+        two.append(HOST, HeaderValue::from_static("evil.test"));
+        assert!(!allowed("/", &two));
+        assert!(!allowed("/", &HeaderMap::new()));
     }
 
     #[test]
@@ -267,6 +303,8 @@ mod tests {
         let token = Secret::new("t0ken");
         for (value, right) in [
             ("Bearer t0ken", true),
+            ("bearer t0ken", true),
+            ("bearer", false),
             ("Bearer t0kem", false),
             ("Bearer t0ken2", false),
             ("Bearer ", false),

@@ -14,8 +14,17 @@ use serde_json::Value;
 
 use crate::peers::peers_wanted;
 
-/// Families that only a judge brings about, which the live flowtap does not have.
-const JUDGES: &[&str] = &["flowtap_judge_tokens_total", "flowtap_evaluate_oldest_unscored_seconds"];
+/// Families that only a judge, a target of alerts or damage brings about, which the live flowtap does
+/// not have. Rules about them are held by their unit tests.
+const ABSENT: &[&str] = &[
+    "flowtap_alerts_total",
+    "flowtap_bytes_altered_total",
+    "flowtap_evaluate_oldest_unscored_seconds",
+    "flowtap_ingest_quarantined_total",
+    "flowtap_judge_budget_exhausted",
+    "flowtap_judge_drift",
+    "flowtap_judge_tokens_total",
+];
 
 /// A query, and where it stands.
 #[derive(Clone, Debug)]
@@ -43,9 +52,9 @@ impl Query {
         metrics.map(ending).collect()
     }
 
-    /// True if only a judge makes anything to answer with.
-    fn needs_a_judge(&self) -> bool {
-        self.families().iter().any(|family| JUDGES.contains(&family.as_str()))
+    /// True if the live flowtap has nothing to answer with.
+    fn is_absent(&self) -> bool {
+        self.families().iter().any(|family| ABSENT.contains(&family.as_str()))
     }
 }
 

@@ -61,7 +61,7 @@ fn questions() -> Vec<Query> {
         Some(name) => Query { text: name, ..rule },
         None => Query { text: unfiltered(&rule.text), ..rule },
     });
-    let left_out = |query: &Query| query.needs_a_judge() || NEEDS_A_JUDGE.contains(&&*query.place);
+    let left_out = |query: &Query| query.is_absent() || NEEDS_A_JUDGE.contains(&&*query.place);
     panels.chain(rules).filter(|query| !left_out(query)).collect()
 }
 

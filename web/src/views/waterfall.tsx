@@ -36,12 +36,36 @@ export function Waterfall({ spans }: { spans: Span[] }) {
   const starts = spans.map((span) => Date.parse(span.start));
   const from = Math.min(...starts);
   const length = Math.max(...spans.map((span, index) => (starts[index] ?? 0) - from + span.duration_ms), 0.001);
+  const kinds = Object.keys(COLOURS).filter((kind) => spans.some((span) => span.kind === kind && !span.failed));
   return (
-    <ul class="spans">
+    <>
+      <p class="legend">
+        {kinds.map((kind) => (
+          <span key={kind}>
+            <i class={`swatch ${COLOURS[kind]}`} />
+            {words(kind)}
+          </span>
+        ))}
+        {spans.some((span) => span.failed) && (
+          <span>
+            <i class="swatch bad" />
+            failed
+          </span>
+        )}
+      </p>
+      <div class="ruler" aria-hidden="true">
+        <span>
+          {[0, 0.25, 0.5, 0.75, 1].map((part) => (
+            <i key={part}>{duration(length * part)}</i>
+          ))}
+        </span>
+      </div>
+      <ul class="spans">
       {ordered(spans).map(({ span, depth }) => (
         <Step key={span.span_id} span={span} depth={depth} left={(Date.parse(span.start) - from) / length} width={span.duration_ms / length} />
       ))}
-    </ul>
+      </ul>
+    </>
   );
 }
 
@@ -53,6 +77,7 @@ function Step({ span, depth, left, width }: { span: Span; depth: number; left: n
         <span class="name" style={{ paddingLeft: `${Math.min(depth, 8) * 16}px` }}>
           {open ? "▾" : "▸"} <Content text={span.name} />
           <span class="unseen"> {words(span.kind)}</span> {span.failed && <Badge word="failed" tone="bad" />}
+          {spent(span) && <span class="note"> {spent(span)}</span>}
         </span>
         <span class="track" aria-hidden="true">
           <i class={span.failed ? "bad" : (COLOURS[span.kind] ?? "c5")} style={{ left: `${Math.min(99.5, left * 100)}%`, width: `${Math.min(100 - left * 100, width * 100)}%` }} />
@@ -63,6 +88,9 @@ function Step({ span, depth, left, width }: { span: Span; depth: number; left: n
     </li>
   );
 }
+
+/** What a call took and gave, where it tells. */
+const spent = ({ usage }: Span) => (usage.input === null && usage.output === null ? "" : `${count(usage.input)} → ${count(usage.output)} tokens`);
 
 function More({ span }: { span: Span }) {
   const text = (value: unknown) => (typeof value === "string" ? value : JSON.stringify(value, null, 2));
