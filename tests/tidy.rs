@@ -243,3 +243,6 @@ fn the_books_promise_what_tests_hold() {
 
 #[path = "tidy/proofs.rs"]
 mod proofs;
+
+#[path = "tidy/trouble.rs"]
+mod trouble;

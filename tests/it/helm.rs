@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::peers::{peer_python, peers_wanted};
+use crate::peers::{installed, peer_python, peers_wanted};
 
 /// What a configuration of the cluster names and this machine has not: the files of secrets.
 fn without_files(path: &Path) {
@@ -15,6 +15,18 @@ fn without_files(path: &Path) {
     std::fs::write(path, kept.collect::<Vec<_>>().join("\n")).expect("written");
 }
 
+/// What KEDA, cert-manager and the Prometheus operator say of theirs.
+fn check_custom(objects: &Path) {
+    let mut node = Command::new("node");
+    node.arg("tests/peers/check_custom.mjs").arg(installed("kube-custom")).arg(objects);
+    let checked = node.output().expect("node");
+    let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(checked.status.success(), "{said}{}", String::from_utf8_lossy(&checked.stderr));
+    let wanted =
+        "Certificate=1 Issuer=1 PodMonitor=1 PrometheusRule=1 ScaledObject=1 ServiceMonitor=1";
+    assert_eq!(said.trim(), wanted);
+}
+
 #[test]
 fn the_chart_renders_what_kubernetes_and_flowtap_take_or_refuses() {
     if !peers_wanted() {
@@ -22,14 +34,16 @@ fn the_chart_renders_what_kubernetes_and_flowtap_take_or_refuses() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let mut python = peer_python("kube");
-    let checked =
-        python.arg("tests/peers/check_chart.py").arg(folder.path()).output().expect("python");
+    let operators = tempfile::NamedTempFile::new().expect("a file");
+    python.arg("tests/peers/check_chart.py").arg(folder.path()).arg(operators.path());
+    let checked = python.output().expect("python");
     let (said, failed) = (
         String::from_utf8_lossy(&checked.stdout).into_owned(),
         String::from_utf8_lossy(&checked.stderr).into_owned(),
     );
     assert!(checked.status.success(), "{failed}");
     assert!(said.starts_with("good=9 refused=10 "), "{said}");
+    check_custom(operators.path());
     let entries = std::fs::read_dir(folder.path()).expect("the folder");
     let configs: Vec<_> = entries.map(|entry| entry.expect("a file").path()).collect();
     assert_eq!(configs.len(), 10, "{configs:?}");

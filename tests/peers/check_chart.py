@@ -1,7 +1,9 @@
 """Holds helm/flowtap to account with Helm itself: lint and render over every value set in
 tests/fixtures/helm, every manifest against three versions of Kubernetes, its values against its schema.
-Writes the configurations that it renders to the folder given, one file each, for flowtap to check."""
+Writes the configurations that it renders to the folder given, one file each, for flowtap to check, and
+the objects of operators to the file given, one as JSON a line, for check_custom.mjs."""
 
+import json
 import pathlib
 import shutil
 import sys
@@ -14,6 +16,8 @@ import validate_manifests
 
 CHART = "helm/flowtap"
 SETS = pathlib.Path("tests/fixtures/helm")
+# Kinds that Kubernetes itself does not know.
+OPERATORS = ("keda.sh/", "cert-manager.io/", "monitoring.coreos.com/")
 
 
 def load(path):
@@ -26,7 +30,7 @@ def render(chart, values, name="release"):
         return loaded.render(values=values, name=name, namespace="shop")
 
 
-def check_good(path, folder, counts):
+def check_good(path, folder, custom, counts):
     values = load(path)
     report = lint(CHART, values, strict=True, namespace="shop")
     messages = [message for message in report["messages"] if message["severity"] >= 2]
@@ -36,6 +40,8 @@ def check_good(path, folder, counts):
             continue
         validate_manifests.check(f"{path}: {template}", text, counts)
         for found in validate_manifests.objects(text):
+            if found["apiVersion"].startswith(OPERATORS):
+                custom.write(json.dumps(found) + "\n")
             configs = found.get("data", {}) if found["kind"] == "ConfigMap" else {}
             for config in configs.values():
                 if "flowtap.yaml" in configs:
@@ -90,8 +96,9 @@ def main():
     folder = pathlib.Path(sys.argv[1])
     counts = {"valid": 0, "unknown_kinds": 0, "restricted": 0}
     good, refused = sorted(SETS.glob("good/*.yaml")), sorted(SETS.glob("refused/*.yaml"))
-    for path in good:
-        check_good(path, folder, counts)
+    with open(sys.argv[2], "w", encoding="utf-8") as custom:
+        for path in good:
+            check_good(path, folder, custom, counts)
     for path in refused:
         check_refused(path)
     with Chart.load(CHART) as chart:
