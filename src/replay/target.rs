@@ -89,7 +89,8 @@ impl Target {
     /// only.
     pub(super) async fn send(&self, recorded: &Recorded, now: Timestamp) -> Exchange {
         let id = ExchangeId::new(now);
-        let request_id = format!("replay-{id}");
+        // A UUID: some servers (starlette-context) answer 400 to anything else.
+        let request_id = id.as_uuid();
         let (path, body) = (self.path(&recorded.path), self.body(&recorded.body));
         let headers = self.headers_of(recorded, &request_id);
         let mut url = self.url.clone();
