@@ -80,7 +80,8 @@ impl Redactor {
             true if credential::is_label(key) => Meaning::Label,
             _ => Meaning::Plain,
         };
-        let is_clean = find::find(&self.kinds, key).is_empty();
+        let is_clean =
+            find::find(&self.kinds, key).is_empty() && self.behind_escapes(key).is_none();
         if is_clean {
             self.keys.add(key, meaning);
         }

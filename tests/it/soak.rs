@@ -177,7 +177,8 @@ fn bucket_comes_and_goes(folder: &Path, mut chance: Chance, over: &AtomicBool) {
             continue;
         }
         // What is in the way lets nobody write there, not even root; a folder may have come before it.
-        let blocked = std::fs::write(&bucket, "in the way").is_ok();
+        // On a full disk the file is there, and empty.
+        let blocked = std::fs::write(&bucket, "in the way").is_ok() || bucket.is_file();
         thread::sleep(Duration::from_millis(300 + chance.below(1_500)));
         if blocked {
             std::fs::remove_file(&bucket).expect("the way is clear");
