@@ -5,7 +5,7 @@ use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use memchr::{memchr, memchr3};
 
-use super::find::{Finding, find};
+use super::find::{Finding, find, runs};
 use crate::config::RedactKind;
 
 /// `text` with every escape of a printable ASCII character undone, those of JSON, JavaScript, URLs and
@@ -80,23 +80,10 @@ const BASE64_BYTES_MIN: usize = 24;
 /// Adds each run of base64 that reads as text in which something of `kinds` is found. What is decoded is
 /// searched in the same way: each layer is a quarter shorter, so that all of them cost a few times the text.
 pub(super) fn find_in_base64(kinds: &[RedactKind], text: &str, found: &mut Vec<Finding>) {
-    let bytes = text.as_bytes();
-    let part =
-        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_');
-    let mut at = BASE64_BYTES_MIN - 1;
-    // A long run holds one of these places, wherever it begins.
-    while let Some(place) = bytes.get(at) {
-        if !part(place) {
-            at += BASE64_BYTES_MIN;
-            continue;
-        }
-        let start = at - bytes[..at].iter().rev().take_while(|byte| part(byte)).count();
-        let end = at + bytes[at..].iter().take_while(|byte| part(byte)).count();
-        if end - start >= BASE64_BYTES_MIN {
-            let kind = gravest(kinds, &text[start..end]);
-            found.extend(kind.map(|kind| Finding::new(kind, start, end)));
-        }
-        at = end + BASE64_BYTES_MIN;
+    let part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_');
+    for run in runs(text.as_bytes(), BASE64_BYTES_MIN, part) {
+        let kind = gravest(kinds, &text[run.clone()]);
+        found.extend(kind.map(|kind| Finding::new(kind, run.start, run.end)));
     }
 }
 

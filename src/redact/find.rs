@@ -1,5 +1,7 @@
 //! Finding what must not be kept: one call, all kinds, overlaps settled.
 
+use std::ops::Range;
+
 use super::{escaped, personal, secret};
 use crate::config::RedactKind;
 
@@ -61,6 +63,10 @@ pub(super) struct Glance {
     pub(super) colon: bool,
     /// There is an `=`.
     pub(super) equals: bool,
+    /// There is a `|` or a `>`.
+    pub(super) bar: bool,
+    /// There is a `-`.
+    pub(super) dash: bool,
 }
 
 impl Glance {
@@ -72,18 +78,23 @@ impl Glance {
         for piece in pieces {
             let mut digits = 0_u8;
             let (mut at, mut percent, mut colon, mut equals) = (0_u8, 0_u8, 0_u8, 0_u8);
+            let (mut bar, mut dash) = (0_u8, 0_u8);
             for &byte in piece {
                 digits = digits.wrapping_add(u8::from(byte.is_ascii_digit()));
                 at |= u8::from(byte == b'@');
                 percent |= u8::from(byte == b'%');
                 colon |= u8::from(byte == b':');
                 equals |= u8::from(byte == b'=');
+                bar |= u8::from(byte == b'|') | u8::from(byte == b'>');
+                dash |= u8::from(byte == b'-');
             }
             seen.digits += usize::from(digits);
             seen.at |= at != 0;
             seen.percent |= percent != 0;
             seen.colon |= colon != 0;
             seen.equals |= equals != 0;
+            seen.bar |= bar != 0;
+            seen.dash |= dash != 0;
         }
         seen.and(rest)
     }
@@ -100,6 +111,8 @@ impl Glance {
         self.percent |= signs & PERCENT != 0;
         self.colon |= signs & COLON != 0;
         self.equals |= signs & EQUALS != 0;
+        self.bar |= signs & BAR != 0;
+        self.dash |= signs & DASH != 0;
         self
     }
 }
@@ -109,6 +122,10 @@ const AT: u8 = 2;
 const PERCENT: u8 = 4;
 const COLON: u8 = 8;
 const EQUALS: u8 = 16;
+const BAR: u8 = 32;
+const DASH: u8 = 64;
+/// Without one of these a short word is none of what is looked for.
+const TELLING: u8 = DIGIT | AT | PERCENT | COLON | EQUALS;
 
 /// What each byte is, of what a glance sees.
 const SIGNS: [u8; 256] = {
@@ -122,13 +139,55 @@ const SIGNS: [u8; 256] = {
     signs[b'%' as usize] = PERCENT;
     signs[b':' as usize] = COLON;
     signs[b'=' as usize] = EQUALS;
+    signs[b'|' as usize] = BAR;
+    signs[b'>' as usize] = BAR;
+    signs[b'-' as usize] = DASH;
     signs
 };
 
 /// Most keys and many values of JSON: too short for a secret without a sign that every other finding
 /// needs.
 fn is_short_word(text: &str) -> bool {
-    text.len() < SECRET_BYTES_MIN && text.bytes().all(|byte| SIGNS[usize::from(byte)] == 0)
+    text.len() < SECRET_BYTES_MIN
+        && text.bytes().all(|byte| SIGNS[usize::from(byte)] & TELLING == 0)
+}
+
+/// Bytes looked at together.
+const WINDOW: usize = 8;
+
+/// The longest stretches of bytes for which `is_part` holds, of `bytes_min` and more (at least a window's).
+/// A blank must be no part of one: text is passed over by its blanks, a window at a time.
+pub(super) fn runs(
+    bytes: &[u8],
+    bytes_min: usize,
+    is_part: impl Fn(u8) -> bool,
+) -> impl Iterator<Item = Range<usize>> {
+    // A run holds one of the windows that stand so far apart, wherever it begins.
+    let stride = bytes_min - WINDOW + 1;
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        loop {
+            let window = bytes.get(at..)?.first_chunk::<WINDOW>()?;
+            if has_blank(u64::from_le_bytes(*window)) || !window.iter().all(|byte| is_part(*byte)) {
+                at += stride;
+                continue;
+            }
+            let before = bytes[..at].iter().rev().take_while(|byte| is_part(**byte)).count();
+            let behind = bytes[at..].iter().take_while(|byte| is_part(**byte)).count();
+            let run = at - before..at + behind;
+            at = run.end;
+            if run.len() >= bytes_min {
+                return Some(run);
+            }
+        }
+    })
+}
+
+/// True where one of the bytes is a blank: by the test for a byte that is zero of Mycroft, 1987.
+fn has_blank(window: u64) -> bool {
+    let each = |byte: u8| u64::from_ne_bytes([byte; WINDOW]);
+    let turned = window ^ each(b' ');
+    turned.wrapping_sub(each(1)) & !turned & each(0x80) != 0
 }
 
 /// Overlapping findings become one, of the gravest kind among them: so no rest of one is left over
@@ -165,15 +224,35 @@ fn gravity(kind: RedactKind) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn every_long_run_is_found_whole(text in "[a-d .]{0,120}", bytes_min in 8_usize..26) {
+            let is_part = |byte: u8| byte.is_ascii_lowercase();
+            let found: Vec<_> = runs(text.as_bytes(), bytes_min, is_part).collect();
+            let mut expected = Vec::new();
+            let mut at = 0;
+            for part in text.split([' ', '.']) {
+                if part.len() >= bytes_min {
+                    expected.push(at..at + part.len());
+                }
+                at += part.len() + 1;
+            }
+            prop_assert_eq!(found, expected);
+        }
+    }
 
     #[test]
     fn a_glance_sees_what_is_there() {
         for before in [0, 1, 31, 32, 33, 191, 192, 193, 1000] {
-            let text = format!("{}7@%:={}", "x".repeat(before), "y".repeat(before));
-            let (at, percent, colon, equals) = (true, true, true, true);
+            let text = format!("{}7@%:=>-{}", "x".repeat(before), "y".repeat(before));
+            let (at, percent, colon, equals, bar, dash) = (true, true, true, true, true, true);
             let seen = Glance::of(text.as_bytes());
-            assert_eq!(seen, Glance { digits: 1, at, percent, colon, equals });
+            assert_eq!(seen, Glance { digits: 1, at, percent, colon, equals, bar, dash });
+            assert!(Glance::of(text.replace('>', "|").as_bytes()).bar);
         }
         assert_eq!(Glance::of("9".repeat(1000).as_bytes()).digits, 1000);
         assert_eq!(Glance::of(b"plain"), Glance::default());

@@ -1,6 +1,7 @@
 //! Shapes of credentials in text: tokens with a known prefix, assignments (`api_key=…`), schemes
 //! (`Bearer …`), private keys, userinfo in URLs.
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
@@ -8,7 +9,7 @@ use memchr::{memchr2, memchr2_iter};
 use regex::{Captures, Regex};
 
 use super::credential;
-use super::find::{Finding, Glance};
+use super::find::{Finding, Glance, runs};
 use crate::config::RedactKind;
 
 /// Adds the secrets in `text`.
@@ -52,7 +53,7 @@ struct Sight<'t> {
 
 impl<'t> Sight<'t> {
     fn of(text: &'t str, seen: Glance) -> Self {
-        let assigns = has_assignment(text);
+        let assigns = (seen.colon || seen.equals || seen.bar) && has_assignment(text);
         let text = text.as_bytes();
         Self { text, seen, assigns, token: has_token(text), scheme: has_scheme(text) }
     }
@@ -223,19 +224,19 @@ fn placed() -> Vec<Row> {
         ),
         (
             format!(r"(?s){begin}.*?(?:{end}(?: BLOCK)?-----|\z)"),
-            |sight| sight.has(&PRIVATE_KEY),
+            |sight| sight.seen.dash && sight.has(&PRIVATE_KEY),
             always,
         ),
         // The end of a key whose beginning was cut off, and PuTTY's form.
         (
             format!(r"(?:[A-Za-z0-9+/=\s]|\\+[nr])+{end}(?: BLOCK)?-----"),
-            |sight| sight.has(&KEY_END),
+            |sight| sight.seen.dash && sight.has(&KEY_END),
             always,
         ),
         (
             r"(?s)PuTTY-User-Key-File-[0-9].*?(?:Private-(?:MAC|Hash):[ \t]*[0-9A-Za-z]+|\z)"
                 .into(),
-            |sight| sight.has(&PUTTY),
+            |sight| sight.seen.dash && sight.has(&PUTTY),
             always,
         ),
         // A field of a form in parts, named as a credential is.
@@ -243,7 +244,7 @@ fn placed() -> Vec<Row> {
             format!(
                 r#"(?i)name=\\*"[^"\\\r\n]*(?:{NAMES}|secret|token)\\*"(?:[^\r\n]*\r?\n)+?\r?\n([^\r\n]+)"#
             ),
-            |sight| sight.has(&FORM),
+            |sight| sight.seen.dash && sight.has(&FORM),
             always,
         ),
         (
@@ -321,34 +322,11 @@ const LETTERS_MIN: usize = 20;
 /// True if there is a run of characters in which a token of [`TOKENS`] or a key in hexadecimal digits or
 /// base64 could lie. Prose has none, and the largest of the patterns is spared.
 fn has_token(bytes: &[u8]) -> bool {
-    let part = |byte: &u8| PARTS[usize::from(*byte)];
-    let mut at = 0;
-    // A long run holds one of these windows, wherever it begins. Most have a blank in them.
-    while let Some(window) = bytes.get(at..).and_then(|rest| rest.first_chunk::<WINDOW>()) {
-        if has_blank(u64::from_le_bytes(*window)) || !window.iter().all(part) {
-            at += WINDOW;
-            continue;
-        }
-        let before = bytes[..at].iter().rev().take_while(|byte| part(byte)).count();
-        let behind = bytes[at..].iter().take_while(|byte| part(byte)).count();
-        let run = &bytes[at - before..at + behind];
-        let plain = run.iter().all(u8::is_ascii_alphabetic);
-        if run.len() >= if plain { LETTERS_MIN } else { TOKEN_BYTES_MIN } {
-            return true;
-        }
-        at += behind.max(WINDOW);
-    }
-    WEB_TOKEN.find(bytes).is_some()
-}
-
-/// Bytes looked at together: of any 15 in a row, 8 are such a window.
-const WINDOW: usize = TOKEN_BYTES_MIN.div_ceil(2);
-
-/// True where one of the bytes is a blank: by the test for a byte that is zero of Mycroft, 1987.
-fn has_blank(window: u64) -> bool {
-    let each = |byte: u8| u64::from_ne_bytes([byte; 8]);
-    let turned = window ^ each(b' ');
-    turned.wrapping_sub(each(1)) & !turned & each(0x80) != 0
+    let is_long = |run: Range<usize>| {
+        let plain = bytes[run.clone()].iter().all(u8::is_ascii_alphabetic);
+        run.len() >= if plain { LETTERS_MIN } else { TOKEN_BYTES_MIN }
+    };
+    runs(bytes, TOKEN_BYTES_MIN, is_token_sign).any(is_long) || WEB_TOKEN.find(bytes).is_some()
 }
 
 /// True for a character that may stand in a token.
