@@ -1,4 +1,4 @@
-//! What comes through is what would have come without flowtap: in time, in bytes, in kind. Cases 15, 21,
+//! What comes through is what would have come without flowtap: in time, in bytes, in kind. Cases 14, 15, 21,
 //! 24, 29, 31, 32 and 45 of the catalogue.
 #![allow(clippy::expect_used, clippy::panic)]
 
@@ -371,4 +371,57 @@ fn two_thousand_streams_at_once_are_carried_to_their_end() {
         let books = Books::of(flowtap.stop().folder());
         assert_eq!((books.seen, books.dropped.len()), (STREAMS as u64, 0), "{books:?}");
     });
+}
+
+/// Case 14 of the catalogue.
+/// Promise (operations): a client that waits to be told to send its body (`Expect: 100-continue`) is told by
+/// the upstream: with 100 the body goes up whole, without any it goes up when the client sends it, and with
+/// a refusal the connection ends. Figure: 4 answers, 2 framings.
+#[test]
+fn a_client_that_waits_is_told_by_the_upstream() {
+    let upstream = Upstream::start(|peer| {
+        loop {
+            let head = peer.read_head();
+            if head.contains("/refused") {
+                peer.send("HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno");
+            }
+            if head.contains("/refused") || head.is_empty() {
+                return drop(peer.read_to_end());
+            }
+            if head.contains("/told") {
+                peer.send("HTTP/1.1 100 Continue\r\n\r\n");
+            }
+            peer.read_until(if head.contains("chunked") { b"body\r\n0\r\n\r\n" } else { b"body" });
+            peer.send(json_response("{}"));
+        }
+    });
+    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}\ndrain_timeout: 25s").start();
+    for (framing, body) in
+        [("Content-Length: 4", "body"), ("Transfer-Encoding: chunked", "4\r\nbody\r\n0\r\n\r\n")]
+    {
+        let asks = |path: &str| {
+            let mut client = flowtap.client();
+            client.send(format!(
+                "POST {path} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n{framing}\r\n\r\n"
+            ));
+            client
+        };
+        let mut told = asks("/told");
+        assert_eq!(told.read_head(), "HTTP/1.1 100 Continue\r\n\r\n");
+        told.send(body);
+        assert_eq!(told.read_response().text(), "{}");
+        let mut silent = asks("/silent");
+        silent.send(body);
+        assert_eq!(silent.read_response().text(), "{}");
+        let mut refused = asks("/refused");
+        let answer = refused.read_response();
+        assert_eq!((answer.status(), answer.text().as_str()), (401, "no"));
+        assert_eq!(answer.header("connection"), Some("close"));
+        assert!(refused.is_closed_within(Duration::from_secs(20)));
+    }
+    let received = upstream.received_text();
+    assert_eq!(received.matches("Expect: 100-continue").count(), 6, "{received}");
+    assert_eq!(received.matches("body").count(), 4, "{received}");
+    let books = Books::of(flowtap.stop().folder());
+    assert_eq!((books.seen, books.stored, books.dropped.len()), (6, 6, 0), "{books:?}");
 }
