@@ -62,7 +62,7 @@ families! {
         "Attested bodies that did not pass as they came.",
         "Always 0: anything else is a fault of flowtap. Take it out of the way and tell us.";
     INFORMATIONAL_DROPPED[1] = "flowtap_informational_dropped_total", COUNT, ["tap"],
-        "Interim answers (1xx) of the upstream that the client's protocol could not be told.",
+        "Interim answers (1xx) that did not go to the client: its protocol has none, or 64 KiB of them wait for it.",
         "Harmless: a documented deviation.";
 }
 

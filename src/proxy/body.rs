@@ -53,10 +53,10 @@ pub struct StreamedRequest {
 /// So much of a body is kept to be sent once more: as much as on the express way.
 const KEPT_BYTES_MAX: usize = 32 * 1024;
 
-/// What passed of a body.
+/// What passed of a body. It is copied: clones of many small pieces would keep as many read buffers alive.
 #[derive(Default)]
 struct Kept {
-    pieces: Vec<Bytes>,
+    bytes: Vec<u8>,
     /// All of it passed, and is here.
     is_whole: bool,
     /// Some of it passed, and is not here.
@@ -65,10 +65,11 @@ struct Kept {
 
 impl Kept {
     fn push(&mut self, frame: &Frame<Bytes>) {
-        let bytes = self.pieces.iter().map(Bytes::len).sum::<usize>();
         match frame.data_ref() {
-            Some(piece) if bytes + piece.len() <= KEPT_BYTES_MAX => self.pieces.push(piece.clone()),
-            _ => (self.is_partial, self.pieces) = (true, Vec::new()),
+            Some(piece) if !self.is_partial && self.bytes.len() + piece.len() <= KEPT_BYTES_MAX => {
+                self.bytes.extend_from_slice(piece);
+            }
+            _ => (self.is_partial, self.bytes) = (true, Vec::new()),
         }
     }
 }
@@ -92,7 +93,7 @@ impl Again {
             Self::Passing(Passing(kept)) => kept,
         };
         let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let whole = || RequestBody::Whole(Full::new(kept.pieces.concat().into()));
+        let whole = || RequestBody::Whole(Full::new(Bytes::copy_from_slice(&kept.bytes)));
         (kept.is_whole && !kept.is_partial).then(whole)
     }
 }

@@ -50,6 +50,9 @@ pub struct ConnectionState {
     ahead_moved: AtomicWaker,
 }
 
+/// Of what an upstream says ahead of its answer, so much waits for the client.
+pub const AHEAD_BYTES_MAX: usize = 64 * 1024;
+
 impl ConnectionState {
     /// The service began or ended an exchange.
     pub fn set_phase(&self, phase: Phase) {
@@ -74,10 +77,16 @@ impl ConnectionState {
         self.stalled.load(Ordering::Relaxed)
     }
 
-    /// An informational answer goes to the client ahead of the one that follows.
-    pub fn say_ahead(&self, head: &[u8]) {
-        self.ahead().extend_from_slice(head);
-        self.ahead_moved.wake();
+    /// An informational answer goes to the client ahead of the one that follows; false where too much
+    /// waits for a client that does not read.
+    pub fn say_ahead(&self, head: &[u8]) -> bool {
+        let mut ahead = self.ahead();
+        let fits = ahead.len() + head.len() <= AHEAD_BYTES_MAX;
+        if fits {
+            ahead.extend_from_slice(head);
+            self.ahead_moved.wake();
+        }
+        fits
     }
 
     /// Ends once all that was to be said ahead was written: the answer must not overtake it.
@@ -317,5 +326,18 @@ impl AsyncWrite for TimedStream {
         }
         let shut = Pin::new(&mut this.stream).poll_shutdown(cx);
         this.guard_write(shut, cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_a_client_that_does_not_read_is_bounded() {
+        let state = ConnectionState::default();
+        assert!(state.say_ahead(&[b'x'; AHEAD_BYTES_MAX]));
+        assert!(!state.say_ahead(b"x"), "no room is left");
+        assert_eq!(state.ahead().len(), AHEAD_BYTES_MAX);
     }
 }

@@ -87,7 +87,7 @@ pub async fn send(
     let mut pooled = passage.pool.take();
     loop {
         let reused = pooled.is_some();
-        let copy = reused.then(|| Copy::of(&mut request));
+        let repeat = reused.then(|| Repeat::of(&mut request));
         #[cfg(feature = "failpoints")]
         if reused {
             crate::capture::failpoint::hit("upstream_taken");
@@ -96,14 +96,14 @@ pub async fn send(
             Some(sender) => sender,
             None => connect(passage).await?,
         };
-        request = match (send_once(passage, observation, sender, request).await, copy) {
+        request = match (send_once(passage, observation, sender, request).await, repeat) {
             (Ok(answered), _) => return Ok(answered),
             (Err(Unsent::GivenBack(unsent)), _) if reused => *unsent,
             (Err(Unsent::GivenBack(_)), _) => return Err(NO_ANSWER),
-            (Err(Unsent::Failed(failure, remains)), Some(copy))
+            (Err(Unsent::Failed(failure, remains)), Some(repeat))
                 if failure.reason == NO_ANSWER.reason =>
             {
-                copy.into_repeat(remains).await.ok_or(failure)?
+                repeat.into_request(remains).await.ok_or(failure)?
             }
             (Err(Unsent::Failed(failure, _)), _) => return Err(failure),
         };
@@ -112,12 +112,12 @@ pub async fn send(
 }
 
 /// A request that went on a kept connection, to be sent once more.
-struct Copy {
+struct Repeat {
     head: Request<()>,
     body: Again,
 }
 
-impl Copy {
+impl Repeat {
     fn of(request: &mut Request<RequestBody>) -> Self {
         let mut head = Request::new(());
         *head.method_mut() = request.method().clone();
@@ -128,7 +128,7 @@ impl Copy {
     }
 
     /// The request, where it shall be sent once more after its connection left `remains`.
-    async fn into_repeat(self, remains: Option<Remains>) -> Option<Request<RequestBody>> {
+    async fn into_request(self, remains: Option<Remains>) -> Option<Request<RequestBody>> {
         let is_safe = matches!(*self.head.method(), Method::GET | Method::HEAD | Method::OPTIONS);
         let body = self.body.body()?;
         if remains.as_ref().is_some_and(|remains| !remains.is_unanswered()) {
@@ -180,10 +180,14 @@ fn pass_interim(passage: &Passage, request: &mut Request<RequestBody>) {
     // hyper tells a client that waits to go on by itself.
     let told = request.headers().contains_key(EXPECT);
     let (tap, client) = (Arc::clone(&passage.tap), Arc::clone(&passage.connection));
-    hyper::ext::on_informational(request, move |interim| match takes {
-        true if told && interim.status() == StatusCode::CONTINUE => {}
-        true => client.say_ahead(&interim_head(interim.status(), interim.headers())),
-        false => tap.metrics.informational_dropped(&tap.name),
+    hyper::ext::on_informational(request, move |interim| {
+        if takes && told && interim.status() == StatusCode::CONTINUE {
+            return;
+        }
+        let head = interim_head(interim.status(), interim.headers());
+        if !(takes && client.say_ahead(&head)) {
+            tap.metrics.informational_dropped(&tap.name);
+        }
     });
 }
 

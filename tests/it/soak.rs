@@ -101,6 +101,14 @@ fn upstream() -> Upstream {
 const PATHS: [&str; 10] =
     ["/ok", "/ok", "/ok", "/stream", "/close", "/error", "/slow", "/cut", "/reset", "/nonsense"];
 
+/// Notes an answer that no upstream gave; the first ones say enough.
+fn tell(wrong: &mut Vec<String>, path: &str, answer: &Message) {
+    if wrong.len() < 20 {
+        let (head, text) = (&answer.head, answer.text());
+        wrong.push(format!("{path}: {head} complete {} {text}", answer.complete));
+    }
+}
+
 /// What a client may see of a path, had it asked the upstream itself.
 fn is_upstreams_own(path: &str, answer: &Message) -> bool {
     let whole = |status: u16, text: &str| {
@@ -135,13 +143,8 @@ fn client(port: u16, mut chance: Chance, over: &AtomicBool) -> (u64, Vec<String>
             continue;
         }
         let answer = peer.read_response();
-        if !is_upstreams_own(path, &answer) && wrong.len() < 20 {
-            wrong.push(format!(
-                "{path}: {} complete {} {}",
-                answer.head,
-                answer.complete,
-                answer.text()
-            ));
+        if !is_upstreams_own(path, &answer) {
+            tell(&mut wrong, path, &answer);
         }
         if !answer.complete || answer.header("connection") == Some("close") {
             peer = Peer::connect(port);

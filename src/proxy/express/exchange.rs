@@ -22,6 +22,7 @@ use crate::proxy::failure::{
     BROKEN_BODY, CLIENT_LEFT, Failure, IDLE_BODY, NO_ANSWER, RESPONSE_TIMEOUT,
 };
 use crate::proxy::forward::RequestId;
+use crate::proxy::io::AHEAD_BYTES_MAX;
 use crate::proxy::observe::{Beginning, Observation};
 use crate::proxy::remains::closed_before;
 use crate::proxy::send::unconnected;
@@ -411,7 +412,11 @@ impl Lane<'_> {
             let answer = match answer::read(bytes, &mut tables, &exchange.method)? {
                 answer::Read::Partial => return Ok(false),
                 answer::Read::Interim(interim) => {
-                    interim.write(self.to_client.own(&self.depot.buffers));
+                    let ahead = self.to_client.own(&self.depot.buffers);
+                    match ahead.len() < AHEAD_BYTES_MAX {
+                        true => interim.write(ahead),
+                        false => listener.tap.metrics.informational_dropped(&listener.tap.name),
+                    }
                     exchange.expects &= interim.status != 100;
                     let head_bytes = interim.head_bytes;
                     exchange.from_upstream.consume(head_bytes);

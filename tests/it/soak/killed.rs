@@ -94,13 +94,8 @@ fn client(stage: &Stage, mut chance: Chance) -> Vec<String> {
             continue;
         }
         stage.asked.fetch_add(1, Ordering::SeqCst);
-        if !is_upstreams_own(path, &answer) && wrong.len() < 20 {
-            wrong.push(format!(
-                "{path}: {} complete {} {}",
-                answer.head,
-                answer.complete,
-                answer.text()
-            ));
+        if !is_upstreams_own(path, &answer) {
+            super::tell(&mut wrong, path, &answer);
         }
         if !answer.complete || answer.header("connection") == Some("close") {
             peer = None;
