@@ -21,9 +21,12 @@ if [[ ${1:-} == env ]]; then
     exit
 fi
 
-# Its own command for this (`pf config set telemetry.enabled=false`) reports home while it runs.
+# Its own command for this (`pf config set telemetry.enabled=false`) reports home while it runs. The
+# installation's name is given too: a `pf` that finds none rewrites this file, and one that starts
+# beside it reads half of it and ends.
 mkdir -p "$PEERS/home/.promptflow"
-if [[ ! -f $PEERS/home/.promptflow/pf.yaml ]]; then
-    printf 'telemetry:\n  enabled: false\n' >"$PEERS/home/.promptflow/pf.yaml"
+settings=$PEERS/home/.promptflow/pf.yaml
+if ! grep -q installation_id "$settings" 2>/dev/null; then
+    printf 'telemetry:\n  enabled: false\ncli:\n  installation_id: 00000000-0000-4000-8000-000000000000\n' >"$settings"
 fi
 make_venv promptflow
