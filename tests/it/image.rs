@@ -110,7 +110,8 @@ fn nothing_is_written_outside_of_the_data_folder_and_nothing_else_is_run() {
     client.send(json_post("/score", r#"{"question":"?"}"#));
     assert_eq!(client.read_response().status(), 200);
     drop(client);
-    let ended = format!("{} +++ exited with 0 +++", process.id());
+    // strace fills short ids up to five columns.
+    let ended = format!("{:<5} +++ exited with 0 +++", process.id());
     process.terminate();
     assert!(process.await_end(Duration::from_secs(60)).success(), "{}", process.printed());
     let read = || std::fs::read_to_string(&trace).unwrap_or_default();
