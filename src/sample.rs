@@ -101,13 +101,21 @@ impl Sampler {
         let error = self.rates.errors.filter(|_| outcome != Outcome::Ok);
         let slow = self.rates.slow.filter(|slow| latency > slow.over).map(|slow| slow.rate);
         let others = [(SampleReason::Error, error), (SampleReason::Slow, slow)];
-        let mut best = Sampling { reason: SampleReason::Rate, probability: self.rates.rate };
+        let (probability, least) = (self.rates.rate, self.least());
+        let mut best = Sampling { reason: SampleReason::Rate, probability, least };
         for (reason, rate) in others {
             if let Some(probability) = rate.filter(|rate| *rate > best.probability) {
-                best = Sampling { reason, probability };
+                best = Sampling { reason, probability, least };
             }
         }
         best
+    }
+
+    /// The smallest probability of all that can be kept: the general rate, unless it keeps nothing.
+    fn least(&self) -> f64 {
+        let others = [self.rates.errors, self.rates.slow.map(|slow| slow.rate)];
+        let kept = others.into_iter().flatten().filter(|rate| *rate > 0.0);
+        if self.rates.rate > 0.0 { self.rates.rate } else { kept.fold(1.0, f64::min) }
     }
 
     /// Where the exchange lies in `[0, 1)`.

@@ -152,7 +152,9 @@ def read_score(plan):
         need(criterion in words["criteria"] and (error is None or error in words["errors"]))
         need(row.get("scale") is None or row["scale"] in words["of_scales"])
         need(row.get("name") is None or type(row["name"]) is str)
-        need(type(probability) in (int, float) and 0 < probability <= 1)
+        least = row.get("probability_least")
+        least = probability if least is None else least
+        need(all(type(p) in (int, float) and 0 < p <= 1 for p in (probability, least)))
         need(score is None or whole(score, 255) is not None)
         need(value is None or type(value) in (int, float))
         need(type(row["injection_suspect"]) is bool and type(row.get("judge_drift", False)) is bool)
@@ -162,15 +164,16 @@ def read_score(plan):
             return ()
         # A judge that failed its own test has said nothing that could raise an alert.
         of = None if row.get("judge_drift", False) else grade(row, by[2])
-        told = (of is not None, given, began, by, of, float(probability))
+        told = (of is not None, given, began, by, of, float(probability), float(least))
         return (((row["exchange"], by[1] or by[0]), told),)
 
     return read
 
 
 def count_scores(objects, plan, first, last):
-    """Scores by yardstick, step, whether the evidence counts them, grade and probability; the last of
-    each sample and criterion counts, and a valid score is not undone by a later failure."""
+    """Scores by yardstick, step, whether the evidence counts them, grade, probability and the least that
+    any sample had then; the last of each sample and criterion counts, and a valid score is not undone by
+    a later failure."""
     window, read = Window(plan["bounds_us"]), read_score(plan)
 
     def tell(pairs):
@@ -179,10 +182,10 @@ def count_scores(objects, plan, first, last):
             if key == "unreadable":
                 counted[key] += given
                 continue
-            valid, _, began, by, of, probability = given
+            valid, _, began, by, of, probability, least = given
             if window.holds(began):
                 at = (window.step(began), began >= window.anchor)
-                counted[(by, *at, of, probability) if valid else "unscored"] += 1
+                counted[(by, *at, of, probability, least) if valid else "unscored"] += 1
         return counted.items()
 
     newest = objects.flatMap(lambda named: rows_of(named, read, first, last)).reduceByKey(

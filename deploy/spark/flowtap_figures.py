@@ -89,23 +89,22 @@ class Moments:
         return expanded(Z95, freedom) if freedom >= 1000 else student(0.975, freedom)
 
 
-def average(classes, lowest, highest):
+def average(classes, heaviest, lowest, highest):
     if not classes:
         return None
     plain = Moments(classes)
-    half = plain.squares / plain.weights / 2.0
+    half = heaviest / 2.0
     padded = Moments(classes + [(lowest, half, 1), (highest, half, 1)])
     reach = padded.quantile() * math.sqrt(padded.variance())
     low, high = max(padded.mean - reach, lowest), min(padded.mean + reach, highest)
     return plain.mean, min(low, plain.mean), max(high, plain.mean), plain.count, plain.effective
 
 
-def share(classes):
+def share(classes, heaviest):
     if not classes:
         return None
     plain = Moments(classes)
-    weight = plain.squares / plain.weights
-    of = Moments(classes + [(0.0, weight, 1), (1.0, weight, 1)])
+    of = Moments(classes + [(0.0, heaviest, 1), (1.0, heaviest, 1)])
     p, n = min(max(plain.mean, 0.0), 1.0), of.mean * (1.0 - of.mean) / of.variance()
     low, high = wilson(p, max(n, 1.0), of.quantile())
     return p, min(low, p), max(high, p), plain.count, plain.effective
@@ -222,13 +221,16 @@ def graded(plan, scores, by, suffix, scale, limit, value):
     constants = plan["constants"]
     lowest, highest = (constants["lowest"], constants["highest"]) if scale == "score" else (0.0, 1.0)
 
+    # The most that a sample could have weighed, seen or not.
+    heaviest = max((1.0 / min(key[4:6]) for key in scores if key[0] == by), default=0.0)
+
     def classes(wanted):
         keys = (key for key in scores if key[0] == by and wanted(key))
         return [(value(key[3]), 1.0 / key[4], scores[key]) for key in keys]
 
     def estimate(wanted):
         of = classes(wanted)
-        return share(of) if scale == "boolean" else average(of, lowest, highest)
+        return share(of, heaviest) if scale == "boolean" else average(of, heaviest, lowest, highest)
 
     bound, threshold = limit or ("at_least", None)
     estimated = estimate(lambda _: True)
@@ -237,7 +239,7 @@ def graded(plan, scores, by, suffix, scale, limit, value):
         return told
     anchored = classes(lambda key: key[2])
     sign, reach = (1.0, highest - threshold) if bound == "at_least" else (-1.0, threshold - lowest)
-    reach *= max((w for _, w, _ in anchored), default=0.0)
+    reach *= heaviest
     bets = ((w * sign * (threshold - y), reach, n) for y, w, n in anchored)
     by_step = (estimate(lambda key, s=s: key[1] == s) for s in range(len(plan["bounds_us"]["steps"])))
     by_step = [None if step is None else step[0] for step in by_step]

@@ -183,6 +183,9 @@ pub struct Sampling {
     pub reason: SampleReason,
     /// The inclusion probability, above 0 and at most 1.
     pub probability: f64,
+    /// The least that any exchange had then: no sample weighs more than `1 / least`. What is seen of a
+    /// few samples does not tell it, where the heaviest are the rarest.
+    pub least: f64,
 }
 
 /// A record that was kept.

@@ -234,6 +234,10 @@ pub struct Score {
     /// that with which the evaluator drew it; 1 for users, whose feedback is taken whether or not the
     /// exchange was sampled.
     pub probability: f64,
+    /// The least probability that any sample of the deployment had when this one was drawn: none weighs
+    /// more than its inverse. `None` in lines of older versions.
+    #[serde(default)]
+    pub probability_least: Option<f64>,
     /// Who judged; `None` for users.
     pub judge: Option<Judged>,
     /// The text looks as if it tried to talk the judge into something.

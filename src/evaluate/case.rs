@@ -48,6 +48,9 @@ pub struct Case {
 #[derive(Clone, Copy, Debug, Deserialize)]
 struct Kept {
     probability: f64,
+    /// Missing in lines of older versions.
+    #[serde(default)]
+    least: Option<f64>,
 }
 
 /// Who a line belongs to, without its texts.
@@ -125,7 +128,7 @@ impl Case {
         let [question, answer, context, ground_truth] =
             texts.map(|text| Some(Value::String(text.to_owned())));
         let (tap, deployment) = (Arc::from("flowtap"), Arc::from("flowtap"));
-        let sample = Kept { probability: 1.0 };
+        let sample = Kept { probability: 1.0, least: Some(1.0) };
         let (trace_id, span_id) = (None, None);
         Self {
             id,
@@ -148,6 +151,11 @@ impl Case {
     /// With which probability it was kept.
     pub(super) fn probability(&self) -> f64 {
         self.sample.probability
+    }
+
+    /// The least probability with which any was kept then, where that is known.
+    pub(super) fn probability_least(&self) -> Option<f64> {
+        self.sample.least
     }
 
     /// What it is told apart by where a budget is dealt out.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::Evaluator;
 use super::case::Case;
-use super::grade::{BUDGET_WAIT, Bench};
+use super::grade::{BUDGET_WAIT, Bench, Chance};
 use super::ration::{Ration, Shares, Stratum, UnderWay};
 use crate::config::{SampleBy, SampleRates, Secret, WhenExhausted};
 use crate::sample::{SampleKeys, Sampler};
@@ -26,8 +26,8 @@ pub(super) struct Drawer {
 
 /// What a draw came to.
 pub(super) struct Drawn<'a> {
-    /// Of each case, the probability with which it was drawn; `None` where it was not.
-    pub(super) chances: Vec<Option<f64>>,
+    /// Of each case, how it was drawn; `None` where it was not.
+    pub(super) chances: Vec<Option<Chance>>,
     pub(super) under_way: Option<UnderWay<'a>>,
 }
 
@@ -65,14 +65,15 @@ impl Evaluator {
         let mut strata: HashMap<Stratum, u64> = HashMap::new();
         let chance = |case: &&Case| {
             let stratum = case.stratum();
-            let share = match &deal {
-                Deal::Shares(shares) => shares.of(&stratum),
-                Deal::Rate | Deal::Nothing => 1.0,
+            let (share, least) = match &deal {
+                Deal::Shares(shares) => (shares.of(&stratum), shares.least(&stratum)),
+                Deal::Rate | Deal::Nothing => (1.0, 1.0),
             };
             *strata.entry(stratum).or_default() += 1;
-            Some(share * self.drawer.rate).filter(|share| self.drawer.draws(case, *share))
+            let (drawn, least) = (share * self.drawer.rate, least * self.drawer.rate);
+            self.drawer.draws(case, drawn).then_some(Chance { drawn, least })
         };
-        let chances: Vec<Option<f64>> = cases.iter().map(chance).collect();
+        let chances: Vec<Option<Chance>> = cases.iter().map(chance).collect();
         let drawn = chances.iter().flatten().count() as u64;
         let under_way = self.drawer.ration.as_ref().map(|ration| ration.drew(&strata, drawn));
         Drawn { chances, under_way }

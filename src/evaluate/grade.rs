@@ -50,6 +50,27 @@ pub(super) struct Bench {
     pub(super) drift: AtomicBool,
 }
 
+/// With which probability the judge was to be asked about a sample.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chance {
+    pub(super) drawn: f64,
+    /// The least that any sample of its deployment had in the same draw.
+    pub(super) least: f64,
+}
+
+impl Chance {
+    /// It was to be asked about all.
+    pub(super) const SURE: Self = Self { drawn: 1.0, least: 1.0 };
+
+    fn of(self, row: Score) -> Score {
+        Score {
+            probability: row.probability * self.drawn,
+            probability_least: row.probability_least.map(|least| least * self.least),
+            ..row
+        }
+    }
+}
+
 /// What came of asking about one criterion.
 #[derive(Debug, Default)]
 pub(super) struct Opinion {
@@ -61,8 +82,8 @@ pub(super) struct Opinion {
 
 impl Grader {
     /// The rows of one sample: one for each judged criterion, whether it has a score or an error, if it
-    /// was drawn, which has the probability `chance`; and what is computed, of every sample.
-    pub(super) async fn grade(&self, case: &Case, chance: Option<f64>) -> Vec<Score> {
+    /// was drawn, by `chance`; and what is computed, of every sample.
+    pub(super) async fn grade(&self, case: &Case, chance: Option<Chance>) -> Vec<Score> {
         self.grade_knowing(case, chance, &[]).await
     }
 
@@ -71,7 +92,7 @@ impl Grader {
     pub(super) async fn grade_knowing(
         &self,
         case: &Case,
-        chance: Option<f64>,
+        chance: Option<Chance>,
         known: &[Score],
     ) -> Vec<Score> {
         let mut rows: Vec<Score> = Vec::new();
@@ -80,9 +101,8 @@ impl Grader {
                 if let Some(score) = known.iter().find(|score| bench.stands_by(rubric, score)) {
                     return score.clone();
                 }
-                let mut row = self.judged_row(case, bench, rubric, bench.ask(rubric, case).await);
-                row.probability *= chance;
-                row
+                let row = self.judged_row(case, bench, rubric, bench.ask(rubric, case).await);
+                chance.of(row)
             });
             rows = join_all(asking).await;
             if rows.iter().any(|row| row.injection_suspect) {
@@ -101,19 +121,17 @@ impl Grader {
     pub(super) fn ungraded(
         &self,
         case: &Case,
-        chance: Option<f64>,
+        chance: Option<Chance>,
         error: ScoreError,
     ) -> Vec<Score> {
         let rubrics = self.bench.iter().flat_map(|bench| &bench.rubrics);
-        let row = |rubric: &Rubric, chance: f64| {
-            let row = self.row(case, rubric.criterion);
-            Score {
+        let row = |rubric: &Rubric, chance: Chance| {
+            chance.of(Score {
                 name: rubric.name.clone(),
                 scale: Some(rubric.kind.scale()),
                 error: Some(error),
-                probability: row.probability * chance,
-                ..row
-            }
+                ..self.row(case, rubric.criterion)
+            })
         };
         rubrics.filter_map(|rubric| Some(row(rubric, chance?))).collect()
     }
@@ -160,6 +178,7 @@ impl Grader {
             error: None,
             reason: None,
             probability: case.probability(),
+            probability_least: case.probability_least(),
             judge: None,
             injection_suspect: false,
             judge_drift: false,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::case::Case;
-use super::grade::Grader;
+use super::grade::{Chance, Grader};
 use super::grader;
 use super::judge::JudgeFault;
 use crate::bucket::Bucket;
@@ -66,7 +66,7 @@ impl Jury {
     /// One row for each criterion. What is `known` and was given by this judge for these prompts is
     /// taken as it is.
     pub async fn grade(&self, case: &Case, known: &[Score]) -> Vec<Score> {
-        self.grader.grade_knowing(case, Some(1.0), known).await
+        self.grader.grade_knowing(case, Some(Chance::SURE), known).await
     }
 
     /// Books what was set aside and not spent.

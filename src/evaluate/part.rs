@@ -18,6 +18,7 @@ use super::Evaluator;
 use super::case::{self, Case, Lines};
 use super::claim::Claim;
 use super::draw::Drawn;
+use super::grade::Chance;
 use super::ration::Stratum;
 use super::unit::{PART_LINES, Unit};
 use crate::bucket::{BucketError, BucketErrorKind};
@@ -221,7 +222,7 @@ impl Evaluator {
         &self,
         unit: &Unit,
         case: &Case,
-        chance: Option<f64>,
+        chance: Option<Chance>,
     ) -> Result<Vec<Score>, Vec<Score>> {
         for attempt in 1..=ATTEMPTS_MAX {
             let grading = async {

@@ -195,7 +195,21 @@ impl Shares {
     pub(super) fn of(&self, stratum: &Stratum) -> f64 {
         let need = self.needs.get(stratum).copied();
         // Strata beyond the bound share what stands for them.
-        let need = need.unwrap_or_else(|| self.needs.values().copied().fold(0.0, f64::max));
+        self.share(need.unwrap_or_else(|| self.most()))
+    }
+
+    /// The smallest part of any stratum of this one's deployment.
+    pub(super) fn least(&self, stratum: &Stratum) -> f64 {
+        let own = self.needs.iter().filter(|(of, _)| of.deployment == stratum.deployment);
+        let least = own.map(|(_, need)| self.share(*need)).fold(1.0, f64::min);
+        least.min(self.of(stratum))
+    }
+
+    fn most(&self) -> f64 {
+        self.needs.values().copied().fold(0.0, f64::max)
+    }
+
+    fn share(&self, need: f64) -> f64 {
         if need <= self.level { 1.0 } else { preferred(self.level / need) }
     }
 }

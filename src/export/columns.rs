@@ -77,6 +77,7 @@ const EXCHANGES: &[(&str, Kind)] = &[
     ("redactions", Text),
     ("sample.reason", Text),
     ("sample.probability", Number),
+    ("sample.least", Number),
 ];
 
 const USAGE: &[(&str, Kind)] = &[
@@ -123,6 +124,7 @@ const SCORES: &[(&str, Kind)] = &[
     ("error", Text),
     ("reason", Text),
     ("probability", Number),
+    ("probability_least", Number),
     ("judge.model", Text),
     ("judge.prompt", Text),
     ("judge.input", Whole),

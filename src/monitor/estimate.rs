@@ -12,12 +12,14 @@
 //! Abramowitz & Stegun, 26.7.5: the inverse of the incomplete beta function that statrs takes loses digits
 //! as the degrees grow (six are left at 100,000, none at ten million), the expansion gains them.
 //!
-//! - The interval of an **average** is Student's, around observations to which half an average weight
+//! - The interval of an **average** is Student's, around observations to which half the greatest weight
 //!   each is added at both ends of the scale. Without them the interval of thirty fives would be a point
-//!   (the idea of Agresti & Coull 1998, for a bounded mean).
+//!   (the idea of Agresti & Coull 1998, for a bounded mean). The greatest is that which any observation
+//!   could have, seen or not: where one request in a hundred is kept, and all errors, the first
+//!   observations are errors that weigh 1 each, and say next to nothing.
 //!
 //! - The interval of a **share** is Wilson's with the effective sample size of Korn & Graubard (1998),
-//!   `p (1 - p) / v`, and Student's quantile. Share and variance in that size are those with an average
+//!   `p (1 - p) / v`, and Student's quantile. Share and variance in that size are those with the greatest
 //!   weight added at both ends: where what fails is kept more often than what does not, the variance of
 //!   a few observations says too little or too much, and no limit of the size by their number mends that.
 //!
@@ -32,6 +34,8 @@ pub struct Class {
     pub value: f64,
     /// `1 / p`; 1 or more.
     pub weight: f64,
+    /// The most that any could have weighed, seen or not: `1 / p` for the least `p` of their draw.
+    pub heaviest: f64,
     /// How often.
     pub count: u64,
 }
@@ -62,7 +66,7 @@ const EXPANDED_FROM: f64 = 1_000.0;
 /// The average of values from `lowest` to `highest`; `None` without any.
 pub fn average(classes: &[Class], lowest: f64, highest: f64) -> Option<Estimate> {
     let plain = Moments::of(classes)?;
-    let padded = with_ends(classes, [lowest, highest], plain.squares / plain.weights / 2.0);
+    let padded = with_ends(classes, [lowest, highest], 0.5);
     let moments = Moments::of(&padded)?;
     let half = moments.quantile() * moments.variance(&padded).sqrt();
     Some(Estimate {
@@ -77,7 +81,7 @@ pub fn average(classes: &[Class], lowest: f64, highest: f64) -> Option<Estimate>
 /// The share of observations with the value 1 among those with 0 or 1; `None` without any.
 pub fn share(classes: &[Class]) -> Option<Estimate> {
     let plain = Moments::of(classes)?;
-    let padded = with_ends(classes, [0.0, 1.0], plain.squares / plain.weights);
+    let padded = with_ends(classes, [0.0, 1.0], 1.0);
     let moments = Moments::of(&padded)?;
     let n = (moments.mean * (1.0 - moments.mean) / moments.variance(&padded)).max(1.0);
     let p = plain.mean.clamp(0.0, 1.0);
@@ -86,11 +90,17 @@ pub fn share(classes: &[Class]) -> Option<Estimate> {
     Some(Estimate { value: p, low: low.min(p), high: high.max(p), count, effective })
 }
 
-/// The observations, and one of `weight` at each of the `ends`.
-fn with_ends(classes: &[Class], ends: [f64; 2], weight: f64) -> Vec<Class> {
+/// The observations, and one at each of the `ends` that weighs `part` of the most that any could.
+fn with_ends(classes: &[Class], ends: [f64; 2], part: f64) -> Vec<Class> {
+    let heaviest = heaviest(classes);
     let mut all = classes.to_vec();
-    all.extend(ends.map(|value| Class { value, weight, count: 1 }));
+    all.extend(ends.map(|value| Class { value, weight: part * heaviest, heaviest, count: 1 }));
     all
+}
+
+/// The most that any observation could have weighed; 0 without any.
+pub(super) fn heaviest(classes: &[Class]) -> f64 {
+    classes.iter().map(|class| class.heaviest.max(class.weight)).fold(0.0, f64::max)
 }
 
 /// Wilson's score interval (Wilson 1927) of a share `p` of `n` observations, `z` deviations wide.
@@ -172,7 +182,7 @@ mod tests {
     use super::*;
 
     fn class(value: f64, weight: f64, count: u64) -> Class {
-        Class { value, weight, count }
+        Class { value, weight, heaviest: weight, count }
     }
 
     fn near(a: f64, b: f64) {

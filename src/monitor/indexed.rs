@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::reader::Counted;
-use super::tally::{Labels, Tally};
+use super::tally::{Chance, Labels, Tally};
 use super::window::Window;
 use crate::config::Monitor;
 use crate::domain::{Outcome, Scope};
@@ -92,7 +92,8 @@ impl Indexed {
     ) -> Result<(), StoreError> {
         for row in self.store.quality(piece, &filter(scope, None), None, None)? {
             for (grade, scored) in row.sums.valid() {
-                tally.score(&row.by, piece.from, grade, scored.probability, scored.count);
+                let chance = Chance { probability: scored.probability, least: scored.least };
+                tally.score(&row.by, piece.from, grade, chance, scored.count);
             }
             // A judge that failed its own test has said nothing that could raise an alert.
             let unscored = row.sums.failed() + row.sums.drifted();

@@ -28,7 +28,7 @@ pub use reader::{Counted, count};
 pub use run::{Outcome, RunError, Runner};
 pub use signals::signals;
 pub use table::{Table, figure};
-pub use tally::Tally;
+pub use tally::{Chance, Tally};
 pub use watch::Watch;
 pub use window::{ALARM_AT, Window};
 

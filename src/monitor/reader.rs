@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::tally::{Labels, Tally};
+use super::tally::{Chance, Labels, Tally};
 use super::window::Window;
 use crate::bucket::{Bucket, BucketError, BucketErrorKind, LineError, Lines};
 use crate::config::Monitor;
@@ -142,14 +142,16 @@ struct Given {
     time: Timestamp,
     exchange_time: Timestamp,
     grade: Option<Grade>,
-    probability: f64,
+    chance: Chance,
 }
 
 impl Scores {
     fn add(&mut self, line: &[u8], monitor: &Monitor) -> bool {
         let read = serde_json::from_slice::<Score>(line).ok();
         let valid = |score: &Score| {
-            score.schema == Score::SCHEMA && score.probability > 0.0 && score.probability <= 1.0
+            let likely = |p: f64| p > 0.0 && p <= 1.0;
+            let least = score.probability_least.is_none_or(likely);
+            score.schema == Score::SCHEMA && likely(score.probability) && least
         };
         let Some(score) = read.filter(valid) else { return false };
         let scope = &monitor.scope;
@@ -163,7 +165,10 @@ impl Scores {
             exchange_time: score.exchange_time,
             // A judge that failed its own test has said nothing that could raise an alert.
             grade: score.grade().filter(|_| !score.judge_drift),
-            probability: score.probability,
+            chance: Chance {
+                probability: score.probability,
+                least: score.probability_least.unwrap_or(score.probability),
+            },
         };
         let known = self.0.get(&key);
         // A valid score is not undone by a later failure to judge again.
@@ -180,7 +185,7 @@ impl Scores {
         for given in self.0.into_values() {
             match given.grade {
                 Some(grade) => {
-                    tally.score(&given.by, given.exchange_time, grade, given.probability, 1);
+                    tally.score(&given.by, given.exchange_time, grade, given.chance, 1);
                 }
                 None if tally.window().holds(given.exchange_time) => tally.unscored += 1,
                 None => {}

@@ -228,7 +228,7 @@ pub(super) fn against(
     bound: Bound,
     (lowest, highest): (f64, f64),
 ) -> f64 {
-    let heaviest = classes.iter().map(|class| class.weight).fold(0.0, f64::max);
+    let heaviest = estimate::heaviest(classes);
     let (sign, reach) = match bound {
         Bound::AtLeast => (1.0, highest - limit),
         Bound::AtMost => (-1.0, limit - lowest),

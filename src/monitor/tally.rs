@@ -33,6 +33,15 @@ pub struct Requests {
     pub latency_ms: Histogram,
 }
 
+/// With which probability samples came to be judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Chance {
+    /// Their own.
+    pub probability: f64,
+    /// The least that any sample had then.
+    pub least: f64,
+}
+
 /// What totals are about.
 #[derive(Clone, Copy, Debug)]
 pub struct Labels<'a> {
@@ -52,6 +61,8 @@ pub struct Tally {
     window: Window,
     scope: Scope,
     scores: BTreeMap<ScoreKey, u64>,
+    /// The most that any could have weighed in all of the window, seen or not.
+    heaviest: BTreeMap<Yardstick, f64>,
     steps: Vec<Requests>,
     anchored: Requests,
     groups: BTreeMap<[String; 3], Group>,
@@ -69,6 +80,7 @@ impl Tally {
             window,
             scope,
             scores: BTreeMap::new(),
+            heaviest: BTreeMap::new(),
             steps,
             anchored: Requests::default(),
             groups: BTreeMap::new(),
@@ -82,14 +94,14 @@ impl Tally {
         &self.window
     }
 
-    /// Adds `count` equal grades of samples that began at `time` and were judged with `probability`.
-    /// What has no valid grade or probability is left out.
+    /// Adds `count` equal grades of samples that began at `time` and were judged by `chance`. What has no
+    /// valid grade or probability is left out.
     pub fn score(
         &mut self,
         by: &Yardstick,
         time: Timestamp,
         grade: Grade,
-        probability: f64,
+        Chance { probability, least }: Chance,
         count: u64,
     ) {
         let fits = match (by.scale, grade) {
@@ -110,6 +122,9 @@ impl Tally {
         };
         let counted = self.scores.entry(key).or_default();
         *counted = counted.saturating_add(count);
+        let weight = 1.0 / if least > 0.0 { least.min(probability) } else { probability };
+        let heaviest = self.heaviest.entry(by.clone()).or_default();
+        *heaviest = heaviest.max(weight);
     }
 
     /// Adds totals of requests that began at `time`.
@@ -169,6 +184,7 @@ impl Tally {
         let class = |(key, count): (&ScoreKey, &u64)| Class {
             value: value(key.grade),
             weight: 1.0 / f64::from_bits(key.probability),
+            heaviest: self.heaviest.get(by).copied().unwrap_or_default(),
             count: *count,
         };
         self.scores.iter().filter(|(key, _)| of(key)).map(class).collect()

@@ -31,9 +31,9 @@ pub fn config_of(yaml: &str) -> Config {
 }
 
 /// SplitMix64 (Steele, Lea & Flood 2014): small, and the same everywhere.
-struct Chance(u64);
+struct Dice(u64);
 
-impl Chance {
+impl Dice {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -92,7 +92,7 @@ impl Application {
     }
 
     /// One request: its score and probability, if it was kept.
-    fn request(&self, chance: &mut Chance) -> Option<(u8, f64)> {
+    fn request(&self, chance: &mut Dice) -> Option<(u8, f64)> {
         let mut left = chance.share();
         let mut kinds = self.0.iter();
         let kind = kinds.find(|kind| {
@@ -106,8 +106,11 @@ impl Application {
 
     /// The most that one observation can say against `limit`.
     fn worst(&self, limit: f64) -> f64 {
-        let heaviest = self.0.iter().map(|kind| 1.0 / kind.kept).fold(0.0, f64::max);
-        (5.0 - limit) * heaviest
+        (5.0 - limit) * self.heaviest()
+    }
+
+    fn heaviest(&self) -> f64 {
+        self.0.iter().map(|kind| 1.0 / kind.kept).fold(0.0, f64::max)
     }
 }
 
@@ -117,7 +120,7 @@ fn passes(score: u8) -> f64 {
 
 /// How often of 2,000 windows of `requests` each the intervals of average and share hold the truth.
 fn coverage(application: &Application, requests: usize, seed: u64) -> (f64, f64) {
-    let mut chance = Chance(seed);
+    let mut chance = Dice(seed);
     let (average, share) = (application.mean(f64::from), application.mean(passes));
     let (mut averages, mut shares) = (0, 0);
     for _ in 0..2_000 {
@@ -129,6 +132,7 @@ fn coverage(application: &Application, requests: usize, seed: u64) -> (f64, f64)
             let class = |((score, p), count): (&(u8, u64), &u64)| Class {
                 value: value(*score),
                 weight: 1.0 / f64::from_bits(*p),
+                heaviest: application.heaviest(),
                 count: *count,
             };
             counts.iter().map(class).collect()
@@ -154,7 +158,7 @@ fn intervals_hold_the_truth_in_95_of_100_windows_with_errors_and_slow_requests_o
 }
 
 /// Scores of two weeks, 150 requests a day; the first week fills the window.
-fn two_weeks(application: &Application, chance: &mut Chance) -> Vec<(i64, u8, f64)> {
+fn two_weeks(application: &Application, chance: &mut Dice) -> Vec<(i64, u8, f64)> {
     const REQUESTS: usize = 2_100;
     let seconds = 14 * 86_400;
     let kept = (0..REQUESTS).filter_map(|_| {
@@ -194,7 +198,7 @@ fn against_limit(samples: &[(i64, u8, f64)], limit: f64) -> Vec<(i64, f64)> {
 
 #[test]
 fn at_the_threshold_fewer_than_one_week_in_a_hundred_raises_an_alarm() {
-    let mut chance = Chance(4);
+    let mut chance = Dice(4);
     let limit = TYPICAL.mean(f64::from);
     let alarms = (0..2_000).filter(|_| {
         let seen = against_limit(&two_weeks(&TYPICAL, &mut chance), limit);
@@ -207,7 +211,7 @@ fn at_the_threshold_fewer_than_one_week_in_a_hundred_raises_an_alarm() {
         let mut seconds: Vec<_> =
             (0..400).map(|_| (chance.share() * 14.0 * 86_400.0) as i64).collect();
         seconds.sort_unstable();
-        let error = |chance: &mut Chance| if chance.share() < limit { 1.0 - limit } else { -limit };
+        let error = |chance: &mut Dice| if chance.share() < limit { 1.0 - limit } else { -limit };
         let seen: Vec<_> = seconds.into_iter().map(|at| (at, error(&mut chance))).collect();
         largest_evidence(&seen, limit) >= ALARM_AT
     });
@@ -222,7 +226,7 @@ fn a_monitor_that_runs_every_minute_finds_no_more_evidence_than_the_simulation()
     let monitor = monitor_of(&format!(
         "schedule: '* * * * *', signals: {{generation_quality: {{average: {{fluency: {limit}}}}}}}"
     ));
-    let samples = two_weeks(&TYPICAL, &mut Chance(8));
+    let samples = two_weeks(&TYPICAL, &mut Dice(8));
     let by = Yardstick::of(Criterion::Fluency).unwrap();
     let start = at("2026-11-02T00:00:00Z");
     let time = |second: i64| start.checked_add(second.seconds()).unwrap();
@@ -232,7 +236,7 @@ fn a_monitor_that_runs_every_minute_finds_no_more_evidence_than_the_simulation()
         let window = Window::of(&monitor, due).unwrap();
         let mut tally = Tally::new(window, monitor.scope.clone());
         for (second, score, p) in &samples {
-            tally.score(&by, time(*second), Grade::Score(*score), *p, 1);
+            tally.score(&by, time(*second), Grade::Score(*score), chance(*p), 1);
         }
         let told = signals(&monitor, &tally).remove(0).measures.remove(0);
         assert_ne!(told.state, State::Violated, "a false alarm at {due}: {told:?}");
@@ -244,9 +248,49 @@ fn a_monitor_that_runs_every_minute_finds_no_more_evidence_than_the_simulation()
     assert!(largest <= simulated * (1.0 + 1e-9) && largest > simulated / 10.0);
 }
 
+/// One in a hundred is kept of what goes well, and all that does not, which is much: the first that are
+/// seen are nearly all of the bad ones, and weigh little.
+const HARD: Application = Application([
+    Kind { share: 0.85, scores: [0.02, 0.03, 0.10, 0.25, 0.60], kept: 0.01 },
+    Kind { share: 0.10, scores: [0.75, 0.15, 0.05, 0.03, 0.02], kept: 1.0 },
+    Kind { share: 0.05, scores: [0.20, 0.20, 0.25, 0.20, 0.15], kept: 0.3 },
+]);
+
+/// With few samples the intervals are wide, and hold the truth rather too often than too seldom.
+#[test]
+fn intervals_of_few_samples_know_what_is_not_seen_yet() {
+    for (requests, seed) in [(100, 10), (300, 11), (1_000, 12)] {
+        let (average, share) = coverage(&HARD, requests, seed);
+        println!("{requests} requests: average {average}%, share {share}%");
+        assert!(average >= 93.5 && share >= 93.5, "{requests}: {average}% and {share}%");
+    }
+}
+
+#[test]
+fn what_is_not_seen_yet_may_weigh_more_than_all_that_is() {
+    let monitor = monitor_of(QUALITY);
+    let window = Window::of(&monitor, at("2026-11-23T10:15:00Z")).unwrap();
+    let by = Yardstick::of(Criterion::Fluency).unwrap();
+    let limit = HARD.mean(f64::from);
+    let mut dice = Dice(9);
+    let alarms = (0..1_000).filter(|_| {
+        let mut tally = Tally::new(window.clone(), monitor.scope.clone());
+        let kept = std::iter::repeat_with(|| HARD.request(&mut dice)).flatten().take(150);
+        kept.collect::<Vec<_>>().into_iter().any(|(score, probability)| {
+            let chance = Chance { probability, least: 0.01 };
+            tally.score(&by, window.anchor, Grade::Score(score), chance, 1);
+            let seen = tally.classes(&by, tally::Part::Anchored, Grade::value);
+            against(&seen, limit, Bound::AtLeast, (1.0, 5.0)) >= ALARM_AT
+        })
+    });
+    let alarms = alarms.count();
+    println!("{alarms} of 1,000 beginnings");
+    assert!(alarms < 5, "{alarms} false alarms in 1,000 beginnings");
+}
+
 /// How many samples it takes until a drop is found, in nine cases of ten.
 fn found_after(drop: f64, seed: u64) -> usize {
-    let mut chance = Chance(seed);
+    let mut chance = Dice(seed);
     let limit = TYPICAL.mean(f64::from) + drop;
     let worst = TYPICAL.worst(limit);
     let mut taken: Vec<usize> = (0..500)
@@ -273,6 +317,11 @@ fn a_drop_of_half_a_point_is_found_within_the_samples_that_the_docs_state() {
     assert!(quarter <= 550, "{quarter}");
 }
 
+/// The chance of a sample when one in ten is kept, or all that is.
+fn chance(probability: f64) -> Chance {
+    Chance { probability, least: probability.min(0.1) }
+}
+
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
@@ -285,7 +334,7 @@ fn week(monitor: &Monitor, scores: &[(u8, f64)]) -> Tally {
     for (index, (score, probability)) in scores.iter().enumerate() {
         let time = window.from.checked_add(((index as f64 * gap) as i64).seconds()).unwrap();
         let by = Yardstick::of(Criterion::Fluency).unwrap();
-        tally.score(&by, time, Grade::Score(*score), *probability, 1);
+        tally.score(&by, time, Grade::Score(*score), chance(*probability), 1);
     }
     tally
 }
@@ -331,12 +380,13 @@ fn an_oversampled_error_does_not_weigh_more_than_one_request() {
     assert_eq!(told.state, State::Ok, "3 without weights");
 }
 
+const fn class(value: f64, weight: f64, heaviest: f64, count: u64) -> Class {
+    Class { value, weight, heaviest, count }
+}
+
 #[test]
 fn the_evidence_of_counts_is_that_of_single_observations() {
-    let classes = [
-        Class { value: 2.0, weight: 10.0, count: 40 },
-        Class { value: 5.0, weight: 1.0, count: 7 },
-    ];
+    let classes = [class(2.0, 10.0, 10.0, 40), class(5.0, 1.0, 10.0, 7)];
     let mut evidence = Evidence::default();
     for class in classes {
         for _ in 0..class.count {
@@ -351,10 +401,7 @@ fn the_evidence_of_counts_is_that_of_single_observations() {
 #[test]
 fn a_largest_value_is_held_like_a_least_one_upside_down() {
     let mirrored = |value: f64| 1.0 - value;
-    let classes = [
-        Class { value: 0.9, weight: 4.0, count: 30 },
-        Class { value: 0.125, weight: 1.0, count: 9 },
-    ];
+    let classes = [class(0.9, 4.0, 4.0, 30), class(0.125, 1.0, 4.0, 9)];
     let turned = classes.map(|class| Class { value: mirrored(class.value), ..class });
     let most = against(&classes, 0.25, Bound::AtMost, (0.0, 1.0));
     let least = against(&turned, 0.75, Bound::AtLeast, (0.0, 1.0));

@@ -145,6 +145,7 @@ impl Pipeline {
             error: None,
             reason: waiting.comment,
             probability: 1.0,
+            probability_least: Some(1.0),
             judge: None,
             injection_suspect: false,
             judge_drift: false,

@@ -53,6 +53,8 @@ impl Verdict {
 pub struct Pair {
     /// `1 / p`.
     pub weight: f64,
+    /// The most that any could weigh which was sampled as this one was.
+    pub heaviest: f64,
     /// Of the recorded answer.
     pub recorded: f64,
     /// Of the new one.
@@ -107,8 +109,12 @@ pub struct Compared {
 /// Compares one criterion.
 pub(super) fn compare(criterion: &str, pairs: &[Pair], scale: Scale, limits: &Limits) -> Compared {
     let ends = if scale == Scale::Score { 4.0 } else { 1.0 };
-    let class =
-        |pair: &Pair| Class { value: pair.new - pair.recorded, weight: pair.weight, count: 1 };
+    let class = |pair: &Pair| Class {
+        value: pair.new - pair.recorded,
+        weight: pair.weight,
+        heaviest: pair.heaviest,
+        count: 1,
+    };
     let estimate = average(&pairs.iter().map(class).collect::<Vec<_>>(), -ends, ends);
     let margin = match scale {
         Scale::Score => Some(limits.margin),
@@ -155,7 +161,11 @@ mod tests {
     const LIMITS: Limits = Limits { margin: 0.1, share_margin: 0.02, pairs_min: 30.0 };
 
     fn pairs(recorded: &[f64], new: &[f64], weight: f64) -> Vec<Pair> {
-        recorded.iter().zip(new).map(|(r, n)| Pair { weight, recorded: *r, new: *n }).collect()
+        recorded
+            .iter()
+            .zip(new)
+            .map(|(r, n)| Pair { weight, heaviest: weight, recorded: *r, new: *n })
+            .collect()
     }
 
     fn of(pairs: &[Pair]) -> Compared {
@@ -228,7 +238,7 @@ mod tests {
                 let (p, drop) = if slow { (0.5, 0.6) } else { (0.1, 0.2) };
                 let new = if random() < drop { 3.0 } else { 4.0 };
                 if random() < p {
-                    kept.push(Pair { weight: 1.0 / p, recorded: 4.0, new });
+                    kept.push(Pair { weight: 1.0 / p, heaviest: 10.0, recorded: 4.0, new });
                 }
             }
             let told = of(&kept);

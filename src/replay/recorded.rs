@@ -74,6 +74,8 @@ pub(super) struct Recorded {
     pub(super) anthropic_version: Option<String>,
     pub(super) masked: bool,
     pub(super) probability: f64,
+    /// The least with which any was kept then.
+    pub(super) least: f64,
     pub(super) told: Told,
     pub(super) case: Case,
 }
@@ -129,6 +131,9 @@ struct Side {
 #[derive(Deserialize)]
 struct Kept {
     probability: f64,
+    /// Missing in lines of older versions.
+    #[serde(default)]
+    least: Option<f64>,
 }
 
 impl Recorded {
@@ -162,6 +167,7 @@ impl Recorded {
             masked,
             body,
             probability: read.sample.probability,
+            least: read.sample.least.filter(|p| *p > 0.0).unwrap_or(read.sample.probability),
             told: Told {
                 status: read.status,
                 outcome: read.outcome,

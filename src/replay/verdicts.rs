@@ -193,7 +193,7 @@ impl Bench {
 impl Found {
     fn add(&mut self, judged: &Judged) -> io::Result<()> {
         let Judged { recorded, answer, old, new } = judged;
-        let weight = 1.0 / recorded.probability;
+        let (weight, heaviest) = (1.0 / recorded.probability, 1.0 / recorded.least);
         let one = |answered: bool| f64::from(u8::from(answered));
         let requests = &mut self.requests;
         requests.sent += 1;
@@ -202,6 +202,7 @@ impl Found {
         requests.to = requests.to.max(Some(recorded.time));
         self.answered.push(Pair {
             weight,
+            heaviest,
             recorded: one(recorded.told.is_answer()),
             new: one(answer.told.is_answer()),
         });
@@ -211,7 +212,7 @@ impl Found {
         for (old, new) in old.iter().filter_map(|old| Some((old, same(old, new)?))) {
             self.count(old);
             self.count(new);
-            self.pair(weight, old, new);
+            self.pair([weight, heaviest], old, new);
             scores.push(CaseScore {
                 criterion: label(old),
                 recorded: value(old),
@@ -255,7 +256,7 @@ impl Found {
     }
 
     /// A judged criterion is compared even where no pair came of it: nothing can be said of it then.
-    fn pair(&mut self, weight: f64, old: &Score, new: &Score) {
+    fn pair(&mut self, [weight, heaviest]: [f64; 2], old: &Score, new: &Score) {
         let scale = scale_of(old.criterion, old.value.or(new.value).is_some());
         let known = self.pairs.contains_key(label(old));
         let values = value(old).zip(value(new));
@@ -266,7 +267,7 @@ impl Found {
             self.pairs.entry(label(old).to_owned()).or_insert_with(|| (scale, Vec::new()));
         if let Some((recorded, new)) = values {
             *kept = scale;
-            pairs.push(Pair { weight, recorded, new });
+            pairs.push(Pair { weight, heaviest, recorded, new });
         }
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! The form is private to the index, which can be made anew: for each yardstick its name after its length
 //! (two bytes), the place of its scale (one) and the number of its classes (two); for each class the grade (two bytes), drift
-//! (one), the bits of the probability (eight) and the count (eight), all little-endian.
+//! (one), the bits of the probability (eight) and of the least one (eight), and the count (eight), all
+//! little-endian.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,8 @@ pub(super) struct Class {
     pub(super) drift: bool,
     /// The bits of the probability.
     pub(super) probability: u64,
+    /// Those of the least that any sample had then.
+    pub(super) least: u64,
 }
 
 /// Counts of the classes of each yardstick. While they are gathered, some may be below zero.
@@ -57,6 +60,7 @@ impl Counts {
                 out.extend_from_slice(&class.grade.to_le_bytes());
                 out.push(u8::from(class.drift));
                 out.extend_from_slice(&class.probability.to_le_bytes());
+                out.extend_from_slice(&class.least.to_le_bytes());
                 out.extend_from_slice(&n.to_le_bytes());
             }
         }
@@ -84,6 +88,7 @@ pub(super) fn read(mut bytes: &[u8], mut each: impl FnMut(&Yardstick, Class, i64
                 grade: i16::from_le_bytes(take(&mut bytes)?),
                 drift: take::<1>(&mut bytes)? != [0],
                 probability: u64::from_le_bytes(take(&mut bytes)?),
+                least: u64::from_le_bytes(take(&mut bytes)?),
             };
             each(&by, class, i64::from_le_bytes(take(&mut bytes)?));
         }
@@ -145,7 +150,8 @@ mod tests {
         ];
         let mut counts = Counts::default();
         for (by, grade, drift, probability, n) in of {
-            let class = Class { grade: *grade, drift: *drift, probability: probability.to_bits() };
+            let (probability, least) = (probability.to_bits(), (probability / 2.0).to_bits());
+            let class = Class { grade: *grade, drift: *drift, probability, least };
             counts.add(&yardsticks[*by], class, *n);
         }
         counts

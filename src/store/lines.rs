@@ -211,8 +211,9 @@ fn score(line: &[u8]) -> Option<Score> {
     let score: Score = serde_json::from_slice(line).ok()?;
     let given = score.score.is_none_or(|score| (1..=5).contains(&score));
     let within = score.value.is_none_or(|value| (0.0..=1.0).contains(&value));
-    let sound =
-        given && within && is_probability(score.probability) && score.schema == Score::SCHEMA;
+    let least = score.probability_least.is_none_or(is_probability);
+    let sound = given && within && least && is_probability(score.probability);
+    let sound = sound && score.schema == Score::SCHEMA;
     sound.then_some(score)
 }
 

@@ -20,6 +20,8 @@ pub struct Scored {
     pub drift: bool,
     /// With which probability they came to be judged; each stands for `1 / probability` requests.
     pub probability: f64,
+    /// The least that any sample had then.
+    pub least: f64,
     /// How many.
     pub count: u64,
 }
@@ -108,7 +110,10 @@ impl ScoreSums {
             key(known) == key(&scored)
         };
         match self.0.iter_mut().find(same) {
-            Some(known) => known.count += scored.count,
+            Some(known) => {
+                known.count += scored.count;
+                known.least = known.least.min(scored.least);
+            }
             None => self.0.push(scored),
         }
     }
@@ -165,6 +170,7 @@ fn scored(by: &Yardstick, class: Class, n: i64) -> Scored {
         grade: grade_of(by.scale, class.grade),
         drift: class.drift,
         probability: f64::from_bits(class.probability),
+        least: f64::from_bits(class.least),
         count: unsigned(n),
     }
 }
@@ -177,7 +183,7 @@ mod tests {
     fn estimates_follow_from_the_counts() {
         let scored = |score: Option<u8>, probability, count| {
             let grade = score.map(Grade::Score);
-            Scored { grade, drift: false, probability, count }
+            Scored { grade, drift: false, probability, least: probability, count }
         };
         // Two fives at weight 10, one two at weight 1, one without a score.
         let classes = [scored(Some(5), 0.1, 2), scored(Some(2), 1.0, 1), scored(None, 0.1, 1)];

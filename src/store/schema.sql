@@ -51,7 +51,7 @@ CREATE TABLE scores(
   sample BLOB NOT NULL, criterion TEXT NOT NULL,
   id BLOB NOT NULL, at INTEGER NOT NULL, time INTEGER NOT NULL, labels INTEGER NOT NULL,
   scale INTEGER NOT NULL, grade INTEGER NOT NULL, drift INTEGER NOT NULL,
-  error TEXT, reason TEXT, probability REAL NOT NULL, judge TEXT,
+  error TEXT, reason TEXT, probability REAL NOT NULL, least REAL NOT NULL, judge TEXT,
   injection_suspect INTEGER NOT NULL,
   PRIMARY KEY(sample, criterion)) WITHOUT ROWID;
 

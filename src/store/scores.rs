@@ -66,6 +66,8 @@ struct Judgement {
     grade: Option<Grade>,
     drift: bool,
     probability: f64,
+    /// The least that any sample had then; its own where that is not known.
+    least: f64,
     time: i64,
     id: [u8; 16],
 }
@@ -105,6 +107,7 @@ impl Session<'_> {
             grade: score.grade(),
             drift: score.judge_drift,
             probability: score.probability,
+            least: score.probability_least.unwrap_or(score.probability),
             time: score.time.as_microsecond(),
             id: score.id.to_bytes(),
         };
@@ -123,8 +126,8 @@ impl Session<'_> {
     fn write_score(&self, score: &Score, new: &Judgement) -> Result<(), StoreError> {
         let mut insert = self.db.prepare_cached(
             "INSERT OR REPLACE INTO scores(sample, criterion, id, at, time, labels, scale, grade, \
-             drift, error, reason, probability, judge, injection_suspect) \
-             VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             drift, error, reason, probability, least, judge, injection_suspect) \
+             VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )?;
         let judge = score.judge.as_ref().and_then(|judge| serde_json::to_string(judge).ok());
         insert.execute(params![
@@ -140,6 +143,7 @@ impl Session<'_> {
             score.error.map(ScoreError::label),
             score.reason,
             score.probability,
+            new.least,
             judge,
             score.injection_suspect,
         ])?;
@@ -234,6 +238,7 @@ impl ScoreBook {
             grade: grade_code(judgement.grade),
             drift: judgement.drift,
             probability: judgement.probability.to_bits(),
+            least: judgement.least.to_bits(),
         };
         for span in SCORES_LEVELS {
             let key = (*span, second.div_euclid(*span) * span, judgement.labels);
@@ -275,7 +280,7 @@ pub(super) fn unpack(packed: i64) -> Vec<(Criterion, u8)> {
 }
 
 /// The columns of [`judgement`].
-const JUDGEMENT: &str = "criterion, scale, grade, drift, at, labels, probability, time, id";
+const JUDGEMENT: &str = "criterion, scale, grade, drift, at, labels, probability, time, id, least";
 
 fn judgement(row: &Row<'_>) -> rusqlite::Result<Judgement> {
     let by = yardstick(&row.get::<_, String>(0)?, usize::from(row.get::<_, u8>(1)?));
@@ -288,6 +293,7 @@ fn judgement(row: &Row<'_>) -> rusqlite::Result<Judgement> {
         probability: row.get(6)?,
         time: row.get(7)?,
         id: row.get(8)?,
+        least: row.get(9)?,
     })
 }
 

@@ -266,7 +266,8 @@ async fn sums_of_scores_are_the_same_in_whatever_order_they_come() {
     assert_eq!(told[0].len(), 1);
     let row = &told[0][0];
     assert_eq!((row.time, row.group.as_deref()), (at("2026-11-23T22:00:00Z"), Some("blue")));
-    let four = Scored { grade: Some(Grade::Score(4)), drift: false, probability: 0.1, count: 1 };
+    let grade = Some(Grade::Score(4));
+    let four = Scored { grade, drift: false, probability: 0.1, least: 0.1, count: 1 };
     assert_eq!(row.sums.scored(), [four]);
     assert_eq!(told[0], told[1]);
 }

@@ -60,7 +60,7 @@ fn sample() -> Sample {
         request_id: None,
         redactions: Default::default(),
     };
-    let sample = Sampling { reason: SampleReason::Rate, probability: 0.1 };
+    let sample = Sampling { reason: SampleReason::Rate, probability: 0.1, least: 0.1 };
     Sample { schema: Sample::SCHEMA, record, sample }
 }
 

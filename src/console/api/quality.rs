@@ -120,6 +120,7 @@ fn valued(sums: &ScoreSums, value: impl Fn(Grade) -> f64) -> Vec<Class> {
     let class = |(grade, one): (Grade, &Scored)| Class {
         value: value(grade),
         weight: 1.0 / one.probability,
+        heaviest: 1.0 / one.least,
         count: one.count,
     };
     sums.valid().map(class).collect()

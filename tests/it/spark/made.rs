@@ -206,6 +206,8 @@ fn scores(summary: &Summary, n: u64, dice: &mut Dice) -> Vec<Score> {
         error: None,
         reason: Some("it says \"why\": {in}\u{2028} détail".to_owned()),
         probability: if users { 1.0 } else { kept },
+        // A draw in which some had half the chance, and lines of an older version.
+        probability_least: (!n.is_multiple_of(5)).then_some(if users { 1.0 } else { 0.05 }),
         judge: (!users).then_some(judge),
         injection_suspect: n.is_multiple_of(211),
         judge_drift: n.is_multiple_of(307),
