@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::plan::AppPort;
+use super::port::AppPort;
 use super::sidecar::Sidecar;
 
 /// What the owner of a pod with `spec` should know of `sidecar` before its port `app`.
@@ -47,7 +47,9 @@ mod tests {
         let settings = Settings { image: "flowtap:test".to_owned(), set: Vec::new() };
         let template = json!({"spec": spec});
         match plan::decide(&template, &template, &[], &settings).expect("no refusal") {
-            plan::Decision::Inject(sidecar, Some(app)) => notes(&template["spec"], &app, &sidecar),
+            plan::Decision::Inject(sidecar, Some(app), _) => {
+                notes(&template["spec"], &app, &sidecar)
+            }
             other => panic!("{other:?}"),
         }
     }

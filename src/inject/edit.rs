@@ -54,6 +54,11 @@ impl<'t> Edits<'t> {
         self.lines.entry(line).or_default().within.push((range, replacement));
     }
 
+    /// What [`Self::replace`] can work on.
+    pub(super) fn is_one_line(&self, range: Range<usize>) -> bool {
+        !self.text.get(range).unwrap_or_default().contains('\n')
+    }
+
     /// Puts `entry` first into the map or list in flow style that begins at byte `at`; `more` follow.
     pub(super) fn insert_flow(&mut self, at: usize, entry: String, more: bool) {
         let comma = if more { ", " } else { "" };

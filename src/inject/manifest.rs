@@ -42,10 +42,14 @@ fn collect<'a>(
 ) {
     let kind = value["kind"].as_str().unwrap_or_default().to_owned();
     // A list of lists has no end; nobody writes one.
-    if kind.ends_with("List") && path.is_empty() {
+    if let Some(of) = kind.strip_suffix("List").filter(|_| path.is_empty()) {
         for (item, value) in value["items"].as_array().into_iter().flatten().enumerate() {
-            let path = vec![Step::Key("items"), Step::Index(item)];
-            collect(document, index, path, value.clone(), found);
+            let mut value = value.clone();
+            // What the API server lists by kind does not bear it.
+            if let Some(map) = value.as_object_mut().filter(|map| !map.contains_key("kind")) {
+                map.insert("kind".to_owned(), of.into());
+            }
+            collect(document, index, vec![Step::Key("items"), Step::Index(item)], value, found);
         }
     } else {
         found.push(Manifest { document, index, path, value, kind });
@@ -76,6 +80,12 @@ impl Manifest<'_> {
     pub(super) fn template(&self) -> Option<&Value> {
         let template = plan::at(&self.value, plan::template_path(&self.kind)?);
         template["spec"].is_object().then_some(template)
+    }
+
+    /// It has a pod template, and its kind is not one that is known.
+    pub(super) fn is_strange(&self) -> bool {
+        let containers = plan::at(&self.value, &["spec", "template", "spec", "containers"]);
+        containers.is_array() && plan::template_path(&self.kind).is_none()
     }
 
     /// A refusal with document, line and object.
@@ -126,11 +136,15 @@ impl Manifest<'_> {
         };
         self.document.at(&[steps, &[Step::Key(key)]].concat())?;
         match &list.what {
-            What::List { items, flow: true } if map.is_flow() || !items.is_empty() => {
+            What::List { items, flow: true }
+                if map.is_flow()
+                    || !items.is_empty()
+                    || !edits.is_one_line(list.start..list.end) =>
+            {
                 edits.insert_flow(list.start, item.to_string(), !items.is_empty());
             }
-            What::List { items, flow: false } => {
-                edits.insert_after(name.start, emit::item(item, dash_column(items, edits)?));
+            What::List { flow: false, .. } => {
+                edits.insert_after(name.start, emit::item(item, dash_column(list, edits)?));
             }
             What::Scalar { plain: true, text } if map.is_flow() && is_null(text) => {
                 edits.replace(list.start..list.end, format!("[{item}]"));
@@ -216,6 +230,10 @@ impl Manifest<'_> {
                 self.document.at(&[&steps[..], &[Step::Key("targetPort")]].concat())?;
                 let json = port.is_flow() && first_key(port)?.is_quoted(edits.text());
                 let name = if json { json!(NAME).to_string() } else { NAME.to_owned() };
+                if !edits.is_one_line(target.start..target.end) {
+                    return Err(Refusal::new("its `targetPort` goes over lines: write it on one")
+                        .at_byte(target.start));
+                }
                 edits.replace(target.start..target.end, name);
             }
             None => {
@@ -261,20 +279,15 @@ fn block_column(map: &Node, edits: &Edits<'_>) -> Result<usize, Refusal> {
 }
 
 /// The column of a block list's dashes.
-fn dash_column(items: &[Node], edits: &Edits<'_>) -> Result<usize, Refusal> {
+fn dash_column(list: &Node, edits: &Edits<'_>) -> Result<usize, Refusal> {
     let strange = || Refusal::new("its list begins in an unusual way: write one dash a line");
+    let What::List { items, .. } = &list.what else { return Err(strange()) };
     let first = items.first().ok_or_else(strange)?.start;
-    let line = &edits.text()[first - edits.starts().column_of(first)..first];
-    if let Some(dash) = line.find('-').filter(|dash| line[..*dash].trim().is_empty()) {
-        return Ok(dash);
-    }
-    // The dash may have a line to itself.
-    let above = edits.text()[..first].trim_end();
-    let dash = above.strip_suffix('-').map(str::len);
-    match dash.filter(|dash| stands_alone(edits.text(), *dash)) {
-        Some(dash) => Ok(edits.starts().column_of(dash)),
-        None => Err(strange().at_byte(first)),
-    }
+    let above = list.start.min(first) - edits.starts().column_of(list.start.min(first));
+    // Comments may stand between, and the dash may have a line to itself.
+    let mut lines = edits.text()[above..first].lines();
+    let dash = lines.find_map(|line| line.find('-').filter(|at| stands_alone(line, *at)));
+    dash.ok_or_else(|| strange().at_byte(first))
 }
 
 fn lookup<'v>(value: &'v Value, steps: &[Step]) -> Option<&'v Value> {

@@ -18,6 +18,7 @@ mod manifest;
 mod plan;
 mod pod;
 mod policy;
+mod port;
 mod sidecar;
 mod yaml;
 
@@ -28,6 +29,7 @@ use edit::{Edits, Starts};
 use manifest::Manifest;
 use plan::Decision;
 pub use pod::{PodPatch, patch};
+use port::AppPort;
 pub use sidecar::{NAME, Sidecar};
 use yaml::Parsed;
 
@@ -158,7 +160,7 @@ impl Work<'_> {
         let decisions = self.decide(starts, &mut refusals);
         for (manifest, decision) in self.manifests.iter().zip(&decisions) {
             let edited = match decision {
-                Some(Decision::Inject(sidecar, _)) => {
+                Some(Decision::Inject(sidecar, ..)) => {
                     manifest.add_sidecar(sidecar, edits, expected)
                 }
                 _ if manifest.is_service() => {
@@ -174,6 +176,11 @@ impl Work<'_> {
     fn decide(&mut self, starts: &Starts, refusals: &mut Vec<Refusal>) -> Vec<Option<Decision>> {
         let mut decisions = Vec::new();
         for manifest in self.manifests {
+            if manifest.is_strange() {
+                let name = manifest.name();
+                self.notes
+                    .push(format!("{name}: left as it is: it is no workload of Kubernetes' own"));
+            }
             let decided = manifest.template().map(|template| {
                 let services = self.services_of(manifest, template);
                 let decision = plan::decide(manifest.value(), template, &services, self.settings)?;
@@ -190,7 +197,26 @@ impl Work<'_> {
                 }
             });
         }
+        self.refuse_what_is_unclear(&decisions, starts, refusals);
         decisions
+    }
+
+    /// Where nothing gets a sidecar because nobody can tell the port, that is no success. One of many
+    /// workloads does not keep the others from theirs.
+    fn refuse_what_is_unclear(
+        &self,
+        decisions: &[Option<Decision>],
+        starts: &Starts,
+        refusals: &mut Vec<Refusal>,
+    ) {
+        if decisions.iter().any(|decision| matches!(decision, Some(Decision::Inject(..)))) {
+            return;
+        }
+        for (manifest, decision) in self.manifests.iter().zip(decisions) {
+            if let Some(Decision::Unclear(why)) = decision {
+                refusals.push(manifest.placed(Refusal::new(why.clone()), starts));
+            }
+        }
     }
 
     fn services_of(&self, manifest: &Manifest<'_>, template: &Value) -> Vec<&Value> {
@@ -200,14 +226,14 @@ impl Work<'_> {
     }
 
     fn tell_of_bypasses(&mut self, manifest: &Manifest<'_>, template: &Value, decision: &Decision) {
-        let Decision::Inject(sidecar, Some(app)) = decision else { return };
+        let Decision::Inject(sidecar, Some(app), _) = decision else { return };
         let notes = bypass::notes(&template["spec"], app, sidecar);
         self.notes.extend(notes.iter().map(|note| format!("{}: {note}", manifest.name())));
     }
 
     /// What NetworkPolicies of the text would do to a workload with a sidecar.
     fn tell_of_policies(&mut self, manifest: &Manifest<'_>, template: &Value, decision: &Decision) {
-        let Decision::Inject(sidecar, Some(app)) = decision else { return };
+        let Decision::Inject(sidecar, Some(app), _) = decision else { return };
         let Some(port) = sidecar.port else { return };
         let policies = self.manifests.iter().filter(|other| other.is_kind("NetworkPolicy"));
         let policies = policies.map(Manifest::value);
@@ -227,16 +253,17 @@ impl Work<'_> {
     fn tell(&mut self, manifest: &Manifest<'_>, decision: &Decision, alone: bool) {
         let name = manifest.name();
         self.notes.push(match decision {
-            Decision::Leave(why) => format!("{name}: left as it is: {why}"),
-            Decision::Inject(_, Some(port)) if alone => format!(
-                "{name}: injected before port {}; no Service here sends to it: let yours send to the port \
-                 named {NAME}",
-                port.number
-            ),
-            Decision::Inject(_, Some(port)) => format!("{name}: injected before port {}", port.number),
-            Decision::Inject(_, None) => format!("{name}: injected; only the pod itself reaches it"),
+            Decision::Leave(why) | Decision::Unclear(why) => {
+                format!("{name}: left as it is: {why}")
+            }
+            Decision::Inject(_, Some(port), others) => {
+                format!("{name}: injected before port {}{}", port.number, beside(others, alone))
+            }
+            Decision::Inject(_, None, _) => {
+                format!("{name}: injected; only the pod itself reaches it")
+            }
         });
-        let local = matches!(decision, Decision::Inject(sidecar, _)
+        let local = matches!(decision, Decision::Inject(sidecar, ..)
             if !sidecar.environment.keys().any(|name| name.starts_with("FLOWTAP_BUCKET")));
         if local {
             self.notes.push(format!(
@@ -253,12 +280,12 @@ impl Work<'_> {
         edits: &mut Edits<'_>,
         expected: &mut [Value],
     ) -> Result<(), Refusal> {
-        let selected: Vec<(&Manifest<'_>, Option<&plan::AppPort>)> = (self.manifests.iter())
+        let selected: Vec<(&Manifest<'_>, Option<&AppPort>)> = (self.manifests.iter())
             .zip(decisions)
             .filter_map(|(workload, decision)| {
                 let template = workload.template()?;
                 let port = match decision {
-                    Some(Decision::Inject(_, port)) => port.as_ref(),
+                    Some(Decision::Inject(_, port, _)) => port.as_ref(),
                     _ => None,
                 };
                 plan::selects(service.value(), workload.value(), template)
@@ -266,11 +293,8 @@ impl Work<'_> {
             })
             .collect();
         let mut moved_any = false;
-        for (index, target) in plan::service_targets(service.value()).enumerate() {
-            let leads = |port: &plan::AppPort| match target {
-                Value::String(name) => port.names.contains(name),
-                other => other.as_u64() == Some(u64::from(port.number)),
-            };
+        for (index, target) in port::service_ports(service.value()).enumerate() {
+            let leads = |port: &AppPort| port.is_target_of(target);
             let moved = selected.iter().filter(|(_, port)| port.is_some_and(leads)).count();
             if moved == 0 {
                 continue;
@@ -295,6 +319,20 @@ impl Work<'_> {
         }
         Ok(())
     }
+}
+
+/// What a workload's owner should know of a port that was chosen.
+fn beside(others: &[u16], alone: bool) -> String {
+    let mut told = String::new();
+    if !others.is_empty() {
+        let others = others.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+        told = format!(" and not {others} (flowtap.io/port says otherwise)");
+    }
+    if alone {
+        told += "; no Service here sends to it: let yours send to the port named ";
+        told += NAME;
+    }
+    told
 }
 
 /// The result, taken back, is the input; and read, it is what was meant.
@@ -338,12 +376,14 @@ fn check_text(text: &str) -> Result<(), Refusal> {
     }
 }
 
-/// Templates are the usual reason for what is no YAML.
+/// Templates are the usual reason for what is no YAML, and JSON texts one after the other.
 fn explained(mut refusal: Refusal, text: &str) -> Refusal {
     let line = refusal.byte.take().map(|byte| Starts::of(text).line_of(byte) + 1);
     refusal.line = line.unwrap_or(refusal.line);
     if text.contains("{{") {
         refusal.message.push_str("; it looks like a template: render it first (`helm template`)");
+    } else if text.trim_start().starts_with('{') {
+        refusal.message.push_str("; between JSON texts put a line of `---`");
     }
     refusal
 }

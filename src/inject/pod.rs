@@ -6,7 +6,8 @@
 
 use serde_json::{Value, json};
 
-use super::plan::{self, AppPort, Decision};
+use super::plan::{self, Decision};
+use super::port::AppPort;
 use super::sidecar::{NAME, Sidecar};
 use super::{Refusal, Settings, bypass};
 
@@ -41,8 +42,9 @@ pub fn patch(pod: &Value, settings: &Settings) -> Result<PodPatch, Refusal> {
         notes: vec![format!("left as it is: {why}")],
     };
     match plan::decide(pod, pod, &[], settings)? {
-        Decision::Leave(why) => Ok(leave(why)),
-        Decision::Inject(sidecar, port) => {
+        Decision::Leave(why) => Ok(leave(&why)),
+        Decision::Unclear(why) => Err(Refusal::new(why)),
+        Decision::Inject(sidecar, port, _) => {
             let told = |port| bypass::notes(&pod["spec"], port, &sidecar);
             let notes = port.as_ref().map(told).unwrap_or_default();
             let mut patch = injected(pod, *sidecar, port.as_ref());

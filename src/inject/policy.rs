@@ -5,7 +5,8 @@
 
 use serde_json::Value;
 
-use super::plan::{AppPort, namespace};
+use super::plan::namespace;
+use super::port::AppPort;
 
 /// Of `policies`, those to which the sidecar's port, number and name, should be added: they let in the
 /// application's port, and no policy lets in the sidecar's.

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 
+mod layouts;
+
 fn settings() -> Settings {
     Settings {
         image: "flowtap:test".to_owned(),
@@ -120,7 +122,8 @@ fn routes(text: &str) -> Vec<(String, Option<u64>, Value)> {
             if !plan::selects(service, object, template) {
                 continue;
             }
-            for target in plan::service_targets(service) {
+            let tcp = |port: &&Value| port["protocol"] != "UDP";
+            for target in port::service_ports(service).filter(tcp).map(port::target_of) {
                 let name =
                     format!("{} of {}", service["metadata"]["name"], object["metadata"]["name"]);
                 let first = template["spec"]["initContainers"][0].clone();

@@ -184,6 +184,18 @@ impl Node {
         Some((&entry.0, &entry.1))
     }
 
+    /// What has to be edited stands once.
+    fn check_once(&self, name: &str) -> Result<(), Refusal> {
+        let What::Map { entries, .. } = &self.what else { return Ok(()) };
+        let mut again = entries.iter().filter(|(key, _)| key.is_text(name)).skip(1);
+        match again.next() {
+            Some((key, _)) => {
+                Err(Refusal::new(format!("`{name}` stands twice")).at_byte(key.start))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// True for this very text.
     pub(super) fn is_text(&self, wanted: &str) -> bool {
         matches!(&self.what, What::Scalar { text, .. } if text == wanted)
@@ -249,8 +261,9 @@ impl Document {
             let value = self.value_of(value, depth + 1, left)?;
             if *plain && text == "<<" {
                 merge(value, &mut merged);
-            } else if own.insert(text.clone(), value).is_some() {
-                return Err(Refusal::new(format!("`{text}` stands twice")).at_byte(key.start));
+            } else {
+                // Of a key that stands twice readers take the last, if they take any.
+                own.insert(text.clone(), value);
             }
         }
         for (key, value) in merged {
@@ -265,7 +278,10 @@ impl Document {
         self.check_own(node)?;
         for step in path {
             let next = match (step, &node.what) {
-                (Step::Key(name), What::Map { .. }) => node.entry(name).map(|(_, value)| value),
+                (Step::Key(name), What::Map { .. }) => {
+                    node.check_once(name)?;
+                    node.entry(name).map(|(_, value)| value)
+                }
                 (Step::Index(index), What::List { items, .. }) => items.get(*index),
                 _ => None,
             };
@@ -359,6 +375,7 @@ mod tests {
         assert_eq!(parse("a: 1\nb: [\n}\n").expect_err("broken").line, 2);
         assert!(parse(&"[".repeat(1000)).is_err());
         let twice = parse("a: 1\na: 2\n").expect("parses");
-        assert!(twice.documents[0].value().is_err());
+        assert_eq!(twice.documents[0].value().expect("a value"), json!({"a": 2}));
+        assert!(twice.documents[0].at(&[Step::Key("a")]).is_err());
     }
 }

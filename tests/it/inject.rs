@@ -82,5 +82,5 @@ fn kubernetes_of_three_versions_takes_what_was_injected() {
     let checked =
         python.arg("tests/peers/validate_manifests.py").args(files).output().expect("python");
     assert!(checked.status.success(), "{}", text(&checked.stderr));
-    assert_eq!(text(&checked.stdout).trim(), "valid=210 unknown_kinds=3 restricted=35");
+    assert_eq!(text(&checked.stdout).trim(), "valid=246 unknown_kinds=3 restricted=39");
 }

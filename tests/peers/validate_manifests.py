@@ -12,7 +12,9 @@ VERSIONS = ["1.29", "1.33", "1.37"]
 def objects(text):
     for document in yaml.safe_load_all(text):
         if document and document.get("kind", "").endswith("List"):
-            yield from document["items"]
+            # The items of a list of one kind need not bear it.
+            own = {"apiVersion": document["apiVersion"], "kind": document["kind"].removesuffix("List")}
+            yield from ({**own, **item} for item in document["items"])
         elif document:
             yield document
 
