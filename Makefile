@@ -25,7 +25,7 @@ fuzz: ## each target of fuzz/ for a minute, by coverage; needs a nightly compile
 deny: ## licences, sources and banned crates, by cargo-deny
 	@tests/peers/deny.sh
 
-bench: ## flowtap beside nginx, haproxy and Envoy, into docs/PERFORMANCE.md; ARGS="--rounds 3 --only plain:16" shortens it
+bench: ## flowtap beside nginx, haproxy and Envoy, into docs/PERFORMANCE.md; PEERS=all for LiteLLM and Portkey, ARGS="--rounds 3 --only plain:16" shortens it
 	@benches/compare/run.sh $(ARGS)
 
 instructions: ## instructions an exchange, by callgrind, beside benches/baseline; ARGS=--bless keeps them

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import peers
 from cases import CASES, path_of
+from gateways import gateways
 
 REPO = Path(__file__).resolve().parents[2]
 BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
@@ -39,6 +40,7 @@ def arguments():
     parser.add_argument("--flowtap", required=True, help="the binary")
     parser.add_argument("--baseline", help="another flowtap binary, to compare with")
     parser.add_argument("--envoy", help="the binary; without it Envoy is left out")
+    parser.add_argument("--gateways", help="the folder below which LiteLLM and Portkey are installed")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=int, default=2, help="of each load")
     parser.add_argument("--only", nargs="*", default=[], metavar="CASE[:CONNECTIONS[:WIRE]]")
@@ -56,6 +58,8 @@ def start(options, folder):
     started += [beside] if beside else []
     if options.envoy:
         started.append(peers.envoy(options.envoy, upstream, folder))
+    if options.gateways:
+        started += gateways(options.gateways, upstream, folder)
     for rate in options.rates:
         started.append(peers.Flowtap(f"flowtap, {rate:.0%} kept", rate, options.flowtap, upstream, folder))
         if rate == options.rates[0]:
@@ -71,19 +75,20 @@ def load(folder, peer, case, connections, wire, seconds):
     """One load on the load's core; its figures."""
     tool = by_h2load if wire.startswith("http2") else by_wrk
     scheme = "https" if wire in ("tls", "http2-tls") else "http"
-    url = f"{scheme}://127.0.0.1:{peer.ports[wire]}{path_of(case)}"
-    return tool(url, Path(folder, f"{case.name}.request"), connections, seconds)
+    url = f"{scheme}://127.0.0.1:{peer.ports[wire]}{peer.path or path_of(case)}"
+    return tool(url, Path(folder, f"{case.name}.request"), peer.headers, connections, seconds)
 
 
-def by_wrk(url, body, connections, seconds):
+def by_wrk(url, body, headers, connections, seconds):
+    more = [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
     command = ["taskset", "-c", peers.LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout",
-               "10s", "-s", str(Path(__file__).with_name("load.lua")), url]
+               "10s", *more, "-s", str(Path(__file__).with_name("load.lua")), url]
     env = {**os.environ, "BENCH_BODY": str(body)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, env=env, check=True)
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def by_h2load(url, body, connections, seconds):
+def by_h2load(url, body, _headers, connections, seconds):
     with tempfile.NamedTemporaryFile(mode="r", prefix="flowtap-h2load-") as log:
         command = ["taskset", "-c", peers.LOAD_CORE, "h2load", "-t1", f"-c{connections}", "-m1", f"-D{seconds}",
                    f"--log-file={log.name}", "-d", str(body), "-H", "content-type: application/json",
@@ -127,7 +132,7 @@ def measure(peer, folder, case, connections, wire, seconds):
 
 def rounds(started, folder, options, case, connections, wire):
     """Figures of every round, by peer; each round begins with the next peer."""
-    started = [peer for peer in started if wire in peer.ports]
+    started = [peer for peer in started if wire in peer.ports and case.name in peer.cases]
     found = {peer.name: [] for peer in started}
     for peer in started:
         load(folder, peer, case, connections, wire, 1)
@@ -177,6 +182,14 @@ def thread_table(found):
     return "\n".join(lines)
 
 
+def at_rest(started):
+    """What each costs before its first request."""
+    lines = ["| before the first request | listens after, ms | RSS MiB |", "|---|--:|--:|"]
+    time.sleep(SETTLE_SECONDS)
+    lines += [f"| {peer.name} | {peer.ready_ms:.0f} | {peer.rss_mib():.0f} |" for peer in started if peer.name != "upstream"]
+    return "\n".join(lines)
+
+
 def machine():
     model = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
     return f"{model[0] if model else platform.machine()}, {len(peers.CORES)} cores, Linux {platform.release()}"
@@ -194,6 +207,14 @@ def plan(options):
     return [(case, int(connections or 16), wire or "http1") for case, connections, wire in chosen]
 
 
+def write_between(begin, end, parts):
+    """Puts what was found into the book, in place of what stands there between two marks."""
+    book = REPO / "docs" / "PERFORMANCE.md"
+    before, _, rest = book.read_text().partition(begin)
+    after = rest.partition(end)[2]
+    book.write_text(before + begin + "\n\n" + "\n\n".join(parts) + "\n\n" + end + after)
+
+
 def main():
     options = arguments()
     today = datetime.datetime.now(datetime.timezone.utc).date()
@@ -204,6 +225,7 @@ def main():
         started = []
         try:
             started = start(options, folder)
+            report.append(at_rest(started))
             for name, connections, wire in plan(options):
                 case = CASES[name]
                 found = rounds(started, folder, options, case, connections, wire)
@@ -216,10 +238,8 @@ def main():
                 process.stop()
     report[0] += f" and {os.getloadavg()[0]:.1f}."
     if options.write:
-        book = REPO / "docs" / "PERFORMANCE.md"
-        before, _, rest = book.read_text().partition(BEGIN)
-        after = rest.partition(END)[2]
-        book.write_text(before + BEGIN + "\n\n" + "\n\n".join(report) + "\n\n" + END + after)
+        write_between(BEGIN, END, report)
+
 
 
 if __name__ == "__main__":

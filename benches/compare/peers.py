@@ -38,20 +38,27 @@ WIRES = {
 class Process:
     """A server on one core, ended by id. `ports` are by wire; the first one is waited for."""
 
-    def __init__(self, name, core, command, folder, ports, env=None):
+    # Where requests go and what they say besides; None is the case's own path.
+    path, headers = None, {}
+    # The cases that it can answer.
+    cases = frozenset(CASES)
+
+    def __init__(self, name, core, command, folder, ports, env=None, start_seconds=20):
         self.name, self.ports, self.port = name, ports, next(iter(ports.values()))
         self.log = open(Path(folder, f"{name}.log"), "wb")
         self.child = subprocess.Popen(["taskset", "-c", core, *command], stdout=self.log, stderr=self.log,
                                       env={**os.environ, **(env or {})})
-        self.wait_until_it_listens()
+        begun = time.monotonic()
+        self.wait_until_it_listens(start_seconds)
+        self.ready_ms = (time.monotonic() - begun) * 1e3
 
-    def wait_until_it_listens(self):
-        deadline = time.monotonic() + 20
+    def wait_until_it_listens(self, seconds):
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.child.poll() is None:
             try:
                 return socket.create_connection(("127.0.0.1", self.port), 1).close()
             except OSError:
-                time.sleep(0.05)
+                time.sleep(0.002)
         raise SystemExit(f"{self.name} does not listen on {self.port}; see {self.log.name}")
 
     def pids(self):
@@ -185,19 +192,20 @@ def upstream(folder):
     return nginx("upstream", LOAD_CORE, folder, {**ports, "tls-up": ports["http1"]}, server)
 
 
-def nginx_proxy(upstream, folder):
+def nginx_proxy(upstream, folder, also=""):
+    """nginx that passes on; `also` goes into its location."""
     ports = {wire: free_port() for wire in ("http1", "tls", "http2", "http2-tls")}
     sealed = free_port()
     place = """location / {{
-      proxy_pass {up}; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffers 16 8k;
+      proxy_pass {up}; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffers 16 8k; {also}
       proxy_ssl_trusted_certificate {folder}/ca.pem; proxy_ssl_verify on; proxy_ssl_name 127.0.0.1;
     }}"""
     secured = f"ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem;"
     body = f"""
   upstream up {{ server 127.0.0.1:{upstream.ports['http1']}; keepalive 64; keepalive_requests 100000000; }}
   upstream up_tls {{ server 127.0.0.1:{upstream.ports['tls']}; keepalive 64; keepalive_requests 100000000; }}
-  server {{ {listen(ports)} {secured} {place.format(up='http://up', folder=folder)} }}
-  server {{ {listen({'http1': sealed})} {place.format(up='https://up_tls', folder=folder)} }}
+  server {{ {listen(ports)} {secured} {place.format(up='http://up', folder=folder, also=also)} }}
+  server {{ {listen({'http1': sealed})} {place.format(up='https://up_tls', folder=folder, also=also)} }}
 """
     return nginx("nginx", PROXY_CORE, folder, {**ports, "tls-up": sealed}, body)
 
@@ -212,6 +220,7 @@ defaults
   timeout client 60s
   timeout server 60s
   http-reuse always
+  {also}
 frontend plain
   bind 127.0.0.1:{http1}
   default_backend up
@@ -231,14 +240,14 @@ backend up_tls
 """
 
 
-def haproxy(upstream, folder):
-    """None where it is not installed."""
+def haproxy(upstream, folder, also=""):
+    """None where it is not installed; `also` goes into its defaults."""
     binary = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
     if not binary:
         return None
     ports = {wire: free_port() for wire in ("http1", "tls", "http2", "tls-up")}
     config = Path(folder, "haproxy.cfg")
-    config.write_text(HAPROXY.format(folder=folder, up=upstream.ports["http1"], up_tls=upstream.ports["tls"],
+    config.write_text(HAPROXY.format(folder=folder, also=also, up=upstream.ports["http1"], up_tls=upstream.ports["tls"],
                                      **{wire.replace("-", "_"): port for wire, port in ports.items()}))
     return Process("haproxy", PROXY_CORE, [binary, "-db", "-f", str(config)], folder, {**ports, "http2-tls": ports["tls"]})
 
@@ -262,6 +271,7 @@ static_resources:
   clusters:
   - name: up
     type: STATIC
+    circuit_breakers: {{thresholds: [{{max_connections: 8000, max_requests: 8000, max_pending_requests: 8000}}]}}
     load_assignment:
       cluster_name: up
       endpoints:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # flowtap beside nginx, haproxy and Envoy: builds flowtap, gets Envoy, measures, writes docs/PERFORMANCE.md.
+# PEERS=all measures LiteLLM and Portkey as well (1 GB is installed). STREAMS=only leaves out all but streams.
 # Arguments go to compare.py: --rounds N, --seconds S, --only plain:16 plain:16:http2, --rates 0.1, --baseline BINARY.
 
 set -euo pipefail
@@ -27,7 +28,25 @@ if [[ $(cat "$HOME_DIR/stamp" 2>/dev/null) != "$ENVOY" ]]; then
 fi
 envoy=$(find "$HOME_DIR/lib" -path '*/envoy/_bin/envoy' 2>/dev/null | head -n 1)
 
+# Those that read and write each request anew; large, so not without being asked for.
+GATEWAYS=$REPO/.cache/peers/gateways
+LITELLM=litellm[proxy]==1.108.7
+PORTKEY=@portkey-ai/gateway@1.15.2
+if [[ ${PEERS:-} == all && $(cat "$GATEWAYS/stamp" 2>/dev/null) != "$LITELLM $PORTKEY" ]]; then
+    echo "    bench: installing $LITELLM and $PORTKEY (5 minutes) ..."
+    rm -rf "$GATEWAYS"
+    mkdir -p "$GATEWAYS/portkey"
+    python3 -m venv "$GATEWAYS/litellm"
+    "$GATEWAYS/litellm/bin/pip" install --quiet "$LITELLM"
+    (cd "$GATEWAYS/portkey" && npm install --no-audit --no-fund --ignore-scripts --loglevel=error "$PORTKEY")
+    echo "$LITELLM $PORTKEY" >"$GATEWAYS/stamp"
+fi
+gateways=()
+[[ ${PEERS:-} == all ]] && gateways=(--gateways "$GATEWAYS")
+
 cd "$REPO"
 # What the image holds: built with link-time optimisation.
 cargo build --release --locked --bin flowtap
-exec python3 benches/compare/compare.py --flowtap target/release/flowtap ${envoy:+--envoy "$envoy"} --write "$@"
+measured=(--flowtap target/release/flowtap ${envoy:+--envoy "$envoy"} --write)
+python3 benches/compare/streams.py "${measured[@]}"
+[[ ${STREAMS:-} == only ]] || python3 benches/compare/compare.py "${measured[@]}" "${gateways[@]}" "$@"
