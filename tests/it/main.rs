@@ -37,6 +37,7 @@ mod join;
 mod main_job;
 mod memory;
 mod monitor;
+mod outage;
 mod peers;
 mod proxy;
 mod replay;

@@ -7,7 +7,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod killed;
-mod store;
+pub mod store;
 
 use std::collections::BTreeSet;
 use std::path::Path;
