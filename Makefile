@@ -14,9 +14,9 @@ test: ## everything that CI runs
 	@tests/all.sh
 
 SECONDS_OF_SOAK ?= 1800
-soak: ## everything fails at once for half an hour, and 200 crashes; SECONDS_OF_SOAK=300 shortens it
+soak: ## everything fails at once for half an hour, a store away for ten minutes, 200 crashes; SECONDS_OF_SOAK=300 shortens it
 	@TEST_KILLS=200 TEST_SOAK_SECONDS=$(SECONDS_OF_SOAK) cargo test --locked --features failpoints --test it -- \
-	    --nocapture --test-threads 1 crash::after_kills soak::
+	    --nocapture --test-threads 1 crash::after_kills outage:: soak::
 
 SECONDS_OF_FUZZ ?= 60
 fuzz: ## each target of fuzz/ for a minute, by coverage; needs a nightly compiler and cargo-fuzz

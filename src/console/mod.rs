@@ -151,6 +151,7 @@ fn routes(desk: Desk) -> Router {
 }
 
 async fn metrics(State(desk): State<Desk>) -> Response {
+    crate::capture::failpoint::hit("scrape");
     ([(CONTENT_TYPE, desk.metrics.content_type())], desk.metrics.encode()).into_response()
 }
 

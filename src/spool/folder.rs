@@ -131,7 +131,12 @@ impl Folder {
     /// `<id>.open` becomes `<id>.seg`, and stays so after a power cut.
     pub(super) fn seal(&self, id: SegmentId) -> io::Result<()> {
         self.faults.at(Point::Rename)?;
-        fs::rename(self.path(id, State::Open), self.path(id, State::Sealed))?;
+        let sealed = self.path(id, State::Sealed);
+        match fs::rename(self.path(id, State::Open), &sealed) {
+            // An attempt before this one got as far, and could not make the name safe.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && sealed.exists() => {}
+            renamed => renamed?,
+        }
         failpoint::hit("spool_sealed");
         self.sync()
     }

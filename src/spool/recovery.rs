@@ -25,6 +25,8 @@ pub(super) struct Recovered {
     pub(super) found: Found,
     /// Segments to upload.
     pub(super) sealed: BTreeMap<SegmentId, Sealed>,
+    /// Segments to upload once they can be named as sealed.
+    pub(super) stranded: Vec<(SegmentId, Sealed)>,
     /// Files to remove once a new checkpoint is safe: no rows in them, or stored already.
     pub(super) leftovers: Vec<Entry>,
     /// Files moved to `corrupt/`.
@@ -71,9 +73,11 @@ impl Recovered {
         shared.ledger.restore(pages);
         let seconds = unaccounted.map_or(0.0, |w| w.to.duration_since(w.from).as_secs_f64());
         shared.metrics.unaccounted_seconds(seconds);
+        let stranded = self.stranded.iter().map(|(_, sealed)| sealed);
+        let segments: Vec<_> = self.sealed.values().chain(stranded).collect();
         let recovery = Recovery {
-            segments: self.sealed.len(),
-            rows: self.sealed.values().map(|sealed| sealed.tally.rows()).sum(),
+            segments: segments.len(),
+            rows: segments.iter().map(|sealed| sealed.tally.rows()).sum(),
             damages: self.damages,
             set_aside: self.set_aside,
             unaccounted,
@@ -126,12 +130,13 @@ impl Recovered {
             return;
         }
         add(&mut self.found.present, entry.id, &seen.tally);
-        if entry.state == State::Open && folder.seal(entry.id).is_err() {
-            tracing::warn!(segment = %name, "a segment of an earlier run cannot be sealed");
-        }
         let instance = seen.head.map(|head| head.instance);
         let damaged = seen.damages > 0;
         let sealed = Sealed { bytes: seen.bytes, opened, tally: seen.tally, instance, damaged };
+        if entry.state == State::Open && folder.seal(entry.id).is_err() {
+            tracing::warn!(segment = %name, "a segment of an earlier run cannot be sealed yet");
+            return self.stranded.push((entry.id, sealed));
+        }
         self.sealed.insert(entry.id, sealed);
     }
 

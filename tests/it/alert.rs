@@ -295,7 +295,7 @@ fn answering(status: &str) -> Upstream {
 fn request(sink: &Upstream) -> Message {
     let text = sink.received_text();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no request: {text}"));
-    Message { head: format!("{head}\r\n\r\n"), raw_body: body.into(), complete: true }
+    Message { head: format!("{head}\r\n\r\n"), raw_body: body.into(), complete: true, end: None }
 }
 
 #[test]

@@ -72,6 +72,7 @@ fn parsed(bytes: &[u8]) -> Message {
         head: String::from_utf8_lossy(head).into_owned(),
         raw_body: body.to_vec(),
         complete: true,
+        end: None,
     };
     if message.header("transfer-encoding").is_some() {
         message.complete = body.ends_with(b"0\r\n\r\n");

@@ -7,7 +7,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod killed;
-mod store;
+pub mod store;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,6 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
 
 use crate::support::books::Books;
 use crate::support::judge::{ScriptedJudge, completion};
@@ -101,12 +103,36 @@ fn upstream() -> Upstream {
 const PATHS: [&str; 10] =
     ["/ok", "/ok", "/ok", "/stream", "/close", "/error", "/slow", "/cut", "/reset", "/nonsense"];
 
-/// Notes an answer that no upstream gave; the first ones say enough.
-fn tell(wrong: &mut Vec<String>, path: &str, answer: &Message) {
+/// Notes an answer that no upstream gave; the first ones say enough to be explained: `when` it was, what
+/// had been asked how long before on which connection, what came, and why no more did.
+fn tell(wrong: &mut Vec<String>, when: Timestamp, asked: &Asked, answer: &Message) {
     if wrong.len() < 20 {
-        let (head, text) = (&answer.head, answer.text());
-        wrong.push(format!("{path}: {head} complete {} {text}", answer.complete));
+        let Asked { path, port, bytes, at } = asked;
+        let (head, came, text) = (&answer.head, answer.raw_body.len(), answer.text());
+        let told =
+            head.lines().find(|line| line.to_ascii_lowercase().starts_with("content-length"));
+        wrong.push(format!(
+            "{when}: {path} with {bytes} bytes, asked {:?} before from port {port}: {came} bytes of {}, {:?}: {head}{text}",
+            at.elapsed(),
+            told.unwrap_or("chunks"),
+            answer.end,
+        ));
     }
+}
+
+/// A question that was sent.
+struct Asked {
+    path: &'static str,
+    port: u16,
+    bytes: usize,
+    at: Instant,
+}
+
+/// Sends a question.
+fn ask(peer: &mut Peer, path: &'static str, body: &str) -> Asked {
+    let asked = Asked { path, port: peer.own_port(), bytes: body.len(), at: Instant::now() };
+    peer.send(json_post(path, body));
+    asked
 }
 
 /// What a client may see of a path, had it asked the upstream itself.
@@ -132,7 +158,7 @@ fn client(port: u16, mut chance: Chance, over: &AtomicBool) -> (u64, Vec<String>
         let path = PATHS[chance.below(PATHS.len() as u64) as usize];
         let size = chance.below(12_000) as usize;
         asked += 1;
-        peer.send(json_post(path, &format!("{{\"question\":\"{}\"}}", "q".repeat(size))));
+        let question = ask(&mut peer, path, &format!("{{\"question\":\"{}\"}}", "q".repeat(size)));
         if path == "/stream" && chance.below(4) == 0 {
             // Leaves in the middle, in order or not.
             peer.read_until(b"word 3");
@@ -144,7 +170,7 @@ fn client(port: u16, mut chance: Chance, over: &AtomicBool) -> (u64, Vec<String>
         }
         let answer = peer.read_response();
         if !is_upstreams_own(path, &answer) {
-            tell(&mut wrong, path, &answer);
+            tell(&mut wrong, Timestamp::now(), &question, &answer);
         }
         if !answer.complete || answer.header("connection") == Some("close") {
             peer = Peer::connect(port);

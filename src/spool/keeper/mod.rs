@@ -111,7 +111,8 @@ impl Keeper {
         mut found: Recovered,
         now: Timestamp,
     ) -> Recovery {
-        self.leftovers = std::mem::take(&mut found.leftovers);
+        self.leftovers = mem::take(&mut found.leftovers);
+        self.stranded.extend_from_slice(&found.stranded);
         self.folder = Some(folder);
         self.taken_over = true;
         found.hand_over(&self.shared, now)
@@ -420,13 +421,14 @@ impl Keeper {
         self.removing.push(id.to_string());
         let safe = self.make_books_safe();
         failpoint::hit("spool_booked");
-        let Some(folder) = &self.folder else { return };
-        let gone = match damaged {
+        let remove = |folder: &Folder| match damaged {
             true => {
                 folder.set_aside(id, State::Sealed).or_else(|_| folder.remove(id, State::Sealed))
             }
             false => folder.remove(id, State::Sealed),
         };
+        let missing = Err(io::Error::from(io::ErrorKind::NotFound));
+        let gone = self.folder.as_ref().map_or(missing, remove);
         match gone {
             Ok(()) => {
                 failpoint::hit("spool_removed");

@@ -2,7 +2,7 @@
 //! folder in the layout of the bucket, so that it can be verified afterwards.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -13,8 +13,30 @@ use crate::support::wire::{Message, Peer, Upstream};
 /// The store, and how often it failed in which way.
 pub struct Store {
     upstream: Upstream,
-    well: Arc<AtomicBool>,
-    failures: Arc<[AtomicU64; FAULTS.len()]>,
+    shared: Arc<Shared>,
+}
+
+/// How it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Health {
+    /// Half of all requests fail.
+    Ill,
+    /// All goes well.
+    Well,
+    /// Nothing is taken.
+    Away,
+}
+
+struct Shared {
+    health: Mutex<Health>,
+    chance: Mutex<Chance>,
+    failures: [AtomicU64; FAULTS.len()],
+    refused: AtomicU64,
+    /// The names of what was taken, in the order in which it came.
+    taken: Mutex<Vec<String>>,
+    /// What is under way, and how much that was at most.
+    under_way: AtomicU64,
+    most: AtomicU64,
 }
 
 /// Its faults. Each as often as the others; half of all requests go well.
@@ -33,23 +55,28 @@ const FAULTS: [&str; 9] = [
 impl Store {
     /// Starts it over `folder`.
     pub fn start(folder: PathBuf, seed: u64) -> Self {
-        let (well, chance) = (Arc::new(AtomicBool::new(false)), Mutex::new(Chance(seed)));
-        let failures: Arc<[AtomicU64; FAULTS.len()]> = Arc::default();
-        let (is_well, counted) = (Arc::clone(&well), Arc::clone(&failures));
+        let shared = Arc::new(Shared {
+            health: Mutex::new(Health::Ill),
+            chance: Mutex::new(Chance(seed)),
+            failures: Default::default(),
+            refused: AtomicU64::new(0),
+            taken: Mutex::default(),
+            under_way: AtomicU64::new(0),
+            most: AtomicU64::new(0),
+        });
+        let serving = Arc::clone(&shared);
         let upstream = Upstream::start(move |peer| {
             while let Some(request) = peer.read_request() {
-                let drawn =
-                    chance.lock().expect("not poisoned").below(2 * FAULTS.len() as u64) as usize;
-                let fault = FAULTS.get(drawn).filter(|_| !is_well.load(Ordering::SeqCst));
-                if let Some(counter) = fault.and_then(|_| counted.get(drawn)) {
-                    counter.fetch_add(1, Ordering::SeqCst);
-                }
-                if !answer(peer, &request, &folder, fault.copied()) {
+                let under_way = serving.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+                serving.most.fetch_max(under_way, Ordering::SeqCst);
+                let goes_on = answer(peer, &request, &folder, serving.fault(&request));
+                serving.under_way.fetch_sub(1, Ordering::SeqCst);
+                if !goes_on {
                     return;
                 }
             }
         });
-        Self { upstream, well, failures }
+        Self { upstream, shared }
     }
 
     /// Where it listens.
@@ -59,15 +86,52 @@ impl Store {
 
     /// From now on all goes well.
     pub fn recover(&self) {
-        self.well.store(true, Ordering::SeqCst);
+        *self.shared.health.lock().expect("not poisoned") = Health::Well;
+    }
+
+    /// From now on nothing is taken.
+    pub fn go_away(&self) {
+        *self.shared.health.lock().expect("not poisoned") = Health::Away;
     }
 
     /// How often it failed, by fault.
     pub fn failures(&self) -> Vec<(&'static str, u64)> {
-        FAULTS
-            .into_iter()
-            .zip(self.failures.iter().map(|count| count.load(Ordering::SeqCst)))
-            .collect()
+        let counted = self.shared.failures.iter().map(|count| count.load(Ordering::SeqCst));
+        FAULTS.into_iter().zip(counted).collect()
+    }
+
+    /// How often it refused while it was away.
+    pub fn refused(&self) -> u64 {
+        self.shared.refused.load(Ordering::SeqCst)
+    }
+
+    /// The names of what was taken, in the order in which it came.
+    pub fn taken(&self) -> Vec<String> {
+        self.shared.taken.lock().expect("not poisoned").clone()
+    }
+
+    /// How many requests were under way at once, at most.
+    pub fn most_at_once(&self) -> u64 {
+        self.shared.most.load(Ordering::SeqCst)
+    }
+}
+
+impl Shared {
+    /// How a request fails, if it does.
+    fn fault(&self, request: &Message) -> Option<&'static str> {
+        let health = *self.health.lock().expect("not poisoned");
+        if health == Health::Away {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            return Some("503");
+        }
+        let drawn = self.chance.lock().expect("not poisoned").below(2 * FAULTS.len() as u64);
+        let drawn = usize::try_from(drawn).expect("small");
+        let fault = FAULTS.get(drawn).filter(|_| health == Health::Ill);
+        match (fault, self.failures.get(drawn)) {
+            (Some(_), Some(counter)) => drop(counter.fetch_add(1, Ordering::SeqCst)),
+            _ => self.taken.lock().expect("not poisoned").extend(name(request)),
+        }
+        fault.copied()
     }
 }
 
@@ -113,15 +177,17 @@ fn answer(peer: &mut Peer, request: &Message, folder: &Path, fault: Option<&str>
     }
 }
 
-/// Keeps the object of a PUT, whole or not at all.
-fn take(request: &Message, folder: &Path) {
-    let mut words = request.head.split(' ');
-    if words.next() != Some("PUT") {
-        return;
-    }
-    let target = words.next().unwrap_or_default().split('?').next().unwrap_or_default();
+/// The name of the object of a PUT.
+fn name(request: &Message) -> Option<String> {
+    let target = request.head.strip_prefix("PUT ")?.split([' ', '?']).next()?;
     let name = target.trim_start_matches("/samples/").replace("%3D", "=");
     assert!(!name.contains(".."), "{name}");
+    Some(name)
+}
+
+/// Keeps the object of a PUT, whole or not at all.
+fn take(request: &Message, folder: &Path) {
+    let Some(name) = name(request) else { return };
     let path = folder.join(name);
     std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
     let body = match request

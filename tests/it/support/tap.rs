@@ -261,7 +261,7 @@ impl Flowtap {
     pub fn kill_and_restart_after(mut self, meanwhile: impl FnOnce()) -> Self {
         let id = self.process.id().to_string();
         Command::new("kill").args(["-9", &id]).status().expect("kill is there");
-        self.process.await_end(Duration::from_secs(10));
+        self.process.await_end(Duration::from_secs(60));
         meanwhile();
         let folder = self.folder.take().expect("kept until the end");
         let config =

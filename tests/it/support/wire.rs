@@ -75,6 +75,18 @@ pub struct Peer {
     stream: TcpStream,
     buffer: Vec<u8>,
     log: Option<(Log, Option<usize>)>,
+    end: Option<End>,
+}
+
+/// Why nothing more is read of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The other side ended it in order.
+    Closed,
+    /// It was reset, or failed in another way.
+    Failed(ErrorKind),
+    /// Nothing came within [`READ_WITHIN`].
+    Silence,
 }
 
 /// A message as it came: head and body, the body raw (chunk framing left in).
@@ -86,6 +98,8 @@ pub struct Message {
     pub raw_body: Vec<u8>,
     /// The message ended as its framing says, not by the connection's end.
     pub complete: bool,
+    /// Why it is not complete.
+    pub end: Option<End>,
 }
 
 impl Message {
@@ -133,7 +147,7 @@ impl Peer {
     fn new(stream: TcpStream, log: Log) -> Self {
         stream.set_read_timeout(Some(READ_WITHIN)).expect("a timeout");
         stream.set_nodelay(true).expect("nodelay");
-        Self { stream, buffer: Vec::new(), log: Some((log, None)) }
+        Self { stream, buffer: Vec::new(), log: Some((log, None)), end: None }
     }
 
     /// A client's end, connected to `port`.
@@ -142,7 +156,7 @@ impl Peer {
             TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).expect("connected");
         stream.set_read_timeout(Some(READ_WITHIN)).expect("a timeout");
         stream.set_nodelay(true).expect("nodelay");
-        Self { stream, buffer: Vec::new(), log: None }
+        Self { stream, buffer: Vec::new(), log: None, end: None }
     }
 
     /// Sends bytes; a peer that is gone is no fault of the test.
@@ -181,9 +195,15 @@ impl Peer {
         message.complete.then_some(message)
     }
 
-    /// The next response.
+    /// The next response; what has no head says why not.
     pub fn read_response(&mut self) -> Message {
-        self.read_message(true).unwrap_or_default()
+        let nothing = |end| Message { end, ..Message::default() };
+        self.read_message(true).unwrap_or_else(|| nothing(self.end))
+    }
+
+    /// This end's port: by it the connection is found in logs.
+    pub fn own_port(&self) -> u16 {
+        self.stream.local_addr().map_or(0, |address| address.port())
     }
 
     /// The next response's head.
@@ -219,7 +239,10 @@ impl Peer {
                 Ok(0) => break true,
                 Ok(_) => {}
                 Err(error)
-                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                    ) => {}
                 Err(_) => break true,
             }
             if Instant::now() > deadline {
@@ -253,6 +276,7 @@ impl Peer {
         } else {
             message.complete = true;
         }
+        message.end = self.end.filter(|_| !message.complete);
         Some(message)
     }
 
@@ -289,7 +313,7 @@ impl Peer {
 
     fn fill(&mut self) -> usize {
         let mut bytes = [0; 16 * 1024];
-        let read = self.stream.read(&mut bytes).unwrap_or(0);
+        let read = self.read_some(&mut bytes);
         self.buffer.extend_from_slice(&bytes[..read]);
         if let Some((log, place)) = self.log.as_mut().filter(|_| read > 0) {
             let mut log = log.lock().expect("not poisoned");
@@ -300,6 +324,28 @@ impl Peer {
             log[place].extend_from_slice(&bytes[..read]);
         }
         read
+    }
+}
+
+impl Peer {
+    /// One read, 0 at the end. One with a time limit is interrupted where this process was stopped and goes
+    /// on (signal(7)): that says nothing of the other side.
+    fn read_some(&mut self, bytes: &mut [u8]) -> usize {
+        let end = loop {
+            match self.stream.read(bytes) {
+                Ok(0) => break End::Closed,
+                Ok(read) => return read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+                {
+                    break End::Silence;
+                }
+                Err(error) => break End::Failed(error.kind()),
+            }
+        };
+        self.end = Some(end);
+        0
     }
 }
 
