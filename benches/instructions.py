@@ -80,7 +80,7 @@ def ask(port, case, count):
 class Counted(peers.Flowtap):
     """flowtap under callgrind."""
 
-    def wait_until_it_listens(self):
+    def wait_until_it_listens(self, seconds):
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self.child.poll() is None:
             try:

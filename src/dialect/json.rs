@@ -23,7 +23,7 @@ pub fn parse(bytes: &[u8]) -> Result<Value, Fault> {
     if !within_limits(bytes) {
         return Err(Fault::JsonLimits);
     }
-    let text = std::str::from_utf8(bytes).map_err(|_| Fault::Json)?;
+    let text = simdutf8::basic::from_utf8(bytes).map_err(|_| Fault::Json)?;
     skim::whole(text).map_or_else(|| mended(bytes), Ok)
 }
 
@@ -35,14 +35,7 @@ fn mended(bytes: &[u8]) -> Result<Value, Fault> {
 /// What can be known of a JSON text whose end is missing: the members and elements that are whole,
 /// within the containers that are cut. `None` where it does not begin as an object or array.
 pub(super) fn salvage(prefix: &[u8]) -> Option<Value> {
-    let prefix = prefix.strip_prefix(b"\xef\xbb\xbf").unwrap_or(prefix);
-    within_limits(prefix).then(|| salvage_at_level(prefix, SALVAGE_LEVELS)).flatten()
-}
-
-/// True for a text whose first value does not end in it: a parser would look at all of it to say so.
-pub(super) fn is_cut(prefix: &[u8]) -> bool {
-    let prefix = prefix.strip_prefix(b"\xef\xbb\xbf").unwrap_or(prefix);
-    value_end(prefix, skip_blanks(prefix, 0)).is_none()
+    Prefix::of(prefix)?.salvage()
 }
 
 /// The `usage` member of the outermost object, from the last bytes of a JSON text. That it is the
@@ -186,55 +179,107 @@ fn skip_blanks(bytes: &[u8], at: usize) -> usize {
     at + rest.iter().take_while(|b| b.is_ascii_whitespace()).count()
 }
 
-fn salvage_at_level(bytes: &[u8], levels: usize) -> Option<Value> {
-    let at = skip_blanks(bytes, 0);
-    match bytes.get(at)? {
-        _ if levels == 0 => None,
-        b'{' => Some(Value::Object(salvage_members(&bytes[at + 1..], levels))),
-        b'[' => Some(Value::Array(salvage_elements(&bytes[at + 1..], levels))),
-        _ => None,
-    }
+/// The beginning of a JSON text, and where the values begin that do not end in it: found in one pass,
+/// for a body that is cut is as long as bodies may be.
+pub(super) struct Prefix<'a> {
+    bytes: &'a [u8],
+    open: Vec<usize>,
 }
 
-fn salvage_members(bytes: &[u8], levels: usize) -> Map<String, Value> {
-    let mut members = Map::new();
-    let mut next = Some(0);
-    while let Some((key, value_at)) = next.and_then(|at| key_at(bytes, skip_blanks(bytes, at))) {
-        let (value, end) = salvage_value(bytes, value_at, levels);
-        members.extend(value.map(|value| (key, value)));
-        next = end.and_then(|end| after_comma(bytes, end));
+impl<'a> Prefix<'a> {
+    /// `None` where more than [`DEPTH_MAX`] or [`NODES_MAX`] is there.
+    pub(super) fn of(bytes: &'a [u8]) -> Option<Self> {
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        let (mut open, mut nodes, mut at) = (Vec::new(), 1usize, 0usize);
+        while let Some(byte) = bytes.get(at) {
+            match byte {
+                b'"' => match string_end(bytes, at) {
+                    Some(end) => at = end - 1,
+                    None => {
+                        open.push(at);
+                        break;
+                    }
+                },
+                b'{' | b'[' => {
+                    open.push(at);
+                    nodes += 1;
+                }
+                b'}' | b']' => _ = open.pop(),
+                b',' => nodes += 1,
+                _ => {}
+            }
+            if open.len() > DEPTH_MAX || nodes > NODES_MAX {
+                return None;
+            }
+            at += 1;
+        }
+        Some(Self { bytes, open })
     }
-    members
-}
 
-fn salvage_elements(bytes: &[u8], levels: usize) -> Vec<Value> {
-    let mut elements = Vec::new();
-    let mut next = Some(0);
-    while let Some(at) = next {
-        let (value, end) = salvage_value(bytes, skip_blanks(bytes, at), levels);
-        elements.extend(value);
-        next = end.and_then(|end| after_comma(bytes, end));
+    /// True where the text's first value does not end in it: a parser would look at all of it to say so.
+    pub(super) fn is_cut(&self) -> bool {
+        self.value_end(skip_blanks(self.bytes, 0)).is_none()
     }
-    elements
-}
 
-/// The value at `at`, or what is whole of it; and where it ends, if it does.
-fn salvage_value(bytes: &[u8], at: usize, levels: usize) -> (Option<Value>, Option<usize>) {
-    match value_end(bytes, at) {
-        Some(end) => (parse(&bytes[at..end]).ok(), Some(end)),
-        None => (salvage_at_level(bytes.get(at..).unwrap_or_default(), levels - 1), None),
+    /// See [`salvage`].
+    pub(super) fn salvage(&self) -> Option<Value> {
+        self.salvage_at(skip_blanks(self.bytes, 0), SALVAGE_LEVELS)
     }
-}
 
-/// The key at `at`, and where its value begins.
-fn key_at(bytes: &[u8], at: usize) -> Option<(String, usize)> {
-    if bytes.get(at) != Some(&b'"') {
-        return None;
+    fn value_end(&self, at: usize) -> Option<usize> {
+        if self.open.contains(&at) { None } else { value_end(self.bytes, at) }
     }
-    let end = string_end(bytes, at)?;
-    let key = serde_json::from_slice(&bytes[at..end]).ok()?;
-    let colon = skip_blanks(bytes, end);
-    (bytes.get(colon) == Some(&b':')).then(|| (key, skip_blanks(bytes, colon + 1)))
+
+    fn salvage_at(&self, at: usize, levels: usize) -> Option<Value> {
+        match self.bytes.get(at)? {
+            _ if levels == 0 => None,
+            b'{' => Some(Value::Object(self.salvage_members(at + 1, levels))),
+            b'[' => Some(Value::Array(self.salvage_elements(at + 1, levels))),
+            _ => None,
+        }
+    }
+
+    fn salvage_members(&self, start: usize, levels: usize) -> Map<String, Value> {
+        let mut members = Map::new();
+        let mut next = Some(start);
+        while let Some((key, value_at)) = next.and_then(|at| self.key_at(at)) {
+            let (value, end) = self.salvage_value(value_at, levels);
+            members.extend(value.map(|value| (key, value)));
+            next = end.and_then(|end| after_comma(self.bytes, end));
+        }
+        members
+    }
+
+    fn salvage_elements(&self, start: usize, levels: usize) -> Vec<Value> {
+        let mut elements = Vec::new();
+        let mut next = Some(start);
+        while let Some(at) = next {
+            let (value, end) = self.salvage_value(skip_blanks(self.bytes, at), levels);
+            elements.extend(value);
+            next = end.and_then(|end| after_comma(self.bytes, end));
+        }
+        elements
+    }
+
+    /// The value at `at`, or what is whole of it; and where it ends, if it does.
+    fn salvage_value(&self, at: usize, levels: usize) -> (Option<Value>, Option<usize>) {
+        match self.value_end(at) {
+            Some(end) => (parse(&self.bytes[at..end]).ok(), Some(end)),
+            None => (self.salvage_at(at, levels - 1), None),
+        }
+    }
+
+    /// The key at `at` or behind blanks, and where its value begins.
+    fn key_at(&self, at: usize) -> Option<(String, usize)> {
+        let at = skip_blanks(self.bytes, at);
+        if self.bytes.get(at) != Some(&b'"') {
+            return None;
+        }
+        let end = self.value_end(at)?;
+        let key = serde_json::from_slice(&self.bytes[at..end]).ok()?;
+        let colon = skip_blanks(self.bytes, end);
+        (self.bytes.get(colon) == Some(&b':')).then(|| (key, skip_blanks(self.bytes, colon + 1)))
+    }
 }
 
 fn after_comma(bytes: &[u8], at: usize) -> Option<usize> {

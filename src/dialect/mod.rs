@@ -53,21 +53,29 @@ pub fn model_status(exchange: &Exchange) -> Option<u16> {
 
 /// Understands one exchange of `tap`, as far as it can be understood.
 pub fn read(exchange: &Exchange, tap: &Tap) -> Reading {
-    read_whole(exchange, tap, detect::at_a_glance(exchange, tap))
+    read_whole(exchange, tap, detect::at_a_glance(exchange, tap), Bodies::Told)
 }
 
 /// As [`read`], for an exchange of which no text will be kept: names, figures and faults are the
-/// same, and so is what is to be counted where the upstream did not report it all.
+/// same, and so is what is to be counted where the upstream did not report it all; bodies are left out,
+/// but for feedback's.
 pub fn read_figures(exchange: &Exchange, tap: &Tap) -> Reading {
     let glance = detect::at_a_glance(exchange, tap);
     let figures = match glance {
         Glance::Known(dialect, operation) => figures::read(exchange, tap, dialect, operation),
         _ => None,
     };
-    figures.unwrap_or_else(|| read_whole(exchange, tap, glance))
+    figures.unwrap_or_else(|| read_whole(exchange, tap, glance, Bodies::LeftOut))
 }
 
-fn read_whole(exchange: &Exchange, tap: &Tap, glance: Glance) -> Reading {
+/// Whether a reading holds the bodies: a copy of each that is not JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bodies {
+    Told,
+    LeftOut,
+}
+
+fn read_whole(exchange: &Exchange, tap: &Tap, glance: Glance, bodies: Bodies) -> Reading {
     if let Glance::Other(dialect) = glance {
         return metadata(Reading::new(dialect, Operation::Other), exchange, tap);
     }
@@ -81,7 +89,7 @@ fn read_whole(exchange: &Exchange, tap: &Tap, glance: Glance) -> Reading {
     if operation == Operation::Other {
         return reading;
     }
-    understand(View { exchange, tap, request, response }, reading)
+    understand(View { exchange, tap, request, response }, reading, bodies)
 }
 
 /// What the heads tell, whatever the bodies hold.
@@ -151,9 +159,9 @@ impl<'a> Answer<'a> {
     }
 }
 
-fn understand(view: View<'_>, mut reading: Reading) -> Reading {
+fn understand(view: View<'_>, mut reading: Reading, bodies: Bodies) -> Reading {
     let streamed = view.response.is_stream();
-    let mut folded = streamed.then(|| fold_stream(&view, reading.operation));
+    let folded = streamed.then(|| fold_stream(&view, reading.operation));
     let answer = Answer::new(&view, folded.as_ref());
     reading.stream = streamed;
     let answered = answer.body.filter(|_| view.succeeded());
@@ -181,13 +189,19 @@ fn understand(view: View<'_>, mut reading: Reading) -> Reading {
         [view.response.fault, folded.as_ref().and_then(|folded| folded.fault), view.request.fault];
     reading.fault = faults.into_iter().flatten().next().map(Fault::label).or(reading.fault);
     reading.first_content_offset = folded.as_ref().and_then(|folded| folded.first_content_offset);
-    reading.request_body = view.request.into_stored();
-    let whole = folded.as_mut().and_then(|folded| folded.body.take());
-    reading.response_body = whole.or_else(|| view.response.into_stored());
+    if bodies == Bodies::Told || reading.operation == Operation::Feedback {
+        let folded = folded.and_then(|folded| folded.body);
+        (reading.request_body, reading.response_body) = stored(view, folded);
+    }
     if reading.operation == Operation::Embeddings {
         openai::embeddings::leave_vectors_out(&mut reading.response_body);
     }
     reading
+}
+
+/// Both bodies as a record keeps them; of a stream that was understood, what it amounts to.
+fn stored(view: View<'_>, folded: Option<Value>) -> (Option<Value>, Option<Value>) {
+    (view.request.into_stored(), folded.or_else(|| view.response.into_stored()))
 }
 
 fn fold_stream(view: &View<'_>, operation: Operation) -> Folded {

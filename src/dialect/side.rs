@@ -7,10 +7,11 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
+use super::Fault;
 use super::decode::{self, Decoded};
 use super::fold::Joined;
+use super::json::{self, Prefix};
 use super::sse::{self, Event, Limits, Parser};
-use super::{Fault, json};
 use crate::domain::{CapturedBody, Fields};
 
 /// A body, understood as far as its format goes.
@@ -187,8 +188,9 @@ fn json_or_plain(media: &str, decoded: &Decoded<'_>) -> (Content, Option<Fault>)
     }
     // With a hole behind it the head is no whole text, even if it could be read as one.
     let holed = !decoded.tail.is_empty();
-    if holed && json::is_cut(&decoded.head) {
-        let salvaged = json::salvage(&decoded.head);
+    let prefix = holed.then(|| Prefix::of(&decoded.head)).flatten();
+    if let Some(prefix) = prefix.filter(Prefix::is_cut) {
+        let salvaged = prefix.salvage();
         return (salvaged.map_or(Content::Plain, Content::Salvaged), Some(Fault::Truncated));
     }
     match json::parse(&decoded.head) {
@@ -253,7 +255,7 @@ fn past_cut_word(tail: &[u8]) -> &[u8] {
 
 /// The bytes as text; where they were cut, without a character that was cut in two.
 fn text_of(bytes: &[u8], cut: bool) -> Option<Cow<'_, str>> {
-    match std::str::from_utf8(bytes) {
+    match simdutf8::compat::from_utf8(bytes) {
         Ok(text) => Some(Cow::Borrowed(text)),
         Err(error) if cut && error.error_len().is_none() => {
             std::str::from_utf8(&bytes[..error.valid_up_to()]).ok().map(Cow::Borrowed)

@@ -254,9 +254,9 @@ impl<'de> MapAccess<'de> for &mut Parts<'_, 'de> {
 /// Bytes of a string that are looked at one by one.
 const SHORT_BYTES: usize = 24;
 
-/// Without a branch in it, so that compilers look at many bytes together.
+/// By the least of the bytes: processors find that of sixteen in one instruction.
 fn has_control(bytes: &[u8]) -> bool {
-    bytes.iter().fold(0_u8, |any, byte| any | u8::from(*byte < 0x20)) != 0
+    bytes.iter().fold(u8::MAX, |least, byte| least.min(*byte)) < 0x20
 }
 
 /// The beginning of the long string that starts at `start`, and where it was cut: between characters and

@@ -95,7 +95,7 @@ fn whole<'a>(body: &'a CapturedBody, headers: &Fields) -> Option<Decoded<'a>> {
 
 /// A body that is a text.
 fn text<'a>(body: &'a Decoded<'_>) -> Option<&'a str> {
-    std::str::from_utf8(&body.head).ok()
+    simdutf8::basic::from_utf8(&body.head).ok()
 }
 
 /// A body of events, within the limits of what is read as JSON.
