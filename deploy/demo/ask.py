@@ -13,7 +13,7 @@ from pathlib import Path
 HOST = "127.0.0.1"
 PLAIN, STREAMED, PLAIN_MAX = 40, 6, 400
 SAMPLE_WAIT_S = 30
-SCORE_WAIT_S = 180  # a small model on a busy machine takes its time
+SCORE_WAIT_S = 900  # a small model on one core of a busy machine takes half a minute a sample
 ARTICLES = ["tent", "boot", "stove", "sleeping bag", "backpack", "lamp", "return", "kayak"]
 QUESTIONS = ["What does the {} cost?", "Tell me about the {}.", "Is the {} any good in rain?", "How heavy is the {}?"]
 
@@ -161,6 +161,8 @@ def show():
 def show_scores():
     """What was computed of every sample, and, where there is a judge, what it said of one."""
     judged = "FLOWTAP_JUDGE__URL" in os.environ
+    if judged:
+        print("    waiting for the judge, a small model on one core: a minute or two ...", flush=True)
     scores = wait_for_scores(judged)
     if not judged:
         print("    what was computed of the samples, without any judge (one: make demo ARGS=--judge):")

@@ -74,6 +74,16 @@ labelled! {
     }
 }
 
+impl Bound {
+    /// Whether `value` lies on the bad side of `threshold`.
+    pub fn is_beyond(self, value: f64, threshold: f64) -> bool {
+        match self {
+            Self::AtLeast => value < threshold,
+            Self::AtMost => value > threshold,
+        }
+    }
+}
+
 labelled! {
     /// Why a run was made.
     Trigger {

@@ -150,7 +150,10 @@ impl Ingest {
                 self.walked(reach, ledger, started);
                 self.last_good = started;
                 self.told = None;
-                self.caught_up.send_replace(Some(now));
+                if self.caught_up.send_replace(Some(now)).is_none() {
+                    let seconds = started.elapsed().as_secs_f64();
+                    tracing::info!(seconds, "the index holds what the bucket holds");
+                }
             }
             Err(error) => self.failed(&error),
         }

@@ -48,20 +48,13 @@ impl Judge {
     ) -> State {
         let Some(estimate) = estimate else { return State::NotEnoughData };
         match self.method {
-            Method::Plain if beyond(estimate.value, threshold, bound) => State::Violated,
+            Method::Plain if bound.is_beyond(estimate.value, threshold) => State::Violated,
             Method::Plain => State::Ok,
             // A proof is one however few samples it rests on.
             Method::Anytime if evidence >= ALARM_AT => State::Violated,
             Method::Anytime if estimate.effective < self.samples_min => State::NotEnoughData,
             Method::Anytime => State::Ok,
         }
-    }
-}
-
-fn beyond(value: f64, threshold: f64, bound: Bound) -> bool {
-    match bound {
-        Bound::AtLeast => value < threshold,
-        Bound::AtMost => value > threshold,
     }
 }
 
@@ -90,7 +83,7 @@ fn exact(
     bound: Bound,
     limit: Option<f64>,
 ) -> Measure {
-    let over = value.zip(limit).is_some_and(|(value, limit)| beyond(value, limit, bound));
+    let over = value.zip(limit).is_some_and(|(value, limit)| bound.is_beyond(value, limit));
     Measure {
         value,
         count,
@@ -243,7 +236,7 @@ pub(super) fn against(
 
 fn violations(steps: impl Iterator<Item = Option<f64>>, limit: f64, bound: Bound) -> Violations {
     let values: Vec<f64> = steps.flatten().collect();
-    let count = values.iter().filter(|value| beyond(**value, limit, bound)).count();
+    let count = values.iter().filter(|value| bound.is_beyond(**value, limit)).count();
     Violations { count: count as u64, possible: values.len() as u64 }
 }
 

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::domain::{Bound, Measure, MonitorRun, Signal};
+use super::window::ALARM_AT;
+use crate::domain::{Bound, Measure, Method, MonitorRun, Signal, State};
 
 /// A run as a table.
 pub struct Table<'a>(pub &'a MonitorRun);
@@ -30,7 +31,7 @@ impl fmt::Display for Table<'_> {
             "  {:<30} {:>14} {:>23} {:>10} {:>12} {:>10}  state",
             "", "value", "95% interval", "effective", "threshold", "violations"
         )?;
-        run.signals.iter().try_for_each(|signal| write_signal(f, signal))?;
+        run.signals.iter().try_for_each(|signal| write_signal(f, signal, run.method))?;
         if is_empty(run) {
             writeln!(f, "  nothing was found: no request and no score in that window and scope")?;
         }
@@ -50,9 +51,9 @@ fn is_empty(run: &MonitorRun) -> bool {
     run.unscored == 0 && measures.all(|measure| measure.count == 0)
 }
 
-fn write_signal(f: &mut fmt::Formatter<'_>, signal: &Signal) -> fmt::Result {
+fn write_signal(f: &mut fmt::Formatter<'_>, signal: &Signal, method: Method) -> fmt::Result {
     writeln!(f, " {}", signal.kind.label())?;
-    signal.measures.iter().try_for_each(|measure| write_measure(f, measure))?;
+    signal.measures.iter().try_for_each(|measure| write_measure(f, measure, method))?;
     for group in signal.groups.iter().filter(|_| signal.groups.len() > 1) {
         let model = if group.model.is_empty() { "-" } else { &group.model };
         writeln!(
@@ -69,7 +70,7 @@ fn write_signal(f: &mut fmt::Formatter<'_>, signal: &Signal) -> fmt::Result {
     Ok(())
 }
 
-fn write_measure(f: &mut fmt::Formatter<'_>, measure: &Measure) -> fmt::Result {
+fn write_measure(f: &mut fmt::Formatter<'_>, measure: &Measure, method: Method) -> fmt::Result {
     let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), figure);
     let interval = measure.low.zip(measure.high);
     let interval = interval.map(|(low, high)| format!("{} to {}", figure(low), figure(high)));
@@ -79,7 +80,7 @@ fn write_measure(f: &mut fmt::Formatter<'_>, measure: &Measure) -> fmt::Result {
     };
     let threshold = measure.threshold.map(|limit| format!("{sign} {}", figure(limit)));
     let days = measure.violations.map(|of| format!("{} of {}", of.count, of.possible));
-    let state = measure.threshold.map_or("", |_| measure.state.label());
+    let state = measure.threshold.map_or_else(String::new, |limit| state(measure, limit, method));
     writeln!(
         f,
         "  {:<30} {:>14} {:>23} {:>10} {:>12} {:>10}  {state}",
@@ -92,6 +93,18 @@ fn write_measure(f: &mut fmt::Formatter<'_>, measure: &Measure) -> fmt::Result {
     )
 }
 
+/// The state; where the figure lies beyond its threshold and raises no alarm, why not.
+fn state(measure: &Measure, limit: f64, method: Method) -> String {
+    let label = measure.state.label();
+    let beyond = measure.value.is_some_and(|value| measure.bound.is_beyond(value, limit));
+    match measure.evidence.filter(|_| beyond && method == Method::Anytime) {
+        Some(evidence) if measure.state != State::Violated => {
+            format!("{label} (beyond, but the evidence is {} of {ALARM_AT})", figure(evidence))
+        }
+        _ => label.to_owned(),
+    }
+}
+
 /// A figure with as many places as it deserves.
 pub fn figure(value: f64) -> String {
     match value.abs() {
@@ -99,6 +112,8 @@ pub fn figure(value: f64) -> String {
         big if big >= 1_000.0 => format!("{value:.0}"),
         middle if middle >= 10.0 => format!("{value:.1}"),
         small if small >= 0.01 => format!("{value:.3}"),
+        little if little >= 0.001 => format!("{value:.5}"),
+        less if less >= 0.0001 => format!("{value:.6}"),
         _ => format!("{value:.2e}"),
     }
 }

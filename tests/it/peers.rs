@@ -167,7 +167,11 @@ pub fn llama(port: u16) -> Command {
     command
         .args(["-m", "llama_cpp.server", "--host", "127.0.0.1", "--port", &port.to_string()])
         .args(["--model", weights.trim(), "--model_alias", MODEL])
-        .args(["--n_ctx", "2048", "--n_threads", "1"]);
+        // Threads of a batch spin at barriers: as many as the machine has cores, they take a minute for
+        // a prompt where another load wants one of them. And what streams is not cut off by the next
+        // request.
+        .args(["--n_ctx", "2048", "--n_threads", "1", "--n_threads_batch", "1"])
+        .args(["--interrupt_requests", "false"]);
     command
 }
 

@@ -14,6 +14,8 @@ use crate::support::process::{Process, free_port};
 use crate::support::tap::{Flowtap, Setup, Stopped, rows};
 use crate::support::wire::{Peer, Upstream, json_post, json_response};
 
+mod chat;
+
 const GOOD: &str =
     r#"{"answer":"The rainfly keeps 3000 mm out.","context":"Alpine Explorer: 3000 mm."}"#;
 const BAD: &str = r#"{"answer":"No idea.","context":"Alpine Explorer: 3000 mm."}"#;

@@ -102,7 +102,9 @@ fn take_window(
             "`{name}`: its data, `{path}`{kind}, are flowtap's own samples and rollups here"
         ));
     }
-    let size = source.text("data_window.lookback_window_size");
+    // The second is the form of earlier releases, which Azure's own examples still have.
+    let older = source.text("data_window_size");
+    let size = source.text("data_window.lookback_window_size").or(older);
     let offset = source.text("data_window.lookback_window_offset");
     for end in ["window_start", "window_end"] {
         if let Some(time) = source.text(&format!("data_window.{end}")) {
@@ -111,12 +113,19 @@ fn take_window(
             ));
         }
     }
-    // `default` is a word of Azure's for what it fills in.
-    let given = |text: Option<String>| text.filter(|text| text.starts_with('P'));
-    (
-        given(size).unwrap_or_else(|| window.0.clone()),
-        given(offset).unwrap_or_else(|| window.1.clone()),
-    )
+    let mut given = |text: Option<String>, usual: &str| match text {
+        Some(text) if text.starts_with('P') => text,
+        None => usual.to_owned(),
+        Some(text) => {
+            // `default` is a word of Azure's for what it fills in.
+            if text != "default" {
+                notes
+                    .push(format!("`{name}`: `{text}` is no ISO 8601 duration; {usual} was taken"));
+            }
+            usual.to_owned()
+        }
+    };
+    (given(size, &window.0), given(offset, &window.1))
 }
 
 fn columns(source: &mut Tree) -> Option<String> {
@@ -237,7 +246,8 @@ fn averages(name: &str, signal: &mut Tree, notes: &mut Vec<String>) -> String {
 }
 
 fn judge(signal: &mut Tree) -> Option<String> {
-    let connection = signal.text("connection_id");
+    let older = signal.text("workspace_connection_id");
+    let connection = signal.text("connection_id").or(older);
     let model = signal.text("properties.aoai_deployment_name");
     (connection.is_some() || model.is_some()).then(|| {
         let connection = connection.map(|id| {

@@ -181,6 +181,38 @@ fn triggers_of_other_kinds_are_taken() {
     assert_eq!(schedule::next(&monitor, after).unwrap().to_string(), "2026-01-01T20:00:00Z");
 }
 
+/// As in cli/monitoring/generation-safety-quality-monitoring.yaml of Azure/azureml-examples (MIT): keys of
+/// earlier releases, two sources, a lower-case zone, several times a day; and a window that is none.
+#[test]
+fn the_form_of_azure_s_own_example_is_taken() {
+    let yaml = |size: &str| {
+        format!(
+            "name: weekdays\ntrigger: {{type: recurrence, frequency: week, time_zone: utc, interval: 1, schedule: \
+             {{hours: [22, 20], minutes: [0, 30], week_days: [monday, friday]}}}}\ncreate_monitor: {{monitoring_target: \
+             {{endpoint_deployment_id: some_endpoint}}, monitoring_signals: {{s: {{type: generation_safety_quality, \
+             production_data: [{{input_data: {{path: 'azureml:inputs:1', type: mltable}}, data_window_size: {size}}}, \
+             {{input_data: {{path: 'azureml:outputs:1'}}, data_column_names: {{correlation_id: id}}}}], \
+             workspace_connection_id: aoai, metric_thresholds: {{fluency: {{aggregated_fluency_pass_rate: 0.5}}}}}}}}}}"
+        )
+    };
+    let imported =
+        |size: &str| import(config::document(yaml(size).into_bytes(), "x").unwrap()).unwrap();
+    let told = imported("P14D");
+    let monitor = loaded(&told).monitors.remove(0);
+    assert_eq!((monitor.window.to_string(), monitor.time_zone.as_str()), ("P14D".into(), "UTC"));
+    let after = "2026-11-23T20:30:00Z".parse().unwrap();
+    assert_eq!(schedule::next(&monitor, after).unwrap().to_string(), "2026-11-23T22:00:00Z");
+    for what in [
+        "azureml:outputs:1",
+        "correlation_id: id",
+        "of the connection `aoai`",
+        "`endpoint_deployment_id: some_endpoint` names no deployment",
+    ] {
+        assert!(said(&told, what), "{what} is not in {:#?}", told.notes);
+    }
+    assert!(said(&imported("7 days"), "`7 days` is no ISO 8601 duration; P7D was taken"));
+}
+
 /// Each single value in its turn is changed: whatever it is, the settings or the notes must change too,
 /// or the file is refused.
 #[test]
