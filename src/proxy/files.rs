@@ -12,7 +12,7 @@ const EACH: u64 = 2;
 /// have at once.
 pub fn connections_max(taps: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, ..limit.clone() };
+    let raised = Rlimit { current: limit.maximum, ..limit };
     let limit =
         if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
     limit.map_or(usize::MAX, |limit| share(limit, taps))
