@@ -237,7 +237,7 @@ static LIMITS: &[Key] = &[
         "connections_max",
         Whole(1, 1_000_000),
         Is("4096"),
-        "Open client connections of the tap.",
+        "Open client connections of the tap; fewer where there are not two file descriptors for each.",
         "4096",
     ),
 ];

@@ -229,11 +229,11 @@ impl TimedStream {
         })
     }
 
-    /// While a head is read, and with no earlier answer left to send, hyper writes only to refuse
-    /// the head by itself.
+    /// While no exchange is under way, and with no earlier answer left to send, hyper writes only to refuse
+    /// a head by itself. It may have read that head with the request before it.
     fn hold_back(&self, bytes: &[u8]) -> bool {
         let unflushed = self.state.unflushed.load(Ordering::Relaxed);
-        let refusal = self.state.phase() == Phase::Head && !unflushed;
+        let refusal = self.state.phase() != Phase::Serving && !unflushed;
         if refusal {
             let status = bytes.get(9..12).and_then(|code| std::str::from_utf8(code).ok());
             let status = status.and_then(|code| code.parse().ok()).unwrap_or(400);

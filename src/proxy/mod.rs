@@ -10,6 +10,7 @@ mod body;
 mod connect;
 mod express;
 mod failure;
+mod files;
 mod forward;
 mod governor;
 mod guard;
@@ -216,8 +217,22 @@ fn bind_tap(
         shared: Arc::new(shared),
         socket: listen(tap.listen).map_err(bound)?,
         tls: server_tls.map(TlsAcceptor::from),
-        permits: Arc::new(Semaphore::new(tap.limits.connections_max)),
+        permits: Arc::new(Semaphore::new(permits(tap, config.taps.len()))),
     })
+}
+
+/// How many connections a tap may have at once, as far as there are file descriptors for them.
+fn permits(tap: &config::Tap, taps: usize) -> usize {
+    let (wanted, possible) = (tap.limits.connections_max, files::connections_max(taps));
+    if possible < wanted {
+        tracing::warn!(
+            tap = &*tap.name,
+            connections_max = wanted,
+            possible,
+            "there are file descriptors for fewer connections; the others wait"
+        );
+    }
+    wanted.min(possible)
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {

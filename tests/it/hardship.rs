@@ -74,6 +74,21 @@ fn a_crowd_of_slow_clients_is_let_go() {
     all_is_kept(flowtap, asked);
 }
 
+/// Promise (operations): where file descriptors are few, clients wait for their turn, and none that was let in
+/// gets an error that is not its upstream's. Figure: a limit of 96, 60 clients at once that keep their
+/// connections, 300 of 300 answered.
+#[test]
+fn with_few_file_descriptors_clients_wait_for_their_turn() {
+    let upstream = Upstream::answering(json_response("{}"));
+    let setup = Setup::before(upstream.port).top("sample: {rate: 1}\ndrain_timeout: 25s");
+    let flowtap = setup.command("proxy").by(&["prlimit", "--nofile=96:96"]).start();
+    std::thread::scope(|scope| {
+        (0..60).for_each(|_| drop(scope.spawn(|| median(&flowtap, 5))));
+    });
+    assert!(flowtap.printed().contains("there are file descriptors for fewer connections"));
+    all_is_kept(flowtap, 300);
+}
+
 /// Promise (operations): a name that leads nowhere and an upstream that accepts and speaks no TLS are told
 /// as 502 or 504 within the time for connecting. Figure: limit 500 ms, told within 10 s; each is in the
 /// books.

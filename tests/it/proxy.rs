@@ -106,6 +106,22 @@ fn what_can_be_read_in_two_ways_is_refused_by_name_and_never_reaches_the_upstrea
     );
 }
 
+/// hyper reads what comes with a request at once with it, on its own way too.
+#[test]
+fn what_cannot_be_read_behind_a_request_is_refused_by_name_as_well() {
+    let upstream = Upstream::answering(json_response("{}"));
+    for way in ["", "limits: {headers_max: 99}"] {
+        let flowtap = Setup::before(upstream.port).tap(way).start();
+        let mut client = flowtap.client();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n\u{1}\u{2}nonsense\r\n\r\n");
+        assert_eq!(client.read_response().status(), 200);
+        let refusal = client.read_response();
+        assert_eq!(refusal.status(), 400);
+        assert!(refusal.text().contains("\"malformed\""), "{way}: {}", refusal.text());
+        flowtap.await_metric("flowtap_rejected_requests_total", &["malformed"], 1.0);
+    }
+}
+
 /// Promise (security): a length beside chunks smuggles nothing. Figure: 1 answer, the connection ends.
 #[test]
 fn a_length_beside_chunks_smuggles_nothing() {

@@ -73,6 +73,7 @@ pub fn read<'h, 'b>(
         Err(_) => return Err(NO_ANSWER),
     };
     match response.code {
+        None | Some(..100) => Err(NO_ANSWER),
         // No request of this way asks for another protocol.
         Some(101) => Err(BAD_FRAMING),
         Some(status @ 100..200) => {
@@ -190,6 +191,8 @@ impl Answer<'_, '_> {
         for header in self.fields {
             match Field::of(header.name) {
                 Field::Connection | Field::Te | Field::Hop => {}
+                // Forbidden where there can be no body (RFC 9112, section 6.1).
+                Field::Coding if self.status == 204 => {}
                 Field::Length
                     if self.lengthless || std::mem::replace(&mut length_written, true) => {}
                 Field::Length | Field::Coding => write_field(out, header, self.odd),
@@ -276,6 +279,7 @@ mod tests {
         assert_eq!(framing("HTTP/1.1 101 Switching\r\n\r\n"), Err("upstream_framing"));
         assert_eq!(framing("HTTP/1.1 200 OK\r\nx: y"), Err("partial"));
         assert_eq!(framing("HTTP/2.0 200 OK\r\n\r\n"), Err("upstream_closed"));
+        assert_eq!(framing("HTTP/1.1 099 Odd\r\n\r\n"), Err("upstream_closed"));
         let old = |fields: &str| framing(&format!("HTTP/1.0 200 OK\r\n{fields}\r\n"));
         assert_eq!(old("Content-Length: 3\r\n"), Ok((Framing::Length(3), false)));
         assert_eq!(
@@ -312,6 +316,8 @@ mod tests {
             get(none),
             Ok((Framing::Done, true, "HTTP/1.1 204 No Content\r\n\r\n".to_owned()))
         );
+        let chunked = none.replace("Content-Length: 2", "Transfer-Encoding: chunked");
+        assert_eq!(get(&chunked), get(none));
         let head = "HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n";
         assert_eq!(answered(&Method::HEAD, head), Ok((Framing::Done, true, head.to_owned())));
     }
