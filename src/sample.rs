@@ -236,6 +236,10 @@ mod tests {
         assert_eq!(rule(Outcome::Timeout, long), (SampleReason::Error, 1.0));
         let lower = Sampler::new(&SampleRates { errors: Some(0.1), ..rates(0.1) });
         assert_eq!(lower.rule(Outcome::Timeout, FAST).reason, SampleReason::Rate, "ties: the rate");
+        // Whatever kept a sample, another might have been kept by less.
+        assert_eq!(sampler.rule(Outcome::Timeout, long).least, 0.1);
+        let alone = Sampler::new(&SampleRates { errors: Some(1.0), slow, ..rates(0.0) });
+        assert_eq!(alone.rule(Outcome::Timeout, FAST).least, 0.5, "a rate of 0 keeps nothing");
     }
 
     #[test]

@@ -97,15 +97,15 @@ step 3 "starting a prompt flow server on port $DEMO_FLOW_PORT ..."
 mapfile -t quiet < <(tests/peers/promptflow.sh env)
 start promptflow env "${quiet[@]}" .cache/peers/promptflow/bin/pf flow serve --source examples/flows/qa_stream \
     --host 127.0.0.1 --port "$DEMO_FLOW_PORT" --engine fastapi --skip-open-browser
-await promptflow "http://127.0.0.1:$DEMO_FLOW_PORT/health" 120
+await promptflow "http://127.0.0.1:$DEMO_FLOW_PORT/health" 300
 
 if [[ $judge ]]; then
     start judge .cache/peers/llm/bin/python -m llama_cpp.server --host 127.0.0.1 --port "$DEMO_JUDGE_PORT" \
         --model "$(tests/peers/llm.sh model)" --model_alias smollm2-135m --n_ctx 2048 \
         --n_threads 1 --n_threads_batch 1 --interrupt_requests false
-    await judge "http://127.0.0.1:$DEMO_JUDGE_PORT/v1/models" 120
+    await judge "http://127.0.0.1:$DEMO_JUDGE_PORT/v1/models" 300
     export FLOWTAP_JUDGE__URL=http://127.0.0.1:$DEMO_JUDGE_PORT FLOWTAP_JUDGE__MODEL=smollm2-135m
-    export FLOWTAP_JUDGE__MAX_TOKENS=40 FLOWTAP_JUDGE__CONCURRENCY=1 FLOWTAP_EVALUATE__CRITERIA='[fluency]'
+    export FLOWTAP_JUDGE__MAX_TOKENS=160 FLOWTAP_JUDGE__CONCURRENCY=1 FLOWTAP_EVALUATE__CRITERIA='[fluency]'
 fi
 
 step 4 "starting flowtap on port $DEMO_PORT before it ..."

@@ -59,10 +59,11 @@ impl Watch {
 
     /// Works until `stop`; a run under way is left, and caught up by the next process.
     pub async fn run(mut self, stop: CancellationToken) {
+        let began = Timestamp::now();
         let work = async {
             loop {
                 for index in 0..self.plans.len() {
-                    self.advance(index, Timestamp::now()).await;
+                    self.advance(index, began, Timestamp::now()).await;
                 }
                 tokio::time::sleep(self.pause(Timestamp::now())).await;
             }
@@ -84,13 +85,13 @@ impl Watch {
         Duration::try_from(left).unwrap_or(Duration::ZERO).clamp(SLEEP_MIN, SLEEP_MAX)
     }
 
-    /// Makes the last run that is due, if one is.
-    async fn advance(&mut self, index: usize, now: Timestamp) {
+    /// Makes the last run that is due, if one is. A monitor that never ran counts from `began`.
+    async fn advance(&mut self, index: usize, began: Timestamp, now: Timestamp) {
         let Some(plan) = self.plans.get(index) else { return };
         if plan.retry.is_some_and(|retry| now < retry) {
             return;
         }
-        let result = self.attempt(plan, now).await;
+        let result = self.attempt(plan, began, now).await;
         let Some(plan) = self.plans.get_mut(index) else { return };
         match result {
             Ok(settled) => {
@@ -108,12 +109,18 @@ impl Watch {
     }
 
     /// The due time up to which all is settled.
-    async fn attempt(&self, plan: &Plan, now: Timestamp) -> Result<Timestamp, RunError> {
+    async fn attempt(
+        &self,
+        plan: &Plan,
+        began: Timestamp,
+        now: Timestamp,
+    ) -> Result<Timestamp, RunError> {
         let monitor = &plan.monitor;
         let since = match plan.settled {
             Some(settled) => settled,
-            // A monitor that never ran begins now: what it could have found before nobody asked for.
-            None => self.runner.before(monitor, now).await?.map_or(now, |run| run.at),
+            // A monitor that never ran begins with the process, however long the bucket was away
+            // then: what it could have found before nobody asked for.
+            None => self.runner.before(monitor, now).await?.map_or(began, |run| run.at),
         };
         let Some(due) = schedule::latest(monitor, since, now) else { return Ok(since) };
         if self.runner.is_early(due, now) {

@@ -112,6 +112,7 @@ fn every_sample_is_scored_by_every_criterion_and_the_row_says_all() {
         ("error", json!(null)),
         ("reason", json!("as scripted")),
         ("probability", json!(1.0)),
+        ("probability_least", json!(1.0)),
         ("injection_suspect", json!(false)),
         ("judge_drift", json!(false)),
     ] {

@@ -33,7 +33,7 @@ fn sample(deployment: &str, model: &str) -> Value {
         "id": flowtap::domain::ExchangeId::new(time), "time": time, "tap": "chat",
         "deployment": deployment, "question": "q?", "answer": "an answer",
         "model": {"request": null, "response": named}, "calls": [],
-        "sample": {"reason": "rate", "probability": 0.5},
+        "sample": {"reason": "rate", "probability": 0.5, "least": 0.25},
     })
 }
 
@@ -75,6 +75,11 @@ fn every_deployment_and_model_gets_its_share_and_weights_make_up_for_it() {
     for row in judged {
         assert!(row["score"] == 4, "{row}");
         let probability = row["probability"].as_f64().expect("a number");
+        let least = row["probability_least"].as_f64().expect("a number");
+        assert!(
+            least <= probability / 2.0 && least > 0.0,
+            "the least of the sample and of the draw"
+        );
         by.entry(&model_of[row["exchange"].as_str().expect("an id")])
             .or_default()
             .push(probability);
