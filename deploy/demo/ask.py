@@ -167,7 +167,7 @@ def show_scores():
     if not judged:
         print("    what was computed of the samples, without any judge (one: make demo ARGS=--judge):")
     else:
-        print("    what was computed of the samples, and what a very small model says of them (it judges badly):")
+        print("    what was computed of the samples, and what a very small model says of them (too small to judge: expect few scores, or none):")
     for criterion in sorted({score["criterion"] for score in scores}):
         of = [score for score in scores if score["criterion"] == criterion]
         given = [score["value"] if score["score"] is None else score["score"] for score in of if not score["error"]]

@@ -105,7 +105,7 @@ if [[ $judge ]]; then
         --n_threads 1 --n_threads_batch 1 --interrupt_requests false
     await judge "http://127.0.0.1:$DEMO_JUDGE_PORT/v1/models" 300
     export FLOWTAP_JUDGE__URL=http://127.0.0.1:$DEMO_JUDGE_PORT FLOWTAP_JUDGE__MODEL=smollm2-135m
-    export FLOWTAP_JUDGE__MAX_TOKENS=160 FLOWTAP_JUDGE__CONCURRENCY=1 FLOWTAP_EVALUATE__CRITERIA='[fluency]'
+    export FLOWTAP_JUDGE__MAX_TOKENS=40 FLOWTAP_JUDGE__CONCURRENCY=1 FLOWTAP_EVALUATE__CRITERIA='[fluency]'
 fi
 
 step 4 "starting flowtap on port $DEMO_PORT before it ..."
