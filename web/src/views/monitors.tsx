@@ -24,7 +24,7 @@ export function Monitors({ place }: { place: Place }) {
       <Show of={loaded} rows={6}>
         {(answer) => <Runs answer={answer} one={one} place={place} />}
       </Show>
-      {!one && <Editor />}
+      <Editor one={one} />
     </>
   );
 }
@@ -51,7 +51,7 @@ function NoRun() {
   return (
     <Card title="No monitor ran in this window" wide>
       <Empty title="Nothing was watched in this window.">
-        <p>Choose a longer window, or write a monitor below: it looks back at regular times and tells when a figure crosses its threshold.</p>
+        <p>Choose a longer window, or look below at what is watched, and when it runs next.</p>
       </Empty>
     </Card>
   );
