@@ -26,6 +26,8 @@ const RETRY_AFTER: SignedDuration = SignedDuration::from_secs(60);
 /// Watches the clock for all monitors.
 pub struct Watch {
     plans: Vec<Plan>,
+    /// What `plans` were made of.
+    followed: Arc<[Monitor]>,
     in_force: watch::Receiver<Arc<[Monitor]>>,
     runner: Runner,
     metrics: Metrics,
@@ -68,8 +70,9 @@ impl Watch {
         notices: mpsc::Sender<Notice>,
     ) -> Self {
         let mut in_force = roster.in_force();
-        let plans = in_force.borrow_and_update().iter().map(|of| Plan::new(of, None)).collect();
-        Self { plans, in_force, runner, metrics, notices }
+        let followed = Arc::clone(&in_force.borrow_and_update());
+        let plans = followed.iter().map(|of| Plan::new(of, None)).collect();
+        Self { plans, followed, in_force, runner, metrics, notices }
     }
 
     /// Works until `stop`; a run under way is left, and caught up by the next process.
@@ -96,10 +99,11 @@ impl Watch {
 
     /// Takes over what was saved or taken back since.
     fn follow(&mut self, now: Timestamp) {
-        if !self.in_force.has_changed().unwrap_or(false) {
+        let monitors = Arc::clone(&self.in_force.borrow_and_update());
+        if Arc::ptr_eq(&monitors, &self.followed) {
             return;
         }
-        let monitors = Arc::clone(&self.in_force.borrow_and_update());
+        self.followed = Arc::clone(&monitors);
         let before = std::mem::take(&mut self.plans);
         for gone in before.iter().filter(|plan| !has(&monitors, plan)) {
             self.metrics.monitor_gone(&gone.monitor.name);
@@ -230,6 +234,7 @@ mod tests {
             text.lines().find_map(|line| line.strip_prefix(&series)?.trim().parse::<u64>().ok())
         };
         roster.save("m", MINUTELY, &Known::Absent).unwrap();
+        watch.in_force.changed().await.unwrap();
         watch.follow(at("2026-11-23T10:00:30Z"));
         watch.advance(0, at("2026-11-23T10:00:59Z")).await;
         assert_eq!(

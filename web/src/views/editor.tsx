@@ -75,7 +75,7 @@ function Entries({ settings, one, changed }: { settings: Settings; one: string; 
         </Empty>
       )}
       {entries.length === 0 && one !== "" && <p class="note">No monitor of this name is configured or saved any more: it does not run again.</p>}
-      <ul class="settings">
+      <ul class="watched">
         {entries.map((entry) => (
           <li key={entry.name}>
             <strong>{entry.name}</strong> <Origin entry={entry} />
