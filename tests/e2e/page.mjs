@@ -325,22 +325,22 @@ async function savedAndTakenBack(page, name, text) {
   await page.getByText(`${name} is as the configuration file has it again.`).waitFor();
   same((await get(path)).saved, false, "and what is configured counts again");
   await page.getByRole("button", { name: "New monitor" }).click();
-  await area.fill("monitors: [{name: minutely, schedule: '* * * * *', window: PT1H, signals: {operations: {error_rate_max: 0.9}}}]");
+  await area.fill("monitors: [{name: saved-here, schedule: '* * * * *', window: PT1H, signals: {operations: {error_rate_max: 0.9}}}]");
   await page.getByRole("button", { name: "Save", exact: true }).click();
-  await page.getByText("minutely is saved.").waitFor();
+  await page.getByText("saved-here is saved.").waitFor();
 }
 
 /** What was saved in the browser ran meanwhile, without a restart. */
 async function whatWasSavedRuns(browser) {
   const page = await watched(browser, SCREENS[0], () => "the saved monitor");
   const until = Date.now() + SAVED_RUNS_WITHIN_MS;
-  const ran = async () => (await get("/api/v1/monitors?monitor=minutely")).latest.length > 0;
+  const ran = async () => (await get("/api/v1/monitors?monitor=saved-here")).latest.length > 0;
   while (!(await ran()) && Date.now() < until) await page.waitForTimeout(1000);
-  await open(page, "/monitors?monitor=minutely");
-  same(await page.getByRole("region", { name: "Figures of minutely" }).count(), 1, "its figures");
-  await page.getByRole("button", { name: "Edit minutely" }).click();
-  await page.getByRole("button", { name: "Delete minutely" }).click();
-  await page.getByText("minutely is deleted.").waitFor();
+  await open(page, "/monitors?monitor=saved-here");
+  same(await page.getByRole("region", { name: "Figures of saved-here" }).count(), 1, "its figures");
+  await page.getByRole("button", { name: "Edit saved-here" }).click();
+  await page.getByRole("button", { name: "Delete saved-here" }).click();
+  await page.getByText("saved-here is deleted.").waitFor();
   await page.context().close();
 }
 
