@@ -107,29 +107,31 @@ function Text({ entry, settings, done, cancel }: { entry: Entry | null; settings
   const [begin, setBegin] = useState(entry?.yaml || EXAMPLE);
   const [text, setText] = useState(begin);
   const [version, setVersion] = useState(entry?.version ?? null);
-  const [checked, setChecked] = useState<Checked | null>(null);
+  const [told, setTold] = useState<{ text: string; checked: Checked } | null>(null);
   const [failed, setFailed] = useState<Failure | null>(null);
   const [busy, setBusy] = useState(false);
   const area = useRef<HTMLTextAreaElement>(null);
   useEffect(() => area.current?.focus(), []);
   useEffect(() => {
-    setChecked(null);
     const abort = new AbortController();
     const timer = setTimeout(() => {
       post<Checked>("configuration/monitors", text, abort.signal).then(
-        (checked) => (setChecked(checked), setFailed(null)),
+        (checked) => (setTold({ text, checked }), setFailed(null)),
         (error: Failure) => abort.signal.aborted || setFailed(error),
       );
     }, 350);
     return () => (abort.abort(), clearTimeout(timer));
   }, [text]);
+  // What is not saved is not left without a word. Written where it changes: effects come later.
+  const unsaved = useRef(false);
+  const type = (now: string, begin: string) => ((unsaved.current = now !== begin), setText(now));
   useEffect(() => {
-    if (text === begin) return;
-    const warn = (event: BeforeUnloadEvent) => event.preventDefault();
+    const warn = (event: BeforeUnloadEvent) => unsaved.current && event.preventDefault();
     addEventListener("beforeunload", warn);
     return () => removeEventListener("beforeunload", warn);
-  }, [text, begin]);
+  }, []);
 
+  const checked = told?.text === text ? told.checked : null;
   const name = checked?.monitors.length === 1 ? (checked.monitors[0] ?? null) : null;
   const isNew = name !== null && name !== entry?.name;
   const path = (name: string) => `configuration/monitors/${name}`;
@@ -137,6 +139,7 @@ function Text({ entry, settings, done, cancel }: { entry: Entry | null; settings
     setBusy(true);
     try {
       await work();
+      unsaved.current = false;
       done(what);
     } catch (error) {
       setFailed(error as Failure);
@@ -154,7 +157,7 @@ function Text({ entry, settings, done, cancel }: { entry: Entry | null; settings
       const now = await get<Entry>(path(name ?? entry?.name ?? ""), {});
       setVersion(now.version);
       setFailed(null);
-      if (take) (setBegin(now.yaml), setText(now.yaml));
+      if (take) (setBegin(now.yaml), type(now.yaml, now.yaml));
     } catch (error) {
       setFailed(error as Failure);
     }
@@ -168,7 +171,7 @@ function Text({ entry, settings, done, cancel }: { entry: Entry | null; settings
   return (
     <form class="editor" onSubmit={(event) => (event.preventDefault(), void save())}>
       <h3>{entry ? `Monitor ${entry.name}` : "New monitor"}</h3>
-      <textarea ref={area} class="yaml" spellcheck={false} rows={Math.min(28, text.split("\n").length + 1)} aria-label="Monitor as YAML" aria-describedby="verdict" value={text} onInput={(event) => setText(event.currentTarget.value)} />
+      <textarea ref={area} class="yaml" spellcheck={false} rows={Math.min(28, text.split("\n").length + 1)} aria-label="Monitor as YAML" aria-describedby="verdict" value={text} onInput={(event) => type(event.currentTarget.value, begin)} />
       <div id="verdict" role="status" class="verdict">
         {failed ? <p class="bad-ink">{failed.message}.</p> : checked ? <Verdict checked={checked} jump={jump} /> : <p class="note">Checking</p>}
         {failed?.status === 412 && !isNew && (
