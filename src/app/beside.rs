@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 use super::index::Index;
 use super::monitors::Monitors;
 use super::{Ground, StartError, evaluator};
-use crate::config;
 use crate::console::Console;
 use crate::drain::Drain;
 use crate::queue::Announcer;
@@ -31,9 +30,8 @@ impl Beside {
         let (announcer, evaluating) = evaluator::start(ground)?;
         let uploaded = Arc::clone(ground.uploaded);
         let index = Index::beside_traffic(role, config, bucket, uploaded, metrics, drain);
-        console.watched_by(&config::monitors_shown(config));
         index.iter().for_each(|index| console.show(index.view(Arc::clone(bucket))));
-        let monitors = Monitors::of(role, config, bucket, index.as_ref(), metrics, drain)?;
+        let monitors = Monitors::of(ground, index.as_ref(), console)?;
         Ok((Self { evaluating, index, monitors }, announcer))
     }
 

@@ -14,7 +14,7 @@ use super::{
     Ground, StartError, evaluator, keeping_runtime, start_tracer, until_told, waiting_runtime,
 };
 use crate::bucket;
-use crate::config::{self, Config, Role};
+use crate::config::{Config, Role};
 use crate::console::{Console, Ready};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
@@ -75,7 +75,7 @@ impl Hub {
             |anew| Index::start(config, &bucket, stored.clone(), &metrics, &drain, anew);
         let index = index.map(start_index).transpose()?;
         let tracer = start_tracer(config, &metrics)?;
-        let (_, evaluating) = evaluator::start(&Ground {
+        let ground = Ground {
             config,
             role: Role::Hub,
             bucket: &bucket,
@@ -84,13 +84,13 @@ impl Hub {
             tracer: tracer.as_ref(),
             metrics: &metrics,
             drain: &drain,
-        })?;
+        };
+        let (_, evaluating) = evaluator::start(&ground)?;
         tracing::info!(bucket = bucket.describe(), "reading");
         let mut monitors = Monitors::default();
         if let Some(index) = &index {
-            monitors = Monitors::start(config, &bucket, Some(index), &metrics, &drain)?;
-            console.watched_by(&config::monitors_shown(config));
-            console.show(index.view(bucket));
+            monitors = Monitors::start(&ground, Some(index), &mut console)?;
+            console.show(index.view(Arc::clone(&bucket)));
         }
         if let Some(address) = console.address() {
             tracing::info!(door = "admin", %address, "listening");

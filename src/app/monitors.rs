@@ -9,15 +9,16 @@ use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::StartError;
 use super::index::Index;
+use super::{Ground, StartError};
 use crate::alert::{Delivery, Messenger};
-use crate::bucket::{self, Bucket};
+use crate::bucket;
 use crate::config::{Config, Monitor, Role};
+use crate::console::Console;
 use crate::domain::{Bound, Measure, MonitorRun, Notice, NoticeKind, Scope, SignalKind, State};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
-use crate::monitor::{Plan, RunError, Runner, Watch};
+use crate::monitor::{Plan, Roster, RunError, Runner, Watch};
 
 /// Notices that may wait to be handed to their targets.
 const NOTICES_MAX: usize = 1024;
@@ -32,36 +33,35 @@ pub(super) struct Monitors {
 impl Monitors {
     /// The same beside traffic: a sidecar alone has none.
     pub(super) fn of(
-        role: Role,
-        config: &Config,
-        bucket: &Arc<dyn Bucket>,
+        ground: &Ground<'_>,
         index: Option<&Index>,
-        metrics: &Metrics,
-        drain: &Drain,
+        console: &mut Console,
     ) -> Result<Self, StartError> {
-        match role {
+        match ground.role {
             Role::Proxy => Ok(Self::default()),
-            Role::Run | Role::Hub => Self::start(config, bucket, index, metrics, drain),
+            Role::Run | Role::Hub => Self::start(ground, index, console),
         }
     }
 
-    /// Starts the workers, if there is a monitor.
+    /// Starts the workers, if there is a monitor or one may be saved, and lets the console show and save
+    /// them.
     pub(super) fn start(
-        config: &Config,
-        bucket: &Arc<dyn Bucket>,
+        ground: &Ground<'_>,
         index: Option<&Index>,
-        metrics: &Metrics,
-        drain: &Drain,
+        console: &mut Console,
     ) -> Result<Self, StartError> {
-        let monitors = Self::default();
-        if !config.monitors.is_empty() {
+        let Ground { config, bucket, metrics, drain, .. } = *ground;
+        let (monitors, roster) = (Self::default(), Roster::open(config));
+        let none = roster.in_force().borrow().is_empty();
+        if !none || roster.read_only().is_none() {
             let runner = Runner::new(Arc::clone(bucket), config);
             let runner = match index {
                 Some(index) => runner.with_index(index.counts()),
                 None => runner,
             };
-            start(config, runner, metrics, drain, monitors.stopping.clone())?;
+            start(config, &roster, runner, metrics, drain, monitors.stopping.clone())?;
         }
+        console.watched_by(roster);
         Ok(monitors)
     }
 
@@ -76,6 +76,7 @@ impl Monitors {
 
 fn start(
     config: &Config,
+    roster: &Roster,
     runner: Runner,
     metrics: &Metrics,
     drain: &Drain,
@@ -83,7 +84,7 @@ fn start(
 ) -> Result<(), StartError> {
     let (sender, notices) = mpsc::channel(NOTICES_MAX);
     let messenger = Messenger::new(&config.alerts)?;
-    let watch = Watch::new(config, runner, metrics.clone(), sender);
+    let watch = Watch::new(roster, runner, metrics.clone(), sender);
     let (runs, messages) = (
         Builder::new_current_thread().enable_all().build()?,
         Builder::new_current_thread().enable_all().build()?,
@@ -135,6 +136,9 @@ pub enum MonitorError {
     /// There is no monitor, or none of this name.
     #[error("{0}")]
     Unknown(String),
+    /// What was saved on the page cannot be read, or is faulty: what runs there is not known.
+    #[error("{0}")]
+    Saved(String),
     /// It could not be started.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -157,7 +161,7 @@ pub fn run_monitors(
         let bucket = bucket::open(&config.bucket).await.map_err(StartError::from)?;
         let runner = Runner::new(bucket, config);
         let mut runs = Vec::new();
-        for monitor in chosen {
+        for monitor in &chosen {
             let failed = |error| MonitorError::Run(monitor.name.to_string(), error);
             let run = runner.manual(monitor, at, now).await.map_err(failed)?;
             runner.keep(monitor, &run).await.map_err(failed)?;
@@ -177,19 +181,27 @@ pub fn plan_monitors(
         let beyond = || MonitorError::Run(monitor.name.to_string(), RunError::Window(at));
         Plan::of(monitor, at).ok_or_else(beyond)
     };
-    chosen(config, name)?.into_iter().map(plan).collect()
+    chosen(config, name)?.iter().map(plan).collect()
 }
 
-fn chosen<'a>(config: &'a Config, name: Option<&str>) -> Result<Vec<&'a Monitor>, MonitorError> {
-    let known: Vec<&str> = config.monitors.iter().map(|monitor| &*monitor.name).collect();
+/// Of those that a process with this configuration has in force.
+fn chosen(config: &Config, name: Option<&str>) -> Result<Vec<Monitor>, MonitorError> {
+    let roster = Roster::open(config);
+    if let Some(doubt) = roster.doubt(name) {
+        return Err(MonitorError::Saved(doubt));
+    }
+    let in_force = Arc::clone(&roster.in_force().borrow());
+    let known: Vec<&str> = in_force.iter().map(|monitor| &*monitor.name).collect();
     let wanted = |monitor: &&Monitor| name.is_none_or(|name| *monitor.name == *name);
-    let chosen: Vec<&Monitor> = config.monitors.iter().filter(wanted).collect();
+    let chosen: Vec<Monitor> = in_force.iter().filter(wanted).cloned().collect();
     match (chosen.is_empty(), known.is_empty(), name) {
         (false, ..) => Ok(chosen),
         (true, false, Some(name)) => Err(MonitorError::Unknown(format!(
             "there is no monitor `{name}`; there is {}",
             known.join(", ")
         ))),
-        _ => Err(MonitorError::Unknown("the configuration has no `monitors`".to_owned())),
+        _ => Err(MonitorError::Unknown(
+            "the configuration has no `monitors`, and none was saved".to_owned(),
+        )),
     }
 }

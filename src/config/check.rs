@@ -9,7 +9,9 @@ use super::map::Map;
 use super::node::{Node, Origin};
 use super::table::{MONITORS, ROOT};
 use super::walk::walk;
-use super::{Bucket, BucketStore, Config, Faults, Monitor, Role, Spool, Store, Tap};
+use super::{
+    Admin, Bucket, BucketStore, Config, Evaluate, Faults, Monitor, Role, Spool, Store, Tap,
+};
 use super::{
     alerts, bucket, env, feedback, file, judge, keep, monitors, queue, receive, serve, store, taps,
 };
@@ -70,17 +72,20 @@ pub fn load_bytes(
 }
 
 /// The monitors that `text` describes, as a file would that holds `monitors` and nothing else. Nothing
-/// but the text is read: no file, and no variable of the environment.
+/// but the text is read: no file, and no variable of the environment. Limits of custom criteria are held
+/// against those of `evaluate`.
 ///
 /// # Errors
 /// All faults at once, each with its place in the text.
-pub fn monitors_in(text: &str) -> Result<Vec<Monitor>, Faults> {
+pub fn monitors_in(text: &str, evaluate: Option<&Evaluate>) -> Result<Vec<Monitor>, Faults> {
     let mut report = Report::new(Some("monitors".to_owned()));
     report.source(text);
     let monitors = file::parse(text, &mut report).and_then(|mut root| {
         env::expand(&mut root, &[], &mut report);
         let map = walk(&root, "", MONITORS, &mut report);
-        build_monitors(&map, &mut report)
+        let monitors = build_monitors(&map, &mut report);
+        monitors::known(map.maps("monitors"), monitors.as_deref(), evaluate, &mut report);
+        monitors
     });
     match monitors {
         Some(monitors) if report.count() == 0 => Ok(monitors),
@@ -155,8 +160,8 @@ fn build(
         keep::hurry(&mut spool, map.map("spool")?);
     }
     let store = store::build_store(map.map("store")?, &data_dir);
-    apart(map, &spool, store.as_ref(), bucket.as_ref(), report);
-    let admin = serve::build_admin(map.map("admin")?, report);
+    let admin = serve::build_admin(map.map("admin")?, &data_dir, report);
+    apart(map, &spool, store.as_ref(), admin.as_ref(), bucket.as_ref(), report);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Some(Config {
         taps: taps.into_iter().collect::<Option<Vec<Tap>>>()?,
@@ -230,11 +235,12 @@ fn is_folder(bucket: &Bucket) -> bool {
     matches!(bucket.store, BucketStore::Local { .. })
 }
 
-/// Reports spool, bucket or store in one folder: each would take the other's files for its own.
+/// Reports spool, bucket, store or saved monitors in one folder: each would take the other's files for its own.
 fn apart(
     map: &Map,
     spool: &Spool,
     store: Option<&Store>,
+    admin: Option<&Admin>,
     bucket: Option<&Bucket>,
     report: &mut Report,
 ) {
@@ -242,14 +248,23 @@ fn apart(
     if let Some(BucketStore::Local { path }) = bucket.map(|bucket| &bucket.store) {
         taken.push((path.as_path(), "the bucket's folder"));
     }
-    for (name, dir) in [("spool", Some(&*spool.dir)), ("store", store.map(|store| &*store.dir))] {
+    for (name, key, dir, whose) in [
+        ("spool", "dir", Some(&*spool.dir), "the spool's folder"),
+        ("store", "dir", store.map(|store| &*store.dir), "the store's folder"),
+        (
+            "admin",
+            "monitors_dir",
+            admin.map(|admin| &*admin.monitors_dir),
+            "the folder of saved monitors",
+        ),
+    ] {
         let Some(dir) = dir else { continue };
-        if let Some((_, whose)) = taken.iter().find(|(path, _)| *path == dir) {
-            let origin = map.map(name).map_or(&Origin::Nowhere, |section| section.origin("dir"));
-            let message = format!("`{name}.dir` is {whose}");
+        if let Some((_, taker)) = taken.iter().find(|(path, _)| *path == dir) {
+            let origin = map.map(name).map_or(&Origin::Nowhere, |section| section.origin(key));
+            let message = format!("`{name}.{key}` is {taker}");
             report.fault(origin, Complaint::new(message).allowed("a folder of its own"));
         }
-        taken.push((dir, "the spool's folder"));
+        taken.push((dir, whose));
     }
 }
 

@@ -53,7 +53,7 @@ pub use receive::Collector;
 pub use reference::{key_paths, reference};
 pub use schedule::{Calendar, Frequency, Recurrence, Schedule, sunday_first};
 pub use secret::Secret;
-pub use serve::{MetricsLimits, OtlpProtocol, Trace, Traffic};
+pub use serve::{Admin, MetricsLimits, OtlpProtocol, Trace, Traffic};
 pub use show::{effective, monitors_shown};
 pub use store::{Retention, Role, Store};
 pub use taps::HostSent;
@@ -483,15 +483,4 @@ pub struct Spool {
     pub segment_age: Duration,
     /// At most this long between two fsyncs: the loss window. Default 100 ms.
     pub sync: Duration,
-}
-
-/// The admin listener.
-#[derive(Clone, Debug)]
-pub struct Admin {
-    /// Where it listens. Default 127.0.0.1:9464.
-    pub listen: SocketAddr,
-    /// The bearer token that `/api` and the page ask for; `/metrics`, `/livez` and `/readyz` do not.
-    pub token: Option<Secret>,
-    /// `Host` values answered besides addresses and `localhost`: against DNS rebinding.
-    pub hosts: Vec<String>,
 }

@@ -1,15 +1,34 @@
 //! `admin`, `trace`, `traffic`, `metrics`: how the process shows itself, and its resources.
 
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::Secret as SecretValue;
 use super::fault::Report;
-use super::kind::Kind::{Choice, Hosts, Listen, Secret, SecretFile, SecretMap, Text, Url, Whole};
+use super::kind::Kind::{
+    Bool, Choice, Hosts, Listen, Path as PathOf, Secret, SecretFile, SecretMap, Text, Url, Whole,
+};
 use super::map::Map;
 use super::place;
 use super::show::Shown;
 use super::table::Default::{Is, Required, Unset};
 use super::table::Key;
-use super::{Admin, Secret as SecretValue};
+
+/// The admin listener.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Where it listens. Default 127.0.0.1:9464.
+    pub listen: SocketAddr,
+    /// The bearer token that `/api` and the page ask for; `/metrics`, `/livez` and `/readyz` do not.
+    pub token: Option<SecretValue>,
+    /// `Host` values answered besides addresses and `localhost`: against DNS rebinding.
+    pub hosts: Vec<String>,
+    /// Whether nothing can be changed there. Default no.
+    pub read_only: bool,
+    /// Where monitors are saved.
+    pub monitors_dir: PathBuf,
+}
 
 /// OpenTelemetry traces.
 #[derive(Clone, Debug)]
@@ -80,6 +99,22 @@ pub(super) static ADMIN: &[Key] = &[
         "`Host` values that are answered besides addresses and `localhost`: against DNS rebinding.",
         "[flowtap.example.com]",
     ),
+    Key::new(
+        "read_only",
+        Bool,
+        Is("false"),
+        "Whether the page and the API may change nothing: no monitor can be saved. Without a `token`, \
+         they may change nothing anyway where `listen` is no loopback address.",
+        "true",
+    ),
+    Key::new(
+        "monitors_dir",
+        PathOf,
+        Unset("the folder `saved-monitors` of `data_dir`"),
+        "The folder of the monitors that were saved on the page, one file each. One that bears the \
+         name of a configured monitor takes its place.",
+        "/var/lib/flowtap/saved-monitors",
+    ),
 ];
 
 /// The keys of `trace`.
@@ -130,9 +165,17 @@ pub(super) static METRICS: &[Key] = &[
 ];
 
 /// Builds `admin`; `None` after a fault.
-pub(super) fn build_admin(map: &Map, report: &mut Report) -> Option<Admin> {
+pub(super) fn build_admin(map: &Map, data_dir: &Path, report: &mut Report) -> Option<Admin> {
     let token = map.secret("token", report);
-    Some(Admin { listen: map.listen("listen")?, token, hosts: map.texts("hosts") })
+    Some(Admin {
+        listen: map.listen("listen")?,
+        token,
+        hosts: map.texts("hosts"),
+        read_only: map.bool("read_only"),
+        monitors_dir: map
+            .path_buf("monitors_dir")
+            .unwrap_or_else(|| data_dir.join("saved-monitors")),
+    })
 }
 
 /// Builds `trace`; `None` after a fault.
@@ -171,6 +214,8 @@ pub(super) fn show_admin(admin: &Admin) -> Vec<(&'static str, Shown)> {
         ("listen", Shown::text(admin.listen)),
         ("token", Shown::secret(admin.token.as_ref())),
         ("hosts", Shown::List(admin.hosts.clone())),
+        ("read_only", Shown::text(admin.read_only)),
+        ("monitors_dir", Shown::text(admin.monitors_dir.display())),
     ]
 }
 

@@ -7,8 +7,8 @@ use super::node::{Node, Value};
 use super::secret::Secret;
 use super::table::{Default, Key, MONITORS, ROOT};
 use super::{
-    Config, alerts, bucket, feedback, file, judge, keep, monitors, queue, receive, serve, store,
-    taps,
+    Config, Monitor, alerts, bucket, feedback, file, judge, keep, monitors, queue, receive, serve,
+    store, taps,
 };
 
 /// The effective configuration as YAML: every setting in force, defaults filled in, secrets as
@@ -20,11 +20,11 @@ pub fn effective(config: &Config) -> String {
     out
 }
 
-/// The monitors alone, as YAML; empty where there are none.
-pub fn monitors_shown(config: &Config) -> String {
+/// Monitors alone, as YAML; empty where there are none. Two that are shown alike are alike.
+pub fn monitors_shown(monitors: &[Monitor]) -> String {
     let mut out = String::new();
-    if !config.monitors.is_empty() {
-        write_map(&mut out, 0, MONITORS, &[("monitors", shown_monitors(config))]);
+    if !monitors.is_empty() {
+        write_map(&mut out, 0, MONITORS, &[("monitors", shown_monitors(monitors))]);
     }
     out
 }
@@ -82,7 +82,7 @@ fn root(config: &Config) -> Vec<(&'static str, Shown)> {
         ),
         ("queue", config.queue.as_ref().map_or(Shown::Unset, |q| Shown::Map(queue::show(q)))),
         ("store", Shown::Map(store::show_store(&config.store))),
-        ("monitors", shown_monitors(config)),
+        ("monitors", shown_monitors(&config.monitors)),
         ("alerts", Shown::Map(alerts::show(&config.alerts))),
         ("admin", Shown::Map(serve::show_admin(&config.admin))),
         ("trace", config.trace.as_ref().map_or(Shown::Unset, |t| Shown::Map(serve::show_trace(t)))),
@@ -94,10 +94,10 @@ fn root(config: &Config) -> Vec<(&'static str, Shown)> {
     ]
 }
 
-fn shown_monitors(config: &Config) -> Shown {
-    match config.monitors.is_empty() {
+fn shown_monitors(monitors: &[Monitor]) -> Shown {
+    match monitors.is_empty() {
         true => Shown::Unset,
-        false => Shown::Maps(config.monitors.iter().map(monitors::show).collect()),
+        false => Shown::Maps(monitors.iter().map(monitors::show).collect()),
     }
 }
 

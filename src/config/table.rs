@@ -208,7 +208,8 @@ pub(super) static ROOT: &[Key] = &[
         "data_dir",
         Kind::Path,
         Default::Is("./flowtap-data"),
-        "The folder of `spool.dir` and `bucket` where they are not given.",
+        "The folder of `spool.dir`, `store.dir`, `admin.monitors_dir` and `bucket` where they are not \
+         given.",
         "/var/lib/flowtap",
     ),
     Key::new(

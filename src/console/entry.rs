@@ -249,6 +249,7 @@ fn signed(token: &Secret, text: &[u8]) -> Option<Hmac<Sha256>> {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::path::PathBuf;
 
     use super::*;
 
@@ -261,7 +262,13 @@ mod tests {
 
     fn admin() -> Admin {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        Admin { listen, token: Some(Secret::new("t0ken")), hosts: vec!["flowtap.svc".into()] }
+        Admin {
+            listen,
+            token: Some(Secret::new("t0ken")),
+            hosts: vec!["flowtap.svc".into()],
+            read_only: false,
+            monitors_dir: PathBuf::from("saved-monitors"),
+        }
     }
 
     #[test]

@@ -10,9 +10,9 @@ mod api;
 #[cfg(feature = "hub")]
 mod assets;
 #[cfg(feature = "hub")]
-mod check;
-#[cfg(feature = "hub")]
 mod entry;
+#[cfg(feature = "hub")]
+mod monitors;
 #[cfg(feature = "hub")]
 mod page;
 #[cfg(not(feature = "hub"))]

@@ -8,10 +8,11 @@ use axum::middleware;
 use axum::routing::get;
 
 use super::api::Problem;
-use super::{Console, Desk, api, assets, check, entry};
+use super::{Console, Desk, api, assets, entry, monitors};
 use crate::bucket::Bucket;
 use crate::config::Admin;
 use crate::ingest::Progress;
+use crate::monitor::Roster;
 use crate::store::Store;
 
 /// What the page and the API read; without it they show this process alone.
@@ -31,22 +32,22 @@ pub(super) struct Shown {
     pub(super) settings: Arc<Admin>,
     pub(super) view: Option<View>,
     pub(super) turns: api::Turns,
-    /// The configured monitors, as YAML.
-    pub(super) monitors: Arc<str>,
+    /// The monitors of this process, if it may have any.
+    pub(super) roster: Option<Roster>,
 }
 
 impl Shown {
     /// Nothing yet.
     pub(super) fn new(settings: &Admin) -> Self {
         let settings = Arc::new(settings.clone());
-        Self { settings, view: None, turns: api::Turns::default(), monitors: Arc::from("") }
+        Self { settings, view: None, turns: api::Turns::default(), roster: None }
     }
 }
 
 impl Console {
-    /// Shows which monitors are configured, as YAML.
-    pub fn watched_by(&mut self, monitors: &str) {
-        self.desk.shown.monitors = Arc::from(monitors);
+    /// Shows monitors, and lets them be saved.
+    pub fn watched_by(&mut self, roster: Roster) {
+        self.desk.shown.roster = Some(roster);
     }
 
     /// Shows what an index holds.
@@ -72,7 +73,7 @@ const VIEWS: &[&str] = &[
 /// All of it, each behind its guard, and what answers for anything else.
 pub(super) fn routes(desk: &Desk) -> Router<Desk> {
     let guarded = api::routes()
-        .merge(check::routes())
+        .merge(monitors::routes())
         .route_layer(middleware::from_fn_with_state(desk.clone(), entry::admitted));
     let page = VIEWS.iter().fold(Router::new(), |page, view| page.route(view, get(assets::page)));
     let page = page.route("/assets/{name}", get(assets::asset)).merge(entry::routes());

@@ -116,6 +116,7 @@ fn plan(source: Source, name: Option<&str>, at: Option<Timestamp>) -> ExitCode {
         Ok(config) => config,
         Err(faults) => return fail(CONFIG, &faults),
     };
+    let _logs = trace::logs::init(&config.log);
     match app::plan_monitors(&config, name, at.unwrap_or_else(Timestamp::now)) {
         Ok(plans) => {
             let line = |plan| serde_json::to_string(plan).unwrap_or_default() + "\n";

@@ -29,6 +29,9 @@ impl Index {
             bytes: reg.gauge(&f::STORE_BYTES)?,
             reads: reg.counters(&f::STORE_READS)?,
         };
+        for result in ["ok", "late", "failed"] {
+            index.reads.of([result]);
+        }
         for dataset in Dataset::ALL {
             index.objects.of([dataset.label()]);
             index.rows.of([dataset.label()]);

@@ -8,7 +8,7 @@ use super::registry::{Counters, Gauges, Registrar};
 use crate::domain::{MonitorRun, State};
 
 /// The families of monitors and alerts. Monitors, their thresholds and the alerts' targets are those of
-/// the configuration, so the labels are bounded.
+/// the configuration and the few that may be saved, so the labels are bounded.
 pub(super) struct Monitors {
     state: Gauges<3>,
     violations: Counters<3>,
@@ -53,6 +53,11 @@ impl Metrics {
     /// A run failed for `reason`, and is tried again.
     pub fn monitor_failed(&self, monitor: &str, reason: &'static str) {
         self.inner.monitors.runs.of([monitor, reason]).inc();
+    }
+
+    /// A monitor is no more, or another under its name: its states no longer hold.
+    pub fn monitor_gone(&self, monitor: &str) {
+        self.inner.monitors.state.forget("monitor", monitor);
     }
 
     /// A message to `target` met its fate.

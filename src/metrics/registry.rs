@@ -1,6 +1,9 @@
 //! Families with their labels counted at compile time, so that a wrong number of label values
 //! cannot be written, and the list of what was registered, which docs/METRICS.md is held to.
 
+use std::collections::HashMap;
+
+use prometheus::core::Collector as _;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, Result,
@@ -141,6 +144,18 @@ pub(super) struct Gauges<const N: usize>(IntGaugeVec);
 impl<const N: usize> Gauges<N> {
     pub(super) fn of(&self, values: [&str; N]) -> IntGauge {
         self.0.with_label_values(&values)
+    }
+
+    /// Takes away all series whose label `name` is `value`.
+    pub(super) fn forget(&self, name: &str, value: &str) {
+        for series in self.0.collect().iter().flat_map(|family| family.get_metric()) {
+            let labels: HashMap<&str, &str> =
+                series.get_label().iter().map(|label| (label.name(), label.value())).collect();
+            if labels.get(name) == Some(&value) {
+                // Nothing to take away is as good.
+                drop(self.0.remove(&labels));
+            }
+        }
     }
 }
 

@@ -28,6 +28,8 @@ const SCREENS = [
 const SHOWN_WITHIN_MS = 20_000;
 /** What a browser fetches to show the page, compressed. */
 const PAGE_BYTES_MAX = 100_000;
+/** A monitor of every minute has run by then, and the index has its result. */
+const SAVED_RUNS_WITHIN_MS = 200_000;
 
 const faults = [];
 const check = (held, told) => held || faults.push(told);
@@ -267,16 +269,20 @@ async function monitorsTell(browser) {
   await open(page, "/monitors");
   const measures = run.signals.flatMap((signal) => signal.measures);
   same(await page.getByRole("region", { name: `Figures of ${run.monitor}` }).locator("tbody tr").count(), measures.length, "figures of the monitor");
-  const area = page.getByLabel("Monitors as YAML");
-  check((await area.inputValue()).includes(`name: ${run.monitor}`), "the configured monitors are shown");
+  await page.getByRole("button", { name: `Edit ${run.monitor}` }).click();
+  const area = page.getByLabel("Monitor as YAML");
+  check((await area.inputValue()).includes(`name: ${run.monitor}`), "the configured monitor is shown");
   await page.getByText("Sound: 1 monitor.").waitFor();
   await area.fill("monitors:\n  - name: daily\n    shedule: x\n");
   await page.getByRole("button", { name: "Line 3, column 5" }).click();
   same(await area.evaluate((area) => area.selectionStart), "monitors:\n  - name: daily\n    ".length, "where a fault leads");
-  const changed = `# mine\n${(await get("/api/v1/configuration/monitors")).yaml}`;
+  check(await page.getByRole("button", { name: "Save", exact: true }).isDisabled(), "what is faulty cannot be saved");
+  const { yaml } = (await get("/api/v1/configuration/monitors")).monitors.find((entry) => entry.name === run.monitor);
+  const changed = `# mine\n${yaml}`;
   await area.fill(changed);
   const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "Download monitors.yaml" }).click()]);
   same(readFileSync(await file.path(), "utf8"), changed, "what is sound can be taken away");
+  await savedAndTakenBack(page, run.monitor, changed);
   await page.goto(`${base}/monitors?monitor=${run.monitor}`); // as messages of alerts have it
   await page.getByRole("heading", { name: `Monitor ${run.monitor}` }).waitFor();
   await settled(page);
@@ -292,6 +298,49 @@ async function monitorsTell(browser) {
   await page.waitForURL(/\/samples\?.*criterion=user_feedback/);
   await page.waitForSelector(".row .chip");
   check((await page.locator(".row .chip").first().innerText()).startsWith("U1"), "an alert about quality leads to the worst answers");
+  await page.context().close();
+}
+
+/** Saves what stands in the open editor, meets somebody who was faster, and goes back. */
+async function savedAndTakenBack(page, name, text) {
+  const path = `/api/v1/configuration/monitors/${name}`;
+  const area = page.getByLabel("Monitor as YAML");
+  await page.getByRole("button", { name: "Save", exact: true }).click();
+  await page.getByText(`${name} is saved.`).waitFor();
+  same((await get(path)).yaml, text, "what was saved");
+  await page.getByText("saved here, in place of the configuration file's").waitFor();
+  await page.getByRole("button", { name: `Edit ${name}` }).click();
+  await area.fill(`# mine too\n${text}`);
+  const theirs = `# theirs\n${text}`;
+  same((await fetch(base + path, { method: "PUT", body: theirs, headers: { "if-match": "*" } })).status, 200, "somebody else saves");
+  page.removeAllListeners("console"); // a browser tells of every 412
+  await page.getByRole("button", { name: "Save", exact: true }).click();
+  await page.getByText("somebody changed it meanwhile").waitFor();
+  same((await get(path)).yaml, theirs, "nothing is written over unseen");
+  await page.getByRole("button", { name: "Show what is saved now" }).click();
+  await page.waitForFunction((theirs) => document.querySelector("textarea.yaml").value === theirs, theirs);
+  const found = await page.evaluate(`${axe}; axe.run()`);
+  same(found.violations.map((violation) => violation.id).join(), "", "axe at the editor");
+  await page.getByRole("button", { name: "Go back to the configuration file" }).click();
+  await page.getByText(`${name} is as the configuration file has it again.`).waitFor();
+  same((await get(path)).saved, false, "and what is configured counts again");
+  await page.getByRole("button", { name: "New monitor" }).click();
+  await area.fill("monitors: [{name: saved-here, schedule: '* * * * *', window: PT1H, signals: {operations: {error_rate_max: 0.9}}}]");
+  await page.getByRole("button", { name: "Save", exact: true }).click();
+  await page.getByText("saved-here is saved.").waitFor();
+}
+
+/** What was saved in the browser ran meanwhile, without a restart. */
+async function whatWasSavedRuns(browser) {
+  const page = await watched(browser, SCREENS[0], () => "the saved monitor");
+  const until = Date.now() + SAVED_RUNS_WITHIN_MS;
+  const ran = async () => (await get("/api/v1/monitors?monitor=saved-here")).latest.length > 0;
+  while (!(await ran()) && Date.now() < until) await page.waitForTimeout(1000);
+  await open(page, "/monitors?monitor=saved-here");
+  same(await page.getByRole("region", { name: "Figures of saved-here" }).count(), 1, "its figures");
+  await page.getByRole("button", { name: "Edit saved-here" }).click();
+  await page.getByRole("button", { name: "Delete saved-here" }).click();
+  await page.getByText("saved-here is deleted.").waitFor();
   await page.context().close();
 }
 
@@ -342,7 +391,7 @@ const browser = await chromium.launch({
   executablePath: CHROMIUM,
   args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
 });
-const steps = [figuresAreTrue, everyViewOnEveryScreen, hostileTextIsText, theWindowIsInTheAddress, samplesAreFound, stepsStandBelowTheirParents, monitorsTell, thePageIsLight, operationsMove, ...(GUARDED ? [theTokenOpens] : [])];
+const steps = [figuresAreTrue, everyViewOnEveryScreen, hostileTextIsText, theWindowIsInTheAddress, samplesAreFound, stepsStandBelowTheirParents, monitorsTell, thePageIsLight, operationsMove, whatWasSavedRuns, ...(GUARDED ? [theTokenOpens] : [])];
 for (const step of steps) {
   const begun = Date.now();
   try {

@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, clippy::panic)]
 
 mod page;
+mod saving;
 
 use serde_json::{Value, json};
 

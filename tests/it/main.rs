@@ -15,6 +15,7 @@ mod console;
 mod crash;
 mod dashboards;
 mod disk;
+mod downloads;
 mod drain;
 mod evaluate;
 mod export;

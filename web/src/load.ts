@@ -34,6 +34,11 @@ export async function post<T>(path: string, text: string, signal?: AbortSignal):
   return (await response.json()) as T;
 }
 
+/** Changes something, on the condition that the headers tell. */
+export async function send(method: "PUT" | "DELETE", path: string, text: string | null, headers: Record<string, string>): Promise<void> {
+  await ask(`/api/v1/${path}`, { method, body: text, headers: { ...headers, ...(text === null ? {} : { "content-type": "application/yaml" }) } });
+}
+
 /** Any request to our own host; turns failures into a `Fault`. */
 export async function ask(address: string, options: RequestInit = {}): Promise<Response> {
   let response: Response;

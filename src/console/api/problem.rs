@@ -4,6 +4,7 @@ use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::export::TableError;
 use crate::store::StoreError;
@@ -31,6 +32,9 @@ struct Told {
     /// What it may hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     allowed: Option<String>,
+    /// What is wrong with a text, each in its place.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    faults: Vec<Value>,
 }
 
 impl Problem {
@@ -44,6 +48,7 @@ impl Problem {
             parameter: None,
             found: None,
             allowed: None,
+            faults: Vec::new(),
         }))
     }
 
@@ -53,7 +58,7 @@ impl Problem {
     }
 
     /// A parameter that holds what it cannot hold.
-    pub(super) fn parameter(name: &str, found: &str, allowed: impl Into<String>) -> Self {
+    pub(crate) fn parameter(name: &str, found: &str, allowed: impl Into<String>) -> Self {
         let name: String = name.chars().take(FOUND_CHARS_MAX).collect();
         let mut problem =
             Self::new(StatusCode::BAD_REQUEST, format!("`{name}` is not what it may be"));
@@ -61,6 +66,12 @@ impl Problem {
         problem.0.found = Some(found.chars().take(FOUND_CHARS_MAX).collect());
         problem.0.allowed = Some(allowed.into());
         problem
+    }
+
+    /// The same, of a text with these faults.
+    pub(crate) fn faults(mut self, faults: Vec<Value>) -> Self {
+        self.0.faults = faults;
+        self
     }
 
     /// Nothing bears this name.

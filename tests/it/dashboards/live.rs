@@ -26,13 +26,19 @@ fn every_panel_and_every_rule_shows_something_of_a_live_flowtap() {
         .top("sample: {rate: 1}")
         .top(MONITOR)
         .start();
-    // A defect contained, and a bucket that is away: what the panels of faults stand on.
+    // A defect contained, and a bucket that is away: what the panels and alerts of faults stand on.
     let bucket = format!(
         "bucket: {{url: s3://samples/x, endpoint: \"http://127.0.0.1:{}\", region: r, \
-         path_style: true, access_key_id: k, secret_access_key: s}}",
+         path_style: true, access_key_id: k, secret_access_key: s, \
+         attempt_timeout: 1s, operation_timeout: 2s}}",
         free_port()
     );
-    let panicking = Setup::before(upstream.port).failing_at("pipeline:panic").top(&bucket).start();
+    let panicking = Setup::before(upstream.port)
+        .failing_at("pipeline:panic")
+        .top(&bucket)
+        .top(MONITOR)
+        .top("evaluate: {measures: [refusal], poll: 1s}")
+        .start();
     let prometheus = Prometheus::scraping(&[flowtap.admin, panicking.admin]);
     let done = AtomicBool::new(false);
     let missing = std::thread::scope(|scope| {

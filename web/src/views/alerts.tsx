@@ -5,7 +5,7 @@ import { Head } from "../frame";
 import { useLoad } from "../load";
 import { scrape, sums } from "../metrics";
 import { figure, metricName, sentence } from "../measures";
-import { alertsIn, type Alert } from "../monitors";
+import { alertsIn, type Alert, type Run } from "../monitors";
 import { Badge, Card, Empty, Show } from "../parts";
 import { address, kept, type Place } from "../route";
 
@@ -94,6 +94,12 @@ function scoped(run: Alert["run"]): string {
   return told.length ? ` (${told.map(([name, value]) => `${name} ${value}`).join(", ")})` : "";
 }
 
+/** The monitor with this run in the window. */
+function monitorAt(run: Run): string {
+  const to = new Date(Date.parse(run.at) + 60_000).toISOString();
+  return address("/monitors", new URLSearchParams({ monitor: run.monitor, from: run.from, to }));
+}
+
 function One({ alert }: { alert: Alert }) {
   const { measure, run, resolved } = alert;
   const link = about(alert);
@@ -107,7 +113,8 @@ function One({ alert }: { alert: Alert }) {
         </p>
       )}
       <p class="note">
-        Monitor {alert.monitor}{scoped(run)}, since {time(alert.since)} ({ago(alert.since)}), last told {time(alert.told)}
+        Monitor {run ? <a href={monitorAt(run)}>{alert.monitor}</a> : alert.monitor}
+        {scoped(run)}, since {time(alert.since)} ({ago(alert.since)}), last told {time(alert.told)}
         {resolved !== null && `, resolved ${time(resolved)}`}
       </p>
       {link && <a href={link}>{link.startsWith("/samples") ? "Read the worst answers of that window" : "Look at that window"}</a>}

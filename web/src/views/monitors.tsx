@@ -24,7 +24,7 @@ export function Monitors({ place }: { place: Place }) {
       <Show of={loaded} rows={6}>
         {(answer) => <Runs answer={answer} one={one} place={place} />}
       </Show>
-      {!one && <Editor />}
+      <Editor one={one} />
     </>
   );
 }
@@ -51,7 +51,7 @@ function NoRun() {
   return (
     <Card title="No monitor ran in this window" wide>
       <Empty title="Nothing was watched in this window.">
-        <p>Choose a longer window, or write a monitor below: it looks back at regular times and tells when a figure crosses its threshold.</p>
+        <p>Choose a longer window, or look below at what is watched, and when it runs next.</p>
       </Empty>
     </Card>
   );
@@ -64,6 +64,7 @@ function Monitor({ run, runs, alone }: { run: Run; runs: Answer["runs"]; alone: 
   return (
     <Card title={run.monitor} wide aside={<Badge word={run.state} />} note={`Ran ${time(run.at)} (${ago(run.at)}) over ${time(run.from)} to ${time(run.to)}, looking at ${about}.`}>
       <Figures run={run} />
+      {run.signals.some((signal) => signal.measures.some(isDoubtful)) && <p class="note">Not proven: past its threshold, but so few observations may be there by chance. Nobody is told before the evidence is strong, however often it is looked at.</p>}
       {(run.unscored > 0 || run.unreadable > 0) && (
         <p class="note">
           Left out: {many(run.unscored, "sample")} that no judge could score, {many(run.unreadable, "object")} that could not be read.
@@ -97,7 +98,7 @@ function Figures({ run }: { run: Run }) {
   return (
     <Scroll name={`Figures of ${run.monitor}`} whole>
       <table>
-        <Heads of={["Signal", "Metric", ["Value", "n"], ["95% interval", "n"], ["Threshold", "n"], ["Violations", "n"], ["Observations", "n"], "State"]} />
+        <Heads of={["Metric", "State", ["Value", "n"], ["Threshold", "n"], ["95% interval", "n"], ["Violations", "n"], ["Observations", "n"], "Signal"]} />
         <tbody>
           {rows.map(({ kind, measure }) => (
             <Row key={`${kind} ${measure.metric}`} kind={kind} measure={measure} />
@@ -108,18 +109,21 @@ function Figures({ run }: { run: Run }) {
   );
 }
 
+/** Past its threshold, but by no more than chance may bring about: nobody is told yet. */
+const isDoubtful = ({ state, value, threshold, bound }: Measure) => state === "ok" && value !== null && threshold !== null && (bound === "at_least" ? value < threshold : value > threshold);
+
 function Row({ kind, measure }: { kind: string; measure: Measure }) {
   const { metric, low, high, threshold, bound, violations } = measure;
   return (
     <tr>
-      <td>{words(kind)}</td>
       <th scope="row">{metricName(metric)}</th>
+      <td>{threshold === null ? "" : isDoubtful(measure) ? <Badge word="not proven" tone="warn" /> : <Badge word={measure.state} />}</td>
       <td class="n">{figure(metric, measure.value)}</td>
-      <td class="n">{low === null || high === null ? "exact" : `${figure(metric, low)} – ${figure(metric, high)}`}</td>
       <td class="n">{threshold === null ? UNKNOWN : `${bound === "at_least" ? "≥" : "≤"} ${figure(metric, threshold)}`}</td>
+      <td class="n">{low === null || high === null ? "exact" : `${figure(metric, low)} – ${figure(metric, high)}`}</td>
       <td class="n">{violations && violations.possible > 0 ? `${count(violations.count)} of ${count(violations.possible)} (${percent(violations.count / violations.possible)})` : UNKNOWN}</td>
       <td class="n">{count(measure.count)}</td>
-      <td>{threshold === null ? "" : <Badge word={measure.state} />}</td>
+      <td>{words(kind)}</td>
     </tr>
   );
 }

@@ -75,8 +75,8 @@ function Step({ span, depth, left, width }: { span: Span; depth: number; left: n
     <li>
       <button type="button" aria-expanded={open} onClick={() => setOpen(!open)}>
         <span class="name" style={{ paddingLeft: `${Math.min(depth, 8) * 16}px` }}>
-          {open ? "▾" : "▸"} <Content text={span.name} />
-          <span class="unseen"> {words(span.kind)}</span> {span.failed && <Badge word="failed" tone="bad" />}
+          {open ? "▾" : "▸"} {span.failed && <Badge word="failed" tone="bad" />} <Content text={span.name} />
+          <span class="unseen"> {words(span.kind)}</span>
           {spent(span) && <span class="note"> {spent(span)}</span>}
         </span>
         <span class="track" aria-hidden="true">
