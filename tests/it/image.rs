@@ -12,7 +12,7 @@ use crate::support::tap::address;
 use crate::support::wire::{Peer, Upstream, json_post, json_response};
 
 /// The variables of the first container named flowtap in a manifest.
-fn variables(manifest: &str) -> Vec<(String, String)> {
+pub fn variables(manifest: &str) -> Vec<(String, String)> {
     let text = std::fs::read_to_string(manifest).expect("a manifest");
     let document = text.split("\n---").next().expect("a document");
     let value: serde_json::Value = serde_saphyr::from_str(document).expect("YAML");

@@ -43,6 +43,7 @@ mod proxy;
 mod replay;
 mod reuse;
 mod secrets;
+mod sidecar;
 mod soak;
 mod spark;
 mod stalls;
