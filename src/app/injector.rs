@@ -20,9 +20,16 @@ pub fn serve_injector(settings: Settings) -> Result<(), StartError> {
     }
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let stopping = CancellationToken::new();
-    runtime.spawn(injector.serve(stopping.clone()));
-    runtime.block_on(signal());
-    stopping.cancel();
+    let serving = runtime.spawn(injector.serve(stopping.clone()));
+    runtime.block_on(async {
+        signal().await;
+        stopping.cancel();
+        // A second signal ends at once.
+        tokio::select! {
+            _ = serving => {}
+            () = signal() => {}
+        }
+    });
     runtime.shutdown_timeout(Duration::from_secs(1));
     tracing::info!("ended");
     Ok(())

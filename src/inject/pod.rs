@@ -64,7 +64,7 @@ fn injected(pod: &Value, mut sidecar: Sidecar, port: Option<&AppPort>) -> PodPat
     if let Some(port) = port {
         match (port.names.len(), port.names.first()) {
             (1, Some(name)) => {
-                patch.operations = moved(pod, name, port.number);
+                patch.operations = moved(pod, name);
                 sidecar.port_name = name.clone();
             }
             _ => patch.notes.push(format!(
@@ -78,35 +78,33 @@ fn injected(pod: &Value, mut sidecar: Sidecar, port: Option<&AppPort>) -> PodPat
     patch
 }
 
-/// The container's port gives its name away; its own probes go by number from now on.
-fn moved(pod: &Value, name: &str, number: u16) -> Vec<Value> {
+/// The container's port gives its name away, and so does that of any other container, which a Service
+/// would find before the sidecar's; their probes go by number from now on.
+fn moved(pod: &Value, name: &str) -> Vec<Value> {
     let mut operations = Vec::new();
     for list in ["containers", "initContainers"] {
         let containers = pod["spec"][list].as_array().into_iter().flatten().enumerate();
         for (index, container) in containers {
             let path = format!("/spec/{list}/{index}");
-            let ports = container["ports"].as_array().into_iter().flatten().enumerate();
-            let own: Vec<usize> =
-                ports.filter(|(_, port)| port["name"] == name).map(|(at, _)| at).collect();
-            let renamed =
-                own.iter().map(|at| replaced(format!("{path}/ports/{at}/name"), json!(MOVED)));
-            operations.extend(renamed);
-            if !own.is_empty() {
-                operations.extend(probes(container, &path, name, number));
+            let mut ports = container["ports"].as_array().into_iter().flatten().enumerate();
+            // Within a container names are unique.
+            if let Some((at, port)) = ports.find(|(_, port)| port["name"] == name) {
+                operations.push(replaced(format!("{path}/ports/{at}/name"), json!(MOVED)));
+                operations.extend(probes(container, &path, name, &port["containerPort"]));
             }
         }
     }
     operations
 }
 
-fn probes(container: &Value, path: &str, name: &str, number: u16) -> Vec<Value> {
+fn probes(container: &Value, path: &str, name: &str, number: &Value) -> Vec<Value> {
     let users = PORT_USERS.iter().flat_map(|user| {
         ["httpGet", "tcpSocket"].into_iter().filter_map(move |action| {
             let named = plan::at(container, user)[action]["port"] == name;
             named.then(|| format!("{path}/{}/{action}/port", user.join("/")))
         })
     });
-    users.map(|path| replaced(path, json!(number))).collect()
+    users.map(|path| replaced(path, number.clone())).collect()
 }
 
 fn replaced(path: String, value: Value) -> Value {

@@ -210,6 +210,10 @@ fn number_of(ports: &[(u16, Option<&str>)], text: &str) -> Option<u16> {
 
 fn of_number(ports: &[(u16, Option<&str>)], number: u16) -> AppPort {
     let names = ports.iter().filter(|(n, _)| *n == number).filter_map(|(_, name)| *name);
+    // Several containers may use a name: it leads to the first of them.
+    let names = names.filter(|name| {
+        ports.iter().find(|(_, own)| *own == Some(*name)).is_some_and(|(first, _)| *first == number)
+    });
     AppPort { number, names: names.map(str::to_owned).collect() }
 }
 

@@ -8,14 +8,16 @@ mod review;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper::server::conn::http1;
@@ -36,8 +38,11 @@ pub use certificate::CertificateError;
 const CONNECTIONS_MAX: usize = 64;
 /// The longest review: a pod may have 1.5 MiB, and comes with its former self.
 const REVIEW_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// For a TLS handshake, and for a request's head.
+/// For a TLS handshake, for a request's head, and for what follows of it: nobody holds a connection.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// For reviews under way once it is told to end.
+const END_WITHIN: Duration = Duration::from_secs(5);
 /// How often the certificate's files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
@@ -103,7 +108,7 @@ impl Injector {
         self.socket.local_addr().ok()
     }
 
-    /// Serves until `stopping` is set.
+    /// Serves until `stopping` is set, and then those who have asked already.
     pub async fn serve(mut self, stopping: CancellationToken) {
         let socket = match tokio::net::TcpListener::from_std(self.socket) {
             Ok(socket) => socket,
@@ -113,7 +118,7 @@ impl Injector {
         let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
             let accepted = tokio::select! {
-                () = stopping.cancelled() => return,
+                () = stopping.cancelled() => break,
                 _ = look.tick() => {
                     self.certificate.refresh();
                     continue;
@@ -123,8 +128,9 @@ impl Injector {
             match (accepted, Arc::clone(&permits).try_acquire_owned()) {
                 (Ok((stream, _)), Ok(permit)) => {
                     let (acceptor, routes) = (self.certificate.acceptor(), routes.clone());
+                    let stopping = stopping.clone();
                     tokio::spawn(async move {
-                        talk(stream, acceptor, routes).await;
+                        talk(stream, acceptor, routes, stopping).await;
                         drop(permit);
                     });
                 }
@@ -132,17 +138,32 @@ impl Injector {
                 _ => tokio::time::sleep(Duration::from_millis(5)).await,
             }
         }
+        drop(socket);
+        // All permits are back when the last connection is gone.
+        let all = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);
+        drop(tokio::time::timeout(END_WITHIN, permits.acquire_many(all)).await);
     }
 }
 
-async fn talk(stream: TcpStream, acceptor: TlsAcceptor, routes: Router) {
+async fn talk(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    routes: Router,
+    stopping: CancellationToken,
+) {
     // Whoever goes away or speaks no TLS is nobody's trouble.
     let Ok(Ok(stream)) = tokio::time::timeout(HEAD_WITHIN, acceptor.accept(stream)).await else {
         return;
     };
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
-    drop(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)).await);
+    let service = TowerToHyperService::new(routes);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = stopping.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    drop(connection.await);
 }
 
 fn routes(desk: Desk) -> Router {
@@ -152,7 +173,13 @@ fn routes(desk: Desk) -> Router {
         .route("/readyz", get(|| async { "ready\n" }))
         .route("/metrics", get(metrics))
         .layer(DefaultBodyLimit::max(REVIEW_BYTES_MAX))
+        .layer(from_fn(in_time))
         .with_state(desk)
+}
+
+async fn in_time(request: Request, next: Next) -> Response {
+    let answered = tokio::time::timeout(ANSWER_WITHIN, next.run(request)).await;
+    answered.unwrap_or_else(|_| StatusCode::REQUEST_TIMEOUT.into_response())
 }
 
 async fn metrics(State(desk): State<Desk>) -> Response {

@@ -23,7 +23,7 @@ fn check_custom(objects: &Path) {
     let said = String::from_utf8_lossy(&checked.stdout).into_owned();
     assert!(checked.status.success(), "{said}{}", String::from_utf8_lossy(&checked.stderr));
     let wanted =
-        "Certificate=1 Issuer=1 PodMonitor=1 PrometheusRule=1 ScaledObject=1 ServiceMonitor=1";
+        "Certificate=1 Issuer=1 PodMonitor=2 PrometheusRule=2 ScaledObject=1 ServiceMonitor=1";
     assert_eq!(said.trim(), wanted);
 }
 
@@ -42,11 +42,11 @@ fn the_chart_renders_what_kubernetes_and_flowtap_take_or_refuses() {
         String::from_utf8_lossy(&checked.stderr).into_owned(),
     );
     assert!(checked.status.success(), "{failed}");
-    assert!(said.starts_with("good=9 refused=10 "), "{said}");
+    assert!(said.starts_with("good=34 refused=46 "), "{said}");
     check_custom(operators.path());
     let entries = std::fs::read_dir(folder.path()).expect("the folder");
     let configs: Vec<_> = entries.map(|entry| entry.expect("a file").path()).collect();
-    assert_eq!(configs.len(), 10, "{configs:?}");
+    assert_eq!(configs.len(), 38, "{configs:?}");
     for config in configs {
         without_files(&config);
         let mut command = Command::new(env!("CARGO_BIN_EXE_flowtap"));

@@ -1,5 +1,6 @@
-//! The image, as far as it can be held to account without an engine: its root assembled and run with the
-//! sidecar's own settings, and the files that build it read by the tools that know them.
+//! The image: built by an engine from images made here, since no registry of images is asked, and run by a
+//! runtime of containers; its root assembled and run with the sidecar's own settings; and the files that
+//! build it read by the tools that know them.
 #![allow(clippy::expect_used, clippy::panic)]
 
 use std::path::Path;
@@ -12,7 +13,7 @@ use crate::support::tap::address;
 use crate::support::wire::{Peer, Upstream, json_post, json_response};
 
 /// The variables of the first container named flowtap in a manifest.
-fn variables(manifest: &str) -> Vec<(String, String)> {
+pub fn variables(manifest: &str) -> Vec<(String, String)> {
     let text = std::fs::read_to_string(manifest).expect("a manifest");
     let document = text.split("\n---").next().expect("a document");
     let value: serde_json::Value = serde_saphyr::from_str(document).expect("YAML");
@@ -83,6 +84,70 @@ fn the_images_root_runs_as_the_sidecar_read_only_and_without_rights() {
         ending.elapsed()
     );
     assert!(process.printed().contains("drained"), "{}", process.printed());
+}
+
+/// Waits for a line that comes once the image has been built.
+#[track_caller]
+fn await_line(process: &Process, line: &str) {
+    let deadline = Instant::now() + Duration::from_secs(480);
+    while !process.printed().contains(line) {
+        assert!(Instant::now() < deadline, "{line} does not come:\n{}", process.printed());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// The program in the container that `runtime` runs.
+fn contained(runtime: u32) -> u32 {
+    let children = std::fs::read_to_string(format!("/proc/{runtime}/task/{runtime}/children"));
+    let children = children.expect("the kernel tells children");
+    children.split_whitespace().next().and_then(|id| id.parse().ok()).expect("a container")
+}
+
+#[test]
+fn an_engine_builds_the_dockerfile_and_what_it_builds_runs_without_rights() {
+    if !peers_wanted() {
+        return;
+    }
+    let flow = Upstream::answering(json_response(r#"{"answer":"yes"}"#));
+    for target in ["sidecar", "all"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command = Command::new("tests/peers/image_build.sh");
+        command.arg(env!("CARGO_BIN_EXE_flowtap")).arg(folder.path()).arg(target);
+        command.envs([
+            ("FLOWTAP_TAPS__0__UPSTREAM", format!("http://127.0.0.1:{}", flow.port)),
+            ("FLOWTAP_TAPS__0__LISTEN", "127.0.0.1:0".to_owned()),
+            ("FLOWTAP_TAPS__0__NAME", "chat".to_owned()),
+            ("FLOWTAP_ADMIN__LISTEN", "127.0.0.1:0".to_owned()),
+        ]);
+        let mut process = Process::start("the image", &mut command);
+        if process.ended_with(77, Duration::from_millis(500)) {
+            return eprintln!("skipped: needs root and namespaces");
+        }
+        await_line(&process, "\"door\":\"admin\"");
+        let (port, admin) =
+            (address(&process, "\"tap\":\"chat\""), address(&process, "\"door\":\"admin\""));
+        process.await_http(admin, "/readyz", Duration::from_secs(60));
+        let own = contained(process.id());
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{own}/{file}"));
+        let status = read("status").expect("its status");
+        for line in ["Uid:\t65532\t65532", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"] {
+            assert!(status.contains(line), "{line}:\n{status}");
+        }
+        let mounts = read("mounts").expect("its mounts");
+        assert!(
+            mounts.lines().any(|line| line.contains(" / ") && line.contains(" ro,")),
+            "{mounts}"
+        );
+        let root = Path::new("/proc").join(own.to_string()).join("root");
+        assert!(!root.join("bin/sh").exists() && root.join("etc/ssl/certs").exists(), "a shell");
+        let mut client = Peer::connect(port);
+        client.send(json_post("/score", r#"{"question":"?"}"#));
+        assert_eq!(client.read_response().status(), 200);
+        drop(client);
+        process.terminate();
+        assert!(process.await_end(Duration::from_secs(60)).success(), "{}", process.printed());
+        assert!(process.printed().contains("\"drained\""), "{}", process.printed());
+    }
 }
 
 /// Calls that make, change, move or remove a file, or run one.

@@ -44,6 +44,7 @@ mod proxy;
 mod replay;
 mod reuse;
 mod secrets;
+mod sidecar;
 mod soak;
 mod spark;
 mod stalls;

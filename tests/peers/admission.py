@@ -6,6 +6,7 @@ import base64
 import copy
 import http.client
 import json
+import random
 import ssl
 import sys
 import urllib.parse
@@ -58,7 +59,11 @@ class Server:
 
     def mutate(self, found):
         """The pod after the patch, and the warnings."""
-        asked = review(found)
+        return self.answer(review(found))
+
+    def answer(self, asked):
+        """The object after the patch, and the warnings: the answer is of the form that the API server takes."""
+        found = asked["request"].get("object")
         status, body = self.post(json.dumps(asked))
         assert status == 200, (status, body)
         answer = json.loads(body)
@@ -73,6 +78,112 @@ class Server:
             assert response["patchType"] == "JSONPatch"
             changed = jsonpatch.apply_patch(found, json.loads(base64.b64decode(response["patch"], validate=True)))
         return changed, response.get("warnings", [])
+
+
+def changed(asked, **request):
+    """The review with other fields in its request; None takes one out."""
+    fields = {**asked["request"], **request}
+    return {**asked, "request": {key: value for key, value in fields.items() if value is not None}}
+
+
+def check_others(server, asking, spec):
+    """What is no new pod is allowed and left; a new pod gets its patch, whatever else the review has."""
+    wanted = review(pod(asking, spec))
+    of = lambda kind, **more: {"apiVersion": "v1", "kind": kind, "metadata": {"name": "a", "annotations": asking}, **more}
+    for asked in [
+        changed(wanted, operation="DELETE", oldObject=wanted["request"]["object"]),
+        changed(wanted, operation="UPDATE", oldObject=wanted["request"]["object"]),
+        changed(wanted, operation="UPDATE", subResource="ephemeralcontainers"),
+        changed(wanted, operation="CONNECT", subResource="exec", object=of("PodExecOptions")),
+        changed(wanted, subResource="eviction", object=of("Eviction")),
+        changed(wanted, subResource="binding", object=of("Binding", target={"kind": "Node", "name": "n"})),
+        changed(wanted, object=of("Deployment", spec={"template": {"spec": spec}})),
+        changed(wanted, object=of("Pod", spec=None)), changed(wanted, object=of("Pod", spec="none")),
+        changed(wanted, object=of("Pod", spec={"containers": None})), changed(wanted, object=of("Pod", spec={"containers": [1, [], None]})),
+        changed(wanted, object={"kind": "Pod", "metadata": None, "spec": spec}), changed(wanted, object=[]), changed(wanted, object=None),
+    ]:
+        if asked["request"]["operation"] == "DELETE":
+            asked["request"]["object"] = None
+        found, _ = server.answer(asked)
+        assert found == asked["request"].get("object"), asked
+    nameless = pod(asking, spec)
+    nameless["metadata"] = {"generateName": "app-", "annotations": asking}
+    large = pod({**asking, "example.com/large": "x" * 1_400_000}, spec)
+    for asked in [changed(wanted, dryRun=True), changed(wanted, namespace=None), review(nameless), review(large),
+                  {**wanted, "later": 1}, changed(wanted, later={"a": [1]})]:
+        found, _ = server.answer(asked)
+        assert found["spec"]["initContainers"][0]["name"] == "flowtap"
+
+
+def check_malformed(server):
+    """What is no review of v1 is a client error, told in words."""
+    good = review(pod({}, {"containers": []}))
+    for body in [
+        b"", b"{}", b"not json", b"null", b"[1]", b"\xff\xfe", b'"text"', json.dumps(good).encode("utf-16"), json.dumps(good)[:-9],
+        b"[" * 100_000, json.dumps({**good, "apiVersion": "admission.k8s.io/v1beta1"}), json.dumps({**good, "kind": "Review"}),
+        json.dumps({**good, "request": None}), json.dumps({**good, "request": {"uid": 3}}),
+        json.dumps(changed(good, operation=None)), json.dumps(changed(good, uid=None)),
+    ]:
+        status, told = server.post(body)
+        assert status == 400 and b"AdmissionReview" in told, (status, told, body[:80])
+    try:
+        assert server.post(b"x" * (9 * 1024 * 1024))[0] == 413
+    except (ConnectionError, ssl.SSLError):
+        pass  # It was told 413, and its connection closed, before it had sent all.
+    assert server.post(b"{}", "/other")[0] == 404
+
+
+def made_up(draw):
+    """A pod of random containers, ports, probes and annotations."""
+    names, containers = ["http", "metrics", "grpc", "web", None, None], []
+    for index in range(draw.randint(1, 3)):
+        ports = [{"containerPort": number, **({"name": name} if name else {})}
+                 for number, name in zip(draw.sample([80, 8080, 3000, 6379, 9464, 15080], draw.randint(0, 3)), draw.sample(names, 3))]
+        one = {"name": f"c{index}", "image": "app:1", "ports": ports}
+        for probe in draw.sample(["readinessProbe", "livenessProbe", "startupProbe"], draw.randint(0, 2)):
+            if ports:
+                port = draw.choice(ports)
+                one[probe] = {draw.choice(["httpGet", "tcpSocket"]): {"port": port.get("name", port["containerPort"])}}
+        containers.append(one)
+    annotations = {"flowtap.io/inject": "true"}
+    for key, value in [("port", "http"), ("port", "80"), ("deployment", "blue"), ("sample.rate", "nine"), ("tap.m.upstream", "http://m"),
+                       ("tap.m.listen", "127.0.0.1:9999"), ("upstream", "http://a.example"), ("nonsense", "x"), ("memory", "64Mi")]:
+        if draw.random() < 0.15:
+            annotations[f"flowtap.io/{key}"] = value
+    spec = {"containers": containers}
+    for key, item in [("initContainers", {"name": "i", "image": "i:1"}), ("volumes", {"name": "v", "emptyDir": {}})]:
+        if draw.random() < 0.6:
+            spec[key] = draw.choice([[item], [], None])
+    return pod(annotations, spec)
+
+
+def check_made_up(server, counts):
+    """Whatever the pod, it is allowed; what comes of it is a pod, whose names are unique and lead where they led."""
+    draw, injected = random.Random(20261127), 0
+    for _ in range(150):
+        before = made_up(draw)
+        after, warnings = server.mutate(before)
+        if after == before:
+            assert warnings, before
+            continue
+        injected += 1
+        containers = after["spec"]["initContainers"] + after["spec"]["containers"]
+        assert [container["name"] for container in containers].count("flowtap") == 1
+        assert [volume["name"] for volume in after["spec"]["volumes"]].count("flowtap") == 1
+        for container, was in zip(after["spec"]["containers"], before["spec"]["containers"]):
+            for ports in (container["ports"], was["ports"]):
+                names = [port["name"] for port in ports if "name" in port]
+                assert len(names) == len(set(names)), container
+            assert [port["containerPort"] for port in container["ports"]] == [port["containerPort"] for port in was["ports"]]
+            number = lambda one, port: next((p["containerPort"] for p in one["ports"] if p.get("name") == port), port)
+            for probe in ["readinessProbe", "livenessProbe", "startupProbe"]:
+                for action, told in was.get(probe, {}).items():
+                    assert number(container, container[probe][action]["port"]) == number(was, told["port"]), (container, was)
+        again, _ = server.mutate(after)
+        assert again == after
+        if injected <= 25:
+            validate_manifests.check("made up", yaml.safe_dump(after), counts)
+    assert injected > 50, injected
 
 
 def main():
@@ -113,13 +224,9 @@ def main():
     refused, warnings = server.mutate(pod({**asking, "flowtap.io/sample.rate": "nine"}, plain))
     assert "initContainers" not in refused["spec"] and "sample.rate" in warnings[0], warnings
 
-    for body in [b"", b"{}", b"not json", json.dumps({**review(pod({}, plain)), "apiVersion": "admission.k8s.io/v1beta1"})]:
-        assert server.post(body)[0] == 400, body
-    try:
-        assert server.post(b"x" * (9 * 1024 * 1024))[0] == 413
-    except (ConnectionError, ssl.SSLError):
-        pass  # It was told 413, and its connection closed, before it had sent all.
-    assert server.post(b"{}", "/other")[0] == 404
+    check_others(server, asking, plain)
+    check_malformed(server)
+    check_made_up(server, counts)
     print(" ".join(f"{key}={value}" for key, value in counts.items()))
 
 

@@ -1,17 +1,24 @@
 #!/usr/bin/env bash
 # Installs what knows Kubernetes without a cluster into .cache/peers/kube: the API's schemas of many
 # versions (kubernetes-validate), Helm itself as a library (helm-python-sdk), and hadolint; the types of what
-# operators bring into .cache/peers/kube-custom; and Debian's strace, if it is not there.
+# operators bring into .cache/peers/kube-custom; and Debian's strace, and what builds and runs an image
+# (buildah, crun), if they are not there.
 
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh"
 make_venv kube
 
-if ! command -v strace >/dev/null; then
+wanted=()
+for program in strace buildah crun; do
+    command -v "$program" >/dev/null || wanted+=("$program")
+done
+if ((${#wanted[@]})); then
     if ((EUID != 0)); then
-        echo "The image's test needs strace. Run this once:  sudo apt-get install -y strace" >&2
+        echo "The image's tests need programs. Run this once:  sudo apt-get install -y ${wanted[*]}" >&2
         exit 1
     fi
-    apt-get install -y -qq strace >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq strace >/dev/null 2>&1; }
+    say "kube: installing ${wanted[*]} ..."
+    install() { apt-get install -y -qq --no-install-recommends "${wanted[@]}" >/dev/null 2>&1; }
+    install || { apt-get update -qq && install; }
 fi
 
 # The types of what operators bring (KEDA, cert-manager, the Prometheus operator).

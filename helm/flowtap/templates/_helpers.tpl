@@ -59,12 +59,27 @@ capabilities: {drop: [ALL]}
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
-{{- define "flowtap.scrape" -}}
-{{- if .Values.monitoring.annotations }}
-prometheus.io/scrape: "true"
-prometheus.io/port: "9464"
-prometheus.io/path: /metrics
-{{- end }}
+{{/* Annotations of pods; their owner's go before. */}}
+{{- define "flowtap.podAnnotations" -}}
+{{- $scrape := dict -}}
+{{- if .root.Values.monitoring.annotations -}}
+{{- $scrape = dict "prometheus.io/scrape" "true" "prometheus.io/port" "9464" "prometheus.io/path" "/metrics" -}}
+{{- end -}}
+{{- with merge (dict) .own $scrape -}}
+{{- toYaml . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Labels of pods; those that selectors go by are the chart's own (see values.schema.json). */}}
+{{- define "flowtap.podLabels" -}}
+{{- toYaml (merge (dict) .own (include "flowtap.labels" .of | fromYaml)) -}}
+{{- end -}}
+
+{{/* Fails where a scaler's bounds cannot hold; `of` is its path. */}}
+{{- define "flowtap.checkScaler" -}}
+{{- if and .scaler.enabled (gt (int .scaler.minReplicas) (int .scaler.maxReplicas)) -}}
+{{- fail (printf "%s.minReplicas is %d and more than maxReplicas, %d" .of (int .scaler.minReplicas) (int .scaler.maxReplicas)) -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "flowtap.hubConfig" -}}
@@ -83,12 +98,35 @@ prometheus.io/path: /metrics
 {{- toYaml (mergeOverwrite $config (deepCopy .Values.hub.config)) -}}
 {{- end -}}
 
+{{/* Seconds between the decision that a gateway's pod goes and its SIGTERM: Services send to it until they
+     have heard of it. Kubernetes waits by itself from 1.30 on; a short grace period has no time for that. */}}
+{{- define "flowtap.pause" -}}
+{{- if and (semverCompare ">=1.30-0" .Capabilities.KubeVersion.Version) (ge (int .Values.gateway.terminationGracePeriodSeconds) 20) -}}
+5
+{{- else -}}
+0
+{{- end -}}
+{{- end -}}
+
 {{- define "flowtap.gatewayConfig" -}}
 {{- if not .Values.gateway.config.taps -}}
 {{- fail "gateway.config.taps is empty: the gateway has nothing to stand before" -}}
 {{- end -}}
 {{- $config := dict "data_dir" "/var/lib/flowtap" "admin" (dict "listen" "0.0.0.0:9464") -}}
-{{- $_ := set $config "drain_timeout" (printf "%ds" (max 0 (sub (int .Values.gateway.terminationGracePeriodSeconds) 5))) -}}
+{{- $_ := set $config "drain_timeout" (printf "%ds" (max 0 (sub (int .Values.gateway.terminationGracePeriodSeconds) (add 5 (int (include "flowtap.pause" .)))))) -}}
+{{- $listens := list -}}
+{{- range .Values.gateway.config.taps -}}
+{{- $listen := toString (default "127.0.0.1:8080" .listen) -}}
+{{- if regexMatch "^(127\\.|localhost:|\\[::1\\]:)" $listen -}}
+{{- fail (printf "gateway.config.taps: %s is reached by the pod alone: let the tap listen at 0.0.0.0" $listen) -}}
+{{- end -}}
+{{- $listens = append $listens (regexFind "[0-9]+$" $listen) -}}
+{{- end -}}
+{{- range .Values.gateway.ports -}}
+{{- if not (has (toString (int .targetPort)) $listens) -}}
+{{- fail (printf "gateway.ports: no tap of gateway.config listens at %d (%s), they do at %s" (int .targetPort) .name (join ", " $listens)) -}}
+{{- end -}}
+{{- end -}}
 {{- if .Values.nats -}}
 {{- $_ := set $config "queue" (dict "nats" .Values.nats) -}}
 {{- end -}}
@@ -118,16 +156,25 @@ prometheus.io/path: /metrics
 {{- toYaml (mergeOverwrite $config (deepCopy .Values.evaluators.config)) -}}
 {{- end -}}
 
+{{/* A volume's name has neither dots nor more than 63 characters, and a Secret's may. */}}
+{{- define "flowtap.secretVolume" -}}
+{{- if or (contains "." .) (gt (len .) 56) -}}
+{{- printf "secret-%s-%s" (replace "." "-" . | trunc 40 | trimSuffix "-") (sha256sum . | trunc 8) -}}
+{{- else -}}
+{{- printf "secret-%s" . -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Secrets of the hub or the gateway, each below /run/secrets/NAME. */}}
 {{- define "flowtap.secretMounts" -}}
 {{- range . }}
-- {name: secret-{{ . }}, mountPath: /run/secrets/{{ . }}, readOnly: true}
+- {name: {{ include "flowtap.secretVolume" . }}, mountPath: {{ printf "/run/secrets/%s" . | quote }}, readOnly: true}
 {{- end }}
 {{- end -}}
 
 {{- define "flowtap.secretVolumes" -}}
 {{- range . }}
-- name: secret-{{ . }}
-  secret: {secretName: {{ . }}, defaultMode: 0440}
+- name: {{ include "flowtap.secretVolume" . }}
+  secret: {secretName: {{ . | quote }}, defaultMode: 0440}
 {{- end }}
 {{- end -}}
