@@ -32,9 +32,7 @@ pub fn enter(run: &mut MonitorRun, before: &[Alert], telling: &Telling) -> Vec<N
     }
     // What is monitored no longer is over: nobody would ever hear of it again.
     let gone = before.iter().filter(|alert| !is_measured(&run.signals, telling, alert));
-    gone.filter(|alert| alert.resolved.is_none()).for_each(|alert| {
-        book.tell(NoticeKind::Resolved, alert, &forgotten(alert));
-    });
+    gone.filter(|alert| alert.resolved.is_none()).for_each(|alert| book.close(alert));
     let notice = |(kind, alert, measure): (NoticeKind, Alert, Measure)| Notice {
         kind,
         monitor: run.monitor.clone(),
@@ -98,6 +96,14 @@ impl Book {
         self.alerts.push(alert);
     }
 
+    /// What is measured no longer: this run's book is the last that speaks of it.
+    fn close(&mut self, alert: &Alert) {
+        if !is_silent(alert) {
+            self.tell(NoticeKind::Resolved, alert, &forgotten(alert));
+        }
+        self.alerts.push(Alert { resolved: Some(self.at), ..alert.clone() });
+    }
+
     /// What is over is remembered for the quiet time.
     fn keep(&mut self, before: Alert) {
         if before.resolved.is_none() || !self.is_quiet_over(&before) {
@@ -148,5 +154,51 @@ fn forgotten(alert: &Alert) -> Measure {
         state: State::Ok,
         evidence: None,
         violations: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::tests::{at, run_of};
+
+    fn telling() -> Telling {
+        let signals = vec![SignalKind::Operations];
+        Telling { signals, quiet: Duration::from_secs(4 * 3600), emails: Vec::new() }
+    }
+
+    fn kinds(notices: &[Notice]) -> Vec<NoticeKind> {
+        notices.iter().map(|notice| notice.kind).collect()
+    }
+
+    #[test]
+    fn what_is_measured_no_longer_is_over_in_the_book_as_well_and_then_forgotten() {
+        let mut first = run_of(at("2026-11-23T10:00:00Z"), Some(State::Violated));
+        assert_eq!(kinds(&enter(&mut first, &[], &telling())), [NoticeKind::Opened]);
+        // Its threshold was taken out of the settings.
+        let mut second = run_of(at("2026-11-23T11:00:00Z"), None);
+        let told = enter(&mut second, &first.alerts, &telling());
+        assert_eq!((kinds(&told), told[0].measure.threshold), (vec![NoticeKind::Resolved], None));
+        let [alert] = second.alerts.as_slice() else { panic!("{:?}", second.alerts) };
+        assert_eq!((alert.since, alert.resolved), (first.at, Some(second.at)));
+        let mut third = run_of(at("2026-11-23T12:00:00Z"), None);
+        assert_eq!(kinds(&enter(&mut third, &second.alerts, &telling())), []);
+        assert_eq!(third.alerts, []);
+    }
+
+    #[test]
+    fn what_comes_again_within_the_quiet_time_is_told_when_that_is_over() {
+        let states =
+            [State::Violated, State::Ok, State::Violated, State::Violated, State::Violated];
+        let (mut before, mut all) = (Vec::new(), Vec::new());
+        for (hour, state) in states.into_iter().chain([State::NotEnoughData, State::Ok]).enumerate()
+        {
+            let mut run = run_of(at(&format!("2026-11-23T{:02}:00:00Z", 10 + hour)), Some(state));
+            let told = kinds(&enter(&mut run, &before, &telling()));
+            all.extend(told.into_iter().map(|kind| (10 + hour, kind)));
+            before = run.alerts;
+        }
+        let (opened, resolved) = (NoticeKind::Opened, NoticeKind::Resolved);
+        assert_eq!(all, [(10, opened), (11, resolved), (14, opened), (16, resolved)]);
     }
 }

@@ -8,7 +8,9 @@ use super::evidence::Evidence;
 use super::signals::against;
 use super::*;
 use crate::config::{Config, Monitor, Overrides};
-use crate::domain::{Bound, Criterion, Grade, Measure, State, Yardstick};
+use crate::domain::{
+    Bound, Criterion, ExchangeId, Grade, Measure, MonitorRun, State, Trigger, Yardstick,
+};
 
 /// A monitor with these keys besides its name and a signal.
 pub fn monitor_of(keys: &str) -> Monitor {
@@ -322,8 +324,38 @@ fn chance(probability: f64) -> Chance {
     Chance { probability, least: probability.min(0.1) }
 }
 
-fn at(text: &str) -> Timestamp {
+pub fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
+}
+
+/// A run that measured one figure; without a state it has no threshold.
+pub fn run_of(at: Timestamp, state: Option<State>) -> MonitorRun {
+    let monitor =
+        monitor_of("schedule: '0 * * * *', signals: {operations: {error_rate_max: 0.01}}");
+    let window = Window::of(&monitor, at).unwrap();
+    let tally = Tally::new(window.clone(), monitor.scope.clone());
+    let mut signals = signals(&monitor, &tally);
+    let rate = signals[0].measures.iter_mut().find(|of| &*of.metric == "error_rate").unwrap();
+    (rate.threshold, rate.state) = (state.map(|_| 0.01), state.unwrap_or(State::Ok));
+    MonitorRun {
+        schema: MonitorRun::SCHEMA.to_owned(),
+        id: "m".to_owned(),
+        attempt: ExchangeId::new(at),
+        monitor: monitor.name,
+        at,
+        made: at,
+        instance: "pod".into(),
+        trigger: Trigger::Schedule,
+        from: window.from,
+        to: window.to,
+        scope: monitor.scope,
+        method: monitor.method,
+        state: State::Ok,
+        signals,
+        alerts: Vec::new(),
+        unscored: 0,
+        unreadable: 0,
+    }
 }
 
 /// A week's tally of a monitor: an even stream of `scores`, each with its probability.
