@@ -235,6 +235,7 @@ mod tests {
         let (notices, _told) = mpsc::channel(9);
         let roster = Roster::open(&config);
         let mut watch = Watch::new(&roster, runner, metrics.clone(), notices);
+        let began = at("2026-11-23T10:00:00Z");
         let ran = |result: &str| {
             let series = format!("flowtap_monitor_runs_total{{monitor=\"m\",result=\"{result}\"}}");
             let text = metrics.encode();
@@ -243,25 +244,25 @@ mod tests {
         roster.save("m", MINUTELY, &Known::Absent).unwrap();
         watch.in_force.changed().await.unwrap();
         watch.follow(at("2026-11-23T10:00:30Z"));
-        watch.advance(0, at("2026-11-23T10:00:59Z")).await;
+        watch.advance(0, began, at("2026-11-23T10:00:59Z")).await;
         assert_eq!(
             ran("not_enough_data"),
             None,
             "what was due before it was saved is not made up for"
         );
-        watch.advance(0, at("2026-11-23T10:01:00Z")).await;
+        watch.advance(0, began, at("2026-11-23T10:01:00Z")).await;
         assert_eq!(ran("not_enough_data"), Some(1));
 
         roster.save("m", &MINUTELY.replace("0.5", "0.25"), &Known::Any).unwrap();
         watch.follow(at("2026-11-23T10:01:30Z"));
-        watch.advance(0, at("2026-11-23T10:02:00Z")).await;
+        watch.advance(0, began, at("2026-11-23T10:02:00Z")).await;
         assert_eq!(ran("not_enough_data"), Some(2), "another limit, and no minute was left out");
         let later = MINUTELY.replace("* * * * *", "30 12 * * *");
         roster.save("m", &later, &Known::Any).unwrap();
         watch.follow(at("2026-11-23T13:00:00Z"));
-        watch.advance(0, at("2026-11-24T12:29:59Z")).await;
+        watch.advance(0, began, at("2026-11-24T12:29:59Z")).await;
         assert_eq!(ran("not_enough_data"), Some(2), "today's time was over when it was saved");
-        watch.advance(0, at("2026-11-24T12:30:00Z")).await;
+        watch.advance(0, began, at("2026-11-24T12:30:00Z")).await;
         assert_eq!(ran("not_enough_data"), Some(3));
 
         let state = |text: &str| text.contains("flowtap_monitor_state{");
