@@ -39,8 +39,9 @@ use pack::{Object, Packed};
 
 /// Objects that are uploaded at once.
 const UPLOADS_MAX: usize = 4;
-/// The ledger is published no more often than segments are sealed, and at least so often.
-const PUBLISH_EVERY: Duration = Duration::from_secs(60);
+/// The ledger is published no more often than segments are sealed, since each time is a request to the
+/// bucket, and at least so often.
+const PUBLISH_EVERY: Duration = Duration::from_mins(15);
 
 /// Between two looks at whether the ledger has a new row.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
