@@ -8,7 +8,7 @@ mod conformance;
 mod faults;
 mod gcs_front;
 mod live;
-pub mod stores;
+mod stores;
 mod wire;
 
 use std::sync::Arc;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flowtap::bucket::{self, Bucket};
-use flowtap::config::{self, BucketStore, Config};
-use flowtap::domain::{MonitorRun, Notice, NoticeKind, State};
+use flowtap::config::{self, Config};
+use flowtap::domain::{MonitorRun, NoticeKind, State};
 use flowtap::drain::Drain;
 use flowtap::ingest::Ingest;
 use flowtap::metrics::Metrics;
@@ -20,10 +20,8 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::bucket::stores;
 use crate::support::api::await_answer;
 use crate::support::process::Process;
-use crate::support::servers;
 use crate::support::tap::{Setup, address};
 use crate::support::wire::Upstream;
 
@@ -165,7 +163,17 @@ fn of_many_hubs_one_makes_a_run_stand() {
     let runtime = Runtime::new().expect("a runtime");
     let stood = runtime.block_on(async {
         let bucket = opened(&config).await;
-        all_at_once(&bucket, &config).await
+        let monitor = &config.monitors[0];
+        let hubs = (0..8).map(|_| {
+            let runner = Runner::new(Arc::clone(&bucket), &config);
+            async move { runner.scheduled(monitor, at(DUE), at(DUE)).await.expect("it runs") }
+        });
+        let outcomes = futures_util::future::join_all(hubs).await;
+        let stood = outcomes.into_iter().filter_map(|outcome| match outcome {
+            Outcome::Stands(run, notices) => Some((run, notices)),
+            Outcome::Taken => None,
+        });
+        stood.collect::<Vec<_>>()
     });
     assert_eq!(stood.len(), 1, "exactly one hub tells people");
     assert_eq!(filled.results().len(), 1);
@@ -173,38 +181,6 @@ fn of_many_hubs_one_makes_a_run_stand() {
     let kinds: Vec<_> = stood[0].1.iter().map(|n| (n.kind, &*n.measure.metric)).collect();
     let opened = NoticeKind::Opened;
     assert_eq!(kinds, [(opened, "fluency_average"), (opened, "fluency_pass_rate")]);
-}
-
-/// Eight hubs over one bucket, and the same run; those whose result stands.
-async fn all_at_once(
-    bucket: &Arc<dyn Bucket>,
-    config: &Config,
-) -> Vec<(Box<MonitorRun>, Vec<Notice>)> {
-    let monitor = &config.monitors[0];
-    let hubs = (0..8).map(|_| {
-        let runner = Runner::new(Arc::clone(bucket), config);
-        async move { runner.scheduled(monitor, at(DUE), at(DUE)).await.expect("it runs") }
-    });
-    let outcomes = futures_util::future::join_all(hubs).await;
-    let stood = outcomes.into_iter().filter_map(|outcome| match outcome {
-        Outcome::Stands(run, notices) => Some((run, notices)),
-        Outcome::Taken => None,
-    });
-    stood.collect()
-}
-
-#[tokio::test]
-async fn of_many_hubs_over_s3_one_makes_a_run_stand() {
-    let Some(server) = servers::seaweedfs() else { return };
-    stores::make_s3_bucket(&server).await;
-    let bucket = stores::open(BucketStore::S3(stores::s3(&server.url()))).await;
-    let config = Filled::new().loaded(MONITOR);
-    let stood = all_at_once(&bucket, &config).await;
-    assert_eq!(stood.len(), 1, "exactly one hub tells people");
-    let there = bucket.list("monitors/").await.expect("listed");
-    assert_eq!(there.len(), 1, "{there:?}");
-    // A hub that comes later finds it, and makes none.
-    assert_eq!(all_at_once(&bucket, &config).await.len(), 0);
 }
 
 /// Makes the run of `due`; what is told of fluency's average.
