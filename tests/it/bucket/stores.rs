@@ -66,7 +66,8 @@ pub fn gcs(endpoint: &str) -> GcsBucket {
     }
 }
 
-/// Makes the S3 bucket. SeaweedFS answers some seconds before it can store anything.
+/// Makes the S3 bucket. SeaweedFS answers some seconds before it can store anything; on a machine with
+/// ten times its load, a minute and more.
 pub async fn make_s3_bucket(server: &Server) {
     let credentials =
         aws_sdk_s3::config::Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test");
@@ -78,7 +79,7 @@ pub async fn make_s3_bucket(server: &Server) {
         .credentials_provider(credentials)
         .build();
     let client = aws_sdk_s3::Client::from_conf(settings);
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(180);
     loop {
         let made = client.create_bucket().bucket("bucket").send().await;
         let body = aws_sdk_s3::primitives::ByteStream::from_static(b"ready");
