@@ -71,7 +71,7 @@ fn one_small_model_answers_for_a_real_flow_and_judges_what_it_said() {
         .start();
     ask(&flowtap, ["Is the tent dry?".to_owned()]);
     // The flow's exchange, and the call of its model within it.
-    let found = await_scores(&flowtap, 2, Duration::from_secs(300));
+    let found = await_scores(&flowtap, 2, Duration::from_secs(600));
     for row in &found {
         let (score, error) = (row["score"].as_u64(), row["error"].as_str());
         assert!(score.is_some() != error.is_some(), "one of the two: {row}");
