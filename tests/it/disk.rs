@@ -1,5 +1,5 @@
 //! Disks that fail in one call, take no more, or were never ours. Cases 52 and 53 of the catalogue.
-#![allow(clippy::expect_used, clippy::panic)]
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
