@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak fuzz deny bench instructions peers fmt clean-cache spark-check
+.PHONY: help demo test soak fuzz twice deny bench instructions peers fmt clean-cache spark-check
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 20
@@ -21,6 +21,9 @@ soak: ## everything fails at once for half an hour, a store away for ten minutes
 SECONDS_OF_FUZZ ?= 60
 fuzz: ## each target of fuzz/ for a minute, by coverage; needs a nightly compiler and cargo-fuzz
 	@fuzz/run.sh $(SECONDS_OF_FUZZ)
+
+twice: ## the program built twice, and compared; PROFILE=dev is quicker
+	@tests/twice.sh
 
 deny: ## licences, sources and banned crates, by cargo-deny
 	@tests/peers/deny.sh

@@ -1,5 +1,5 @@
 //! Disks that fail in one call, take no more, or were never ours. Cases 52 and 53 of the catalogue.
-#![allow(clippy::expect_used, clippy::panic)]
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -202,6 +202,16 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").expect("proc").uid() == 0
 }
 
+/// True where a user without rights can be had, and could start flowtap from `folder`.
+fn has_nobody(folder: &Path) -> bool {
+    let reaches = |path: &Path| {
+        let mut command = Command::new(AS_NOBODY[0]);
+        command.args(&AS_NOBODY[1..]).args(["test", "-x"]).arg(path);
+        command.status().is_ok_and(|status| status.success())
+    };
+    !is_root() || (reaches(Path::new(env!("CARGO_BIN_EXE_flowtap"))) && reaches(folder))
+}
+
 fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("ours");
 }
@@ -215,24 +225,29 @@ fn set_usable(folder: &Path, usable: bool) {
     set_mode(folder, if usable { 0o700 } else { 0o500 });
 }
 
-/// A flowtap without rights of its own; its spool is `home/spool`, in a `home` that it may use.
-fn unprivileged(upstream: &Upstream) -> (Setup, PathBuf) {
+/// A flowtap without rights of its own; its spool is `home/spool`, in a `home` that it may use. `None` where
+/// root cannot start one.
+fn unprivileged(upstream: &Upstream) -> Option<(Setup, PathBuf)> {
     let setup = before(upstream).command("proxy");
+    set_mode(setup.folder(), 0o755);
+    if !has_nobody(setup.folder()) {
+        eprintln!("left out: no user without rights can start {}", env!("CARGO_BIN_EXE_flowtap"));
+        return None;
+    }
     let setup = if is_root() { setup.by(&AS_NOBODY) } else { setup };
     let (home, bucket) = (setup.folder().join("home"), setup.folder().join("bucket"));
     for folder in [&home, &bucket] {
         fs::create_dir(folder).expect("a folder");
         set_usable(folder, true);
     }
-    set_mode(setup.folder(), 0o755);
     let spool = format!("spool: {{dir: {}/spool, segment_age: 200ms}}", home.display());
-    (setup.top(&spool), home)
+    Some((setup.top(&spool), home))
 }
 
 /// Starts before the spool can be used, and goes on after it can.
 fn starts_without(what: &str, prevent: impl Fn(&Path) -> Option<PathBuf>, allow: impl Fn(&Path)) {
     let upstream = Upstream::answering(json_response("{}"));
-    let (setup, home) = unprivileged(&upstream);
+    let Some((setup, home)) = unprivileged(&upstream) else { return };
     let victim = prevent(&home);
     let flowtap = setup.start();
     ask(&flowtap, 20);
@@ -287,7 +302,7 @@ fn with_a_spool_that_cannot_be_used_it_starts_and_uses_it_once_it_can() {
 #[test]
 fn a_spool_that_is_taken_away_under_way_is_used_again_once_it_can_be() {
     let upstream = Upstream::answering(json_response("{}"));
-    let (setup, home) = unprivileged(&upstream);
+    let Some((setup, home)) = unprivileged(&upstream) else { return };
     let flowtap = setup.start();
     let mut asked = ask_until_stored(&flowtap);
     let spool = home.join("spool");
