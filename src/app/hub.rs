@@ -10,9 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::index::Index;
 use super::monitors::Monitors;
-use super::{
-    Ground, StartError, evaluator, keeping_runtime, start_tracer, until_told, waiting_runtime,
-};
+use super::{Ground, StartError, Waiting, evaluator, keeping_runtime, start_tracer};
 use crate::bucket;
 use crate::config::{Config, Role};
 use crate::console::{Console, Ready};
@@ -22,9 +20,9 @@ use crate::trace::Tracer;
 
 /// Serves as a hub until SIGTERM or SIGINT; a second signal ends at once. `reindex` makes the index anew.
 pub fn serve_hub(config: &Config, reindex: bool) -> Result<(), StartError> {
-    let waiting = waiting_runtime()?;
+    let waiting = Waiting::begin()?;
     let hub = Hub::start(config, reindex)?;
-    until_told(waiting, || hub.stop())
+    waiting.until_told(|| hub.stop())
 }
 
 /// Judges samples as one of several until SIGTERM or SIGINT; a second signal ends at once.
@@ -32,9 +30,9 @@ pub fn serve_evaluator(config: &Config) -> Result<(), StartError> {
     if config.evaluate.is_none() {
         return Err(StartError::NothingToEvaluate);
     }
-    let waiting = waiting_runtime()?;
+    let waiting = Waiting::begin()?;
     let hub = Hub::start_part(config, None)?;
-    until_told(waiting, || hub.stop())
+    waiting.until_told(|| hub.stop())
 }
 
 /// A hub that serves, or its evaluator.

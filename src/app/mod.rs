@@ -52,6 +52,7 @@ mod monitors;
 #[cfg(feature = "hub")]
 mod replaying;
 mod shedding;
+mod signals;
 
 #[cfg(feature = "hub")]
 pub use hub::{Hub, serve_evaluator, serve_hub};
@@ -63,6 +64,7 @@ pub use replaying::{ReplayFailed, replay};
 
 use beside::Beside;
 use shedding::{MemoryWatch, fitted};
+use signals::Waiting;
 
 /// Why flowtap cannot start; the message names the address or the key.
 #[derive(Debug, thiserror::Error)]
@@ -114,52 +116,9 @@ pub enum StartError {
 
 /// Takes traffic until SIGTERM or SIGINT, then drains. A second signal ends at once.
 pub fn serve(config: &Config, role: Role) -> Result<(), StartError> {
-    let waiting = waiting_runtime()?;
+    let waiting = Waiting::begin()?;
     let app = App::start(config, role)?;
-    until_told(waiting, || app.stop())
-}
-
-/// The runtime that waits for signals. As soon as there is one, SIGHUP ends nothing.
-fn waiting_runtime() -> std::io::Result<Runtime> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let inside = runtime.enter();
-    drop(signal(SignalKind::hangup())?);
-    drop(inside);
-    Ok(runtime)
-}
-
-/// Waits for SIGTERM or SIGINT, then does `stop`; a second signal ends at once.
-fn until_told(runtime: Runtime, stop: impl FnOnce()) -> Result<(), StartError> {
-    runtime.block_on(signal());
-    tracing::info!("draining");
-    Drain::default().thread("impatience", move || {
-        runtime.block_on(signal());
-        std::process::exit(1);
-    })?;
-    stop();
-    Ok(())
-}
-
-/// Ends with SIGTERM or SIGINT. SIGHUP, by which others read their settings again, ends nothing here.
-async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut interrupt), Ok(mut hangup)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::hangup()),
-    ) else {
-        return std::future::pending().await;
-    };
-    loop {
-        tokio::select! {
-            _ = term.recv() => return,
-            _ = interrupt.recv() => return,
-            _ = hangup.recv() => {
-                tracing::warn!("SIGHUP: the configuration is read at the start alone; it stays as it was");
-            }
-        }
-    }
+    waiting.until_told(|| app.stop())
 }
 
 /// What the workers beside the traffic stand on.

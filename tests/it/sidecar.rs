@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::image::variables;
 use crate::support::process::Process;
-use crate::support::tap::rows;
+use crate::support::tap::{address, rows};
 use crate::support::wire::{Peer, Upstream, json_post, json_response};
 
 /// A port that stays free between two processes that listen on it: the kernel gives it to no connection,
@@ -238,4 +238,20 @@ fn with_no_time_left_what_was_synced_is_uploaded_by_the_next_container() {
     let kept: Vec<usize> = (0..30).map(|number| count(&number.to_string())).collect();
     assert!(kept.iter().all(|count| *count <= 1), "none is there twice: {kept:?}");
     assert!(kept.contains(&1), "{}", next.printed());
+}
+
+/// Promise (operations): told to end at any moment from when it listens, it drains; no moment of its start
+/// leaves a signal to the kernel, which ends a process without a drain, and the first of a container not
+/// at all. Figure: 8 of 8 told as soon as the tap listens.
+#[test]
+fn it_drains_though_it_is_told_to_end_as_soon_as_it_listens() {
+    let app = Upstream::answering(json_response("{\"answer\":\"yes\"}"));
+    let pod = Pod::before(app.port);
+    for _ in 0..8 {
+        let mut sidecar = pod.start();
+        address(&sidecar, "\"tap\":");
+        sidecar.terminate();
+        assert!(sidecar.await_end(Duration::from_secs(60)).success(), "{}", sidecar.printed());
+        assert!(sidecar.printed().contains("\"drained\""), "{}", sidecar.printed());
+    }
 }
