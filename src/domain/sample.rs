@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
@@ -177,7 +178,7 @@ labelled! {
 }
 
 /// Why and with what probability a record was kept, so that averages can be unbiased.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
     /// The rule that decided.
     pub reason: SampleReason,
@@ -186,6 +187,20 @@ pub struct Sampling {
     /// The least that any exchange had then: no sample weighs more than `1 / least`. What is seen of a
     /// few samples does not tell it, where the heaviest are the rarest.
     pub least: f64,
+}
+
+/// A record says the least only where it is another than its own.
+impl Serialize for Sampling {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let differs = self.least < self.probability;
+        let mut fields = serializer.serialize_struct("Sampling", 2 + usize::from(differs))?;
+        fields.serialize_field("reason", &self.reason)?;
+        fields.serialize_field("probability", &self.probability)?;
+        if differs {
+            fields.serialize_field("least", &self.least)?;
+        }
+        fields.end()
+    }
 }
 
 /// A record that was kept.

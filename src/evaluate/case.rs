@@ -153,9 +153,9 @@ impl Case {
         self.sample.probability
     }
 
-    /// The least probability with which any was kept then, where that is known.
-    pub(super) fn probability_least(&self) -> Option<f64> {
-        self.sample.least
+    /// The least probability with which any was kept then, as far as that is known.
+    pub(super) fn probability_least(&self) -> f64 {
+        self.sample.least.unwrap_or(self.sample.probability)
     }
 
     /// What it is told apart by where a budget is dealt out.

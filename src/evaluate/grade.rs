@@ -178,7 +178,7 @@ impl Grader {
             error: None,
             reason: None,
             probability: case.probability(),
-            probability_least: case.probability_least(),
+            probability_least: Some(case.probability_least()),
             judge: None,
             injection_suspect: false,
             judge_drift: false,
