@@ -34,7 +34,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -51,6 +50,7 @@ pub use express::read_heads;
 
 use connect::Connector;
 use express::Depot;
+use files::Places;
 use governor::Governor;
 use include_usage::Injection;
 use pool::Pool;
@@ -114,7 +114,7 @@ struct BoundTap {
     shared: Arc<TapShared>,
     socket: TcpListener,
     tls: Option<TlsAcceptor>,
-    permits: Arc<Semaphore>,
+    places: Places,
 }
 
 impl Proxy {
@@ -122,9 +122,10 @@ impl Proxy {
     pub fn bind(config: &Config, outlets: &Outlets) -> Result<Self, ProxyError> {
         let (budget, metrics) = (outlets.budget.clone(), outlets.metrics.clone());
         let governor = Arc::new(Governor::new(config.capture.overhead_max, budget, metrics));
-        let taps = config.taps.iter().enumerate();
+        let wanted: Vec<_> = config.taps.iter().map(|tap| tap.limits.connections_max).collect();
+        let taps = config.taps.iter().zip(Places::of(&wanted)).enumerate();
         let taps = taps
-            .map(|(index, tap)| bind_tap(index, tap, config, outlets, &governor))
+            .map(|(index, (tap, places))| bind_tap(index, tap, places, config, outlets, &governor))
             .collect::<Result<_, _>>()?;
         Ok(Self { taps, threads: config.traffic.threads.max(1), deadline: config.drain_timeout })
     }
@@ -161,7 +162,7 @@ impl Proxy {
                 pool: Arc::new(Pool::new(tap.shared.settings.timeouts.pool_idle)),
                 express: Depot::for_tap(&tap.shared.settings).map(Arc::new),
                 tls: tap.tls.clone(),
-                permits: Arc::clone(&tap.permits),
+                places: tap.places.clone(),
                 tasks: tasks.clone(),
                 stopping: stopping.clone(),
             };
@@ -174,10 +175,12 @@ impl Proxy {
 fn bind_tap(
     index: usize,
     tap: &config::Tap,
+    places: Places,
     config: &Config,
     outlets: &Outlets,
     governor: &Arc<Governor>,
 ) -> Result<BoundTap, ProxyError> {
+    tell_of_few_files(tap, &places);
     let name = || tap.name.to_string();
     let bound = |source| ProxyError::Bind { address: tap.listen, index, tap: name(), source };
     let tls_fault = |source| ProxyError::Tls { tap: name(), source };
@@ -217,13 +220,12 @@ fn bind_tap(
         shared: Arc::new(shared),
         socket: listen(tap.listen).map_err(bound)?,
         tls: server_tls.map(TlsAcceptor::from),
-        permits: Arc::new(Semaphore::new(permits(tap, config.taps.len()))),
+        places,
     })
 }
 
-/// How many connections a tap may have at once, as far as there are file descriptors for them.
-fn permits(tap: &config::Tap, taps: usize) -> usize {
-    let (wanted, possible) = (tap.limits.connections_max, files::connections_max(taps));
+fn tell_of_few_files(tap: &config::Tap, places: &Places) {
+    let (wanted, possible) = (tap.limits.connections_max, places.max());
     if possible < wanted {
         tracing::warn!(
             tap = &*tap.name,
@@ -232,7 +234,6 @@ fn permits(tap: &config::Tap, taps: usize) -> usize {
             "there are file descriptors for fewer connections; the others wait"
         );
     }
-    wanted.min(possible)
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {

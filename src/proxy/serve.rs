@@ -11,13 +11,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connect::HYPER_HEADERS_MAX;
 use super::express::{self, Depot};
+use super::files::Places;
 use super::forward::{self, Passage};
 use super::io::{ClientLimits, ConnectionState, Phase, TimedStream};
 use super::pool::Pool;
@@ -36,8 +36,8 @@ pub struct Listener {
     pub express: Option<Arc<Depot>>,
     /// TLS towards clients.
     pub tls: Option<TlsAcceptor>,
-    /// One permit a connection, across all workers.
-    pub permits: Arc<Semaphore>,
+    /// One for each connection, across all workers.
+    pub places: Places,
     /// Counts what has to end before the worker may.
     pub tasks: TaskTracker,
     /// Set when no further request shall begin.
@@ -62,18 +62,18 @@ pub async fn accept(listener: Listener, socket: TcpListener) {
     tokio::pin!(sweep);
     loop {
         let next = async {
-            let permit = Arc::clone(&listener.permits).acquire_owned().await;
-            (socket.accept().await, permit)
+            let place = listener.places.take().await;
+            (socket.accept().await, place)
         };
         tokio::select! {
             () = listener.stopping.cancelled() => return,
             _ = sweep.tick() => listener.sweep(),
-            (accepted, permit) = next => match accepted {
+            (accepted, place) = next => match accepted {
                 Ok((stream, _)) => {
                     let connection = serve(listener.clone(), stream);
                     listener.tasks.spawn(async move {
                         connection.await;
-                        drop(permit);
+                        drop(place);
                     });
                 }
                 Err(error) => pause(&listener.tap.name, &error).await,
