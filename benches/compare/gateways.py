@@ -12,8 +12,6 @@ from peers import PROXY_CORE, Process, free_port
 
 CASE = CASES["plain"]
 PATH = "/v1/chat/completions"
-# LiteLLM imports for half a minute on a busy machine.
-START_SECONDS = 180
 
 
 def gateways(home, upstream, folder):
@@ -49,6 +47,9 @@ def portkey(script, base, folder):
 class Gateway(Process):
     """A peer that has a path of its own and wants `headers`."""
 
+    # LiteLLM imports for half a minute on a busy machine.
+    start_seconds = 180
+
     def __init__(self, name, command, folder, port, env, headers):
-        super().__init__(name, PROXY_CORE, command, folder, {"http1": port}, env, START_SECONDS)
+        super().__init__(name, PROXY_CORE, command, folder, {"http1": port}, env)
         self.path, self.headers, self.cases = PATH, headers, {CASE.name}

@@ -42,18 +42,20 @@ class Process:
     path, headers = None, {}
     # The cases that it can answer.
     cases = frozenset(CASES)
+    # How long it may take to listen.
+    start_seconds = 20
 
-    def __init__(self, name, core, command, folder, ports, env=None, start_seconds=20):
+    def __init__(self, name, core, command, folder, ports, env=None):
         self.name, self.ports, self.port = name, ports, next(iter(ports.values()))
         self.log = open(Path(folder, f"{name}.log"), "wb")
         self.child = subprocess.Popen(["taskset", "-c", core, *command], stdout=self.log, stderr=self.log,
                                       env={**os.environ, **(env or {})})
         begun = time.monotonic()
-        self.wait_until_it_listens(start_seconds)
+        self.wait_until_it_listens()
         self.ready_ms = (time.monotonic() - begun) * 1e3
 
-    def wait_until_it_listens(self, seconds):
-        deadline = time.monotonic() + seconds
+    def wait_until_it_listens(self):
+        deadline = time.monotonic() + self.start_seconds
         while time.monotonic() < deadline and self.child.poll() is None:
             try:
                 return socket.create_connection(("127.0.0.1", self.port), 1).close()

@@ -8,7 +8,8 @@ use super::registry::{Counters, Gauges, Registrar};
 use crate::domain::{MonitorRun, State};
 
 /// The families of monitors and alerts. Monitors, their thresholds and the alerts' targets are those of
-/// the configuration and the few that may be saved, so the labels are bounded.
+/// the configuration and the few that may be saved, and what is taken back takes its series along, so the
+/// labels are bounded.
 pub(super) struct Monitors {
     state: Gauges<3>,
     violations: Counters<3>,
@@ -55,9 +56,18 @@ impl Metrics {
         self.inner.monitors.runs.of([monitor, reason]).inc();
     }
 
-    /// A monitor is no more, or another under its name: its states no longer hold.
-    pub fn monitor_gone(&self, monitor: &str) {
+    /// A monitor is another under its name: its states no longer hold.
+    pub fn monitor_changed(&self, monitor: &str) {
         self.inner.monitors.state.forget("monitor", monitor);
+    }
+
+    /// A monitor is no more, and neither are its series: whoever saves ever other names adds none for ever.
+    pub fn monitor_gone(&self, monitor: &str) {
+        self.monitor_changed(monitor);
+        let families = &self.inner.monitors;
+        families.violations.forget("monitor", monitor);
+        families.runs.forget("monitor", monitor);
+        families.unreadable.forget("monitor", monitor);
     }
 
     /// A message to `target` met its fate.

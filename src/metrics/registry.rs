@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use prometheus::core::Collector as _;
+use prometheus::core::{Collector as _, MetricVec, MetricVecBuilder};
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, Result,
@@ -136,6 +136,11 @@ impl<const N: usize> Counters<N> {
     pub(super) fn of(&self, values: [&str; N]) -> IntCounter {
         self.0.with_label_values(&values)
     }
+
+    /// Takes away all series whose label `name` is `value`.
+    pub(super) fn forget(&self, name: &str, value: &str) {
+        forget(&self.0, name, value);
+    }
 }
 
 /// A gauge family of `N` labels.
@@ -148,13 +153,17 @@ impl<const N: usize> Gauges<N> {
 
     /// Takes away all series whose label `name` is `value`.
     pub(super) fn forget(&self, name: &str, value: &str) {
-        for series in self.0.collect().iter().flat_map(|family| family.get_metric()) {
-            let labels: HashMap<&str, &str> =
-                series.get_label().iter().map(|label| (label.name(), label.value())).collect();
-            if labels.get(name) == Some(&value) {
-                // Nothing to take away is as good.
-                drop(self.0.remove(&labels));
-            }
+        forget(&self.0, name, value);
+    }
+}
+
+fn forget<T: MetricVecBuilder>(family: &MetricVec<T>, name: &str, value: &str) {
+    for series in family.collect().iter().flat_map(|family| family.get_metric()) {
+        let labels: HashMap<&str, &str> =
+            series.get_label().iter().map(|label| (label.name(), label.value())).collect();
+        if labels.get(name) == Some(&value) {
+            // Nothing to take away is as good.
+            drop(family.remove(&labels));
         }
     }
 }

@@ -116,7 +116,7 @@ impl Watch {
                 Some(plan) if is_same(&plan.monitor, monitor) => plan.clone(),
                 Some(plan) => {
                     // It may have fewer thresholds, whose states would stand for ever.
-                    self.metrics.monitor_gone(&monitor.name);
+                    self.metrics.monitor_changed(&monitor.name);
                     plan.with(monitor, now)
                 }
             });
@@ -271,5 +271,6 @@ mod tests {
         watch.follow(at("2026-11-24T12:31:00Z"));
         assert!(watch.plans.is_empty());
         assert!(!state(&metrics.encode()), "no state stands for ever");
+        assert_eq!(ran("not_enough_data"), None, "nor any other series");
     }
 }
