@@ -30,6 +30,8 @@ use flowtap::spool::Spool;
 use flowtap::tokens::Counting;
 use given::{bodies, configured, exchange, prose};
 use jiff::Timestamp;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler<mimalloc::MiMalloc> = AllocProfiler::new(mimalloc::MiMalloc);
@@ -95,17 +97,51 @@ fn redactor(bencher: Bencher<'_, '_>, kind: &str) {
     bencher.counter(BytesCount::of_str(&text)).bench(|| redactor.text(black_box(&text)).len());
 }
 
-/// 64 KiB of text, plain and made to be slow.
-#[divan::bench(args = ["words", "one letter", "blanks", "digits", "emoji"])]
-fn token_count(bencher: Bencher<'_, '_>, kind: &str) {
+/// Text, plain and made to be slow.
+const TEXTS: &[&str] = &[
+    "words",
+    "one letter",
+    "carets",
+    "blanks",
+    "newlines",
+    "digits",
+    "punctuation",
+    "letters",
+    "base64",
+    "chinese",
+    "emoji",
+    "specials",
+];
+
+/// `bytes` of it; what is random is so from a seed.
+fn adversary(kind: &str, bytes: usize) -> String {
+    let mut random = StdRng::seed_from_u64(7);
+    let mut drawn = |signs: &str| -> String {
+        let signs: Vec<char> = signs.chars().collect();
+        (0..bytes / signs[0].len_utf8())
+            .map(|_| signs[random.random_range(0..signs.len())])
+            .collect()
+    };
     let unit = match kind {
         "words" => prose(400),
         "one letter" => "a".to_owned(),
-        "blanks" => " ".to_owned(),
+        "carets" => "^".to_owned(),
+        "blanks" => return " ".repeat(bytes - 1) + "x",
+        "newlines" => "\n".to_owned(),
         "digits" => "7".to_owned(),
-        _ => "\u{1f469}\u{200d}\u{1f680}".to_owned(),
+        "punctuation" => return drawn("!@#$%^&*()_+-=[]{}|;:,.<>?/~`"),
+        "letters" => return drawn("abcdefghijklmnopqrstuvwxyz"),
+        "base64" => {
+            return drawn("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/");
+        }
+        "chinese" => return drawn(&('\u{4e00}'..='\u{9fa5}').collect::<String>()),
+        "emoji" => "\u{1f469}\u{200d}\u{1f680}".to_owned(),
+        _ => "<|endoftext|>".to_owned(),
     };
-    let text = unit.repeat((64 << 10) / unit.len());
+    unit.repeat(bytes / unit.len())
+}
+
+fn count(bencher: Bencher<'_, '_>, text: String) {
     let counter = BytesCount::of_str(&text);
     let turn = ChatTurn { role: "user".into(), name: None, text };
     let texts = Countable { turns: vec![turn], ..Countable::default() };
@@ -114,6 +150,18 @@ fn token_count(bencher: Bencher<'_, '_>, kind: &str) {
     bencher
         .counter(counter)
         .bench(|| Counting::Vocabularies.count(Some("gpt-4o"), Operation::Chat, black_box(&texts)));
+}
+
+/// 64 KiB of text: what is counted is linear if four times the bytes, below, take four times as long.
+#[divan::bench(args = TEXTS)]
+fn token_count(bencher: Bencher<'_, '_>, kind: &str) {
+    count(bencher, adversary(kind, 64 << 10));
+}
+
+/// 256 KiB, the most that is counted of one text.
+#[divan::bench(args = TEXTS)]
+fn token_count_of_four_times_the_bytes(bencher: Bencher<'_, '_>, kind: &str) {
+    count(bencher, adversary(kind, 256 << 10));
 }
 
 /// Rows of 8 KiB, from the first that is handed over until the last is safe on disk.

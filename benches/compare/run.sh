@@ -49,4 +49,5 @@ cd "$REPO"
 cargo build --release --locked --bin flowtap
 measured=(--flowtap target/release/flowtap ${envoy:+--envoy "$envoy"} --write)
 python3 benches/compare/streams.py "${measured[@]}"
+[[ ${STREAMS:-} == only ]] || python3 benches/compare/sizes.py --flowtap target/release/flowtap --write
 [[ ${STREAMS:-} == only ]] || python3 benches/compare/compare.py "${measured[@]}" "${gateways[@]}" "$@"
