@@ -8,6 +8,7 @@
 
 mod killed;
 pub mod store;
+mod surroundings;
 
 use std::collections::BTreeSet;
 use std::path::Path;
