@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::folder::{Folder, SegmentId};
 use super::format::{self, Kind, Mark};
+use crate::capture::failpoint;
 use crate::ledger::{Checkpoint, Incarnation};
 
 /// Room for a note. Several hundred hours of figures; one that is larger is not written.
@@ -96,6 +97,7 @@ impl Books {
         }
         let at = note.number % SLOTS as u64 * SLOT_BYTES as u64;
         self.file.write_all_at(&slot, at)?;
+        failpoint::hit("spool_noted");
         if safe {
             self.file.sync_data()?;
         }

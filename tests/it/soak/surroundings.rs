@@ -93,10 +93,17 @@ impl Disk {
 
     /// From now on no file is opened for writing, made, renamed or removed; those that are open are written.
     pub fn turn_read_only(&mut self) {
-        if self.mounted && !self.read_only {
-            let folder = self.folder.display().to_string();
-            self.read_only = ran("mount", &["--bind", &folder], &self.folder);
-            assert!(ran("mount", &["-o", "remount,bind,ro"], &self.folder), "read-only");
+        let folder = self.folder.display().to_string();
+        // A file that is opened for writing between the two steps is in the way of the second one.
+        for _ in 0..20 {
+            if !self.mounted || self.read_only || !ran("mount", &["--bind", &folder], &self.folder)
+            {
+                return;
+            }
+            self.read_only = ran("mount", &["-o", "remount,bind,ro"], &self.folder);
+            if !self.read_only {
+                assert!(ran("umount", &["-l"], &self.folder), "as it was");
+            }
         }
     }
 

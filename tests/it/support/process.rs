@@ -64,6 +64,11 @@ impl Process {
         status
     }
 
+    /// True where it has ended.
+    pub fn is_over(&mut self) -> bool {
+        self.poll_end(Duration::ZERO).is_some()
+    }
+
     /// True where it ends by itself with `code` within `limit`.
     pub fn ended_with(&mut self, code: i32, limit: Duration) -> bool {
         self.poll_end(limit).is_some_and(|status| status.code() == Some(code))

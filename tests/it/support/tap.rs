@@ -175,14 +175,18 @@ pub fn address(process: &Process, mark: &str) -> u16 {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let printed = process.printed();
-        let line = printed.lines().find(|line| line.contains("listening") && line.contains(mark));
-        let address = line.and_then(|line| line.split("\"address\":\"").nth(1)?.split('"').next());
-        if let Some(port) = address.and_then(|address| address.rsplit(':').next()?.parse().ok()) {
+        if let Some(port) = address_in(&printed, mark) {
             return port;
         }
         assert!(Instant::now() < deadline, "flowtap does not listen:\n{printed}");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// The same in what was printed so far.
+pub fn address_in(printed: &str, mark: &str) -> Option<u16> {
+    let line = printed.lines().find(|line| line.contains("listening") && line.contains(mark))?;
+    line.split("\"address\":\"").nth(1)?.split('"').next()?.rsplit(':').next()?.parse().ok()
 }
 
 impl Flowtap {
