@@ -16,7 +16,7 @@ test: ## everything that CI runs
 SECONDS_OF_SOAK ?= 1800
 soak: ## everything fails at once for half an hour, a store away for ten minutes, 200 crashes; SECONDS_OF_SOAK=300 shortens it
 	@TEST_KILLS=200 TEST_SOAK_SECONDS=$(SECONDS_OF_SOAK) cargo test --locked --features failpoints --test it -- \
-	    --nocapture --test-threads 1 crash::after_kills outage:: soak::
+	    --nocapture --test-threads 1 after_kills_at_every_step outage:: soak::
 
 SECONDS_OF_FUZZ ?= 60
 fuzz: ## each target of fuzz/ for a minute, by coverage; needs a nightly compiler and cargo-fuzz

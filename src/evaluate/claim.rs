@@ -57,6 +57,7 @@ impl Claim {
         }
         let name = format!("{folder}{generation:08}");
         let claimed = bucket.put_if_absent(&name, written(instance, now)).await?;
+        crate::capture::failpoint::hit("claim_put");
         let (instance, renewed) = (Arc::clone(instance), Mutex::new(Instant::now()));
         Ok(claimed.then_some(Self { name, instance, older, renewed }))
     }

@@ -161,6 +161,7 @@ impl Evaluator {
         }
         if held.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             held.claim.release(&*self.bucket).await;
+            crate::capture::failpoint::hit("claim_released");
             match held.broken.load(Ordering::Acquire) {
                 true => self.board.set_aside(&held.unit),
                 false => self.board.ended(&held.unit, false),
@@ -177,6 +178,7 @@ impl Evaluator {
         if !self.store(held, *number, &scores).await {
             return;
         }
+        crate::capture::failpoint::hit("scores_put");
         self.stored.notify_one();
         scores.iter().for_each(|score| self.metrics.judged(score));
         read.iter().for_each(|case| self.trace(case, &scores));
@@ -274,6 +276,7 @@ impl Evaluator {
             false => (held.unit.scores(number, held.parts), packed(scores)),
         };
         let mut unsure = false;
+        crate::capture::failpoint::hit("scores_begun");
         loop {
             match self.bucket.put_if_absent(&name, body.clone()).await {
                 // After a failure, what lies there may be our own.

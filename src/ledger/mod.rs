@@ -172,11 +172,20 @@ impl Ledger {
         if full {
             memo.written.clear();
         }
-        let changed = pages.iter().filter(|(key, page)| memo.written.get(key) != Some(page));
-        let changed: BTreeMap<_, _> = changed.map(|(k, p)| (k.clone(), p.clone())).collect();
+        let changed = self.changed(memo, &pages, now);
         memo.written = pages;
-        let clean = self.inner.closed.load(Ordering::Acquire);
-        (full || !changed.is_empty()).then_some(Checkpoint { time: now, clean, pages: changed })
+        (full || !changed.pages.is_empty()).then_some(changed)
+    }
+
+    /// The totals at `now` of those hours that `memo` has not seen in this state, without noting them there.
+    pub fn since(&self, memo: &Memo, now: Timestamp) -> Checkpoint {
+        self.changed(memo, &self.pages(&BTreeMap::new()), now)
+    }
+
+    fn changed(&self, memo: &Memo, pages: &BTreeMap<BookKey, Page>, now: Timestamp) -> Checkpoint {
+        let changed = pages.iter().filter(|(key, page)| memo.written.get(key) != Some(page));
+        let pages = changed.map(|(key, page)| (key.clone(), page.clone())).collect();
+        Checkpoint { time: now, clean: self.inner.closed.load(Ordering::Acquire), pages }
     }
 
     /// One row for every hour of every run that is remembered, oldest run first.

@@ -4,6 +4,7 @@
 //! lock                              held by the one owner
 //! <run>-<sequence>.open             being written
 //! <run>-<sequence>.seg              sealed, waiting for the bucket
+//! books                             the newest figures, see `books`
 //! corrupt/                          set aside, bounded, the oldest leaves first
 //! ```
 //! Files of other names are not ours and are left alone. The folder is 0700, files are 0600, and no
@@ -109,11 +110,11 @@ impl Folder {
         self.dir.join("lock").symlink_metadata().is_ok_and(|meta| meta.is_file())
     }
 
-    /// All segments, oldest first.
+    /// All segments, oldest first; of two files of one segment the sealed one comes last.
     pub(super) fn entries(&self) -> Vec<Entry> {
         let listed = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let mut entries: Vec<_> = listed.filter_map(|e| entry(e.file_name().to_str()?)).collect();
-        entries.sort_by_key(|entry| entry.id);
+        entries.sort_by_key(|entry| (entry.id, entry.state == State::Sealed));
         entries
     }
 
@@ -126,6 +127,19 @@ impl Folder {
     /// Opens a segment for reading: regular files only, so that a pipe cannot block us.
     pub(super) fn open_segment(&self, id: SegmentId, state: State) -> io::Result<File> {
         open_regular(&self.path(id, state))
+    }
+
+    /// The file of the newest figures, made where it is missing.
+    pub(super) fn open_books(&self) -> io::Result<File> {
+        let path = self.dir.join("books");
+        let file = options().create(true).truncate(false).read(true).write(true).open(path)?;
+        let regular = file.metadata()?.is_file();
+        regular.then_some(file).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
+    }
+
+    /// The same, for reading.
+    pub(super) fn read_books(&self) -> io::Result<File> {
+        open_regular(&self.dir.join("books"))
     }
 
     /// `<id>.open` becomes `<id>.seg`, and stays so after a power cut.

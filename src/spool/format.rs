@@ -4,7 +4,7 @@
 //! segment = "FTSPOOL" version(u8 = 1) record*
 //! record  = length(u32) crc(u32) version(u8 = 1) kind(u8) body
 //!           length counts the body; crc is CRC32C over length, version, kind and body
-//! kind 1  head        JSON: instance, opened. The first record; the file's name tells the rest
+//! kind 1  head        JSON: id, instance, opened. The first record; the file bears the id's name
 //! kind 2  row         dataset(u8) micros(i64) deployment_length(u16) deployment json
 //! kind 3  checkpoint  JSON: the ledger's totals for all before it, segments being removed
 //! kind 4  footer      JSON: samples by hour. The last record of a sealed segment, followed by
@@ -51,9 +51,13 @@ impl Kind {
     }
 }
 
-/// Who wrote a segment.
+/// Who wrote a segment, and which one it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Head {
+    /// Its own name, which its file's must be: a copy under another one would be uploaded once more.
+    /// `None` in segments of older versions.
+    #[serde(default)]
+    pub(super) id: Option<String>,
     pub(super) instance: String,
     pub(super) opened: Timestamp,
 }
@@ -205,6 +209,13 @@ impl<'a> Walk<'a> {
     }
 }
 
+impl Walk<'_> {
+    /// Where in the segment the walk is.
+    pub(super) fn offset(&self) -> u64 {
+        self.at as u64
+    }
+}
+
 impl<'a> Iterator for Walk<'a> {
     type Item = Item<'a>;
 
@@ -231,7 +242,7 @@ fn is_trailer(rest: &[u8]) -> bool {
 
 /// The record that `bytes` begin with. The cheap checks come first, so that looking for a record at
 /// every offset stays linear.
-fn record(bytes: &[u8]) -> Option<(Kind, &[u8])> {
+pub(super) fn record(bytes: &[u8]) -> Option<(Kind, &[u8])> {
     let prefix = bytes.get(..PREFIX_BYTES)?;
     if prefix[8] != RECORD_VERSION {
         return None;

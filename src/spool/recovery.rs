@@ -3,15 +3,19 @@
 //! Sealed segments are judged by their footer, so that start-up costs the same however full the spool
 //! is; the newest segment and those without a footer are read whole. A torn segment keeps its place:
 //! its whole rows are uploaded, then the file moves to `corrupt/`. A file that is no segment of this
-//! version moves there at once.
+//! version moves there at once, and so does one that bears the name of another segment: its rows are
+//! there under their own.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
+use std::mem;
 use std::os::unix::fs::FileExt;
 
 use jiff::Timestamp;
 
+use super::books::{self, Note, Place};
 use super::folder::{self, Entry, Folder, SegmentId, State};
 use super::format::{self, Head, Item, Kind, MAGIC, Mark, TRAILER_BYTES, Tally, Walk};
 use super::{Recovery, Sealed, Shared, StoredRow};
@@ -33,21 +37,28 @@ pub(super) struct Recovered {
     pub(super) set_aside: u64,
     /// Places in segments that could not be read, each at least one record.
     pub(super) damages: u64,
+    /// The figures that were written beside the segments, where none in them are newer.
+    note: Option<Note>,
+    /// Samples behind those figures.
+    behind: BTreeMap<BookKey, u64>,
 }
 
 /// Reads `folder`, seals what was left open, and sets aside what is not ours.
 pub(super) fn recover(folder: &Folder) -> Recovered {
-    let mut recovered = Recovered::default();
+    let mut recovered = Recovered { note: books::find(folder), ..Recovered::default() };
     let mut removing = BTreeSet::new();
+    let mut before: Option<SegmentId> = None;
     // Newest first: the newest checkpoint is the one that counts.
     for entry in folder.entries().into_iter().rev() {
-        let last = &mut recovered.found.last;
-        *last = Some(last.map_or(entry.id.incarnation, |id| id.max(entry.id.incarnation)));
-        match inspect(folder, &entry, recovered.found.checkpoint.is_none()) {
-            Ok(seen) => recovered.take(folder, &entry, seen, &mut removing),
-            Err(_) => recovered.reject(folder, &entry),
+        // A second file of one segment, open and sealed: the sealed one counts, it comes first.
+        let again = before.replace(entry.id) == Some(entry.id);
+        let seen = inspect(folder, &entry, &recovered).ok().filter(|_| !again);
+        match seen {
+            Some(seen) => recovered.take(folder, &entry, seen, &mut removing),
+            None => recovered.reject(folder, &entry),
         }
     }
+    recovered.read_note();
     recovered
 }
 
@@ -58,7 +69,10 @@ struct Inspection {
     head: Option<Head>,
     tally: Tally,
     after: Tally,
+    behind: Tally,
     mark: Option<Mark>,
+    /// Where the last mark ends.
+    mark_end: u64,
     damages: u64,
 }
 
@@ -112,17 +126,23 @@ impl Recovered {
         removing: &mut BTreeSet<String>,
     ) {
         let name = entry.id.to_string();
+        let last = &mut self.found.last;
+        *last = Some(last.map_or(entry.id.incarnation, |id| id.max(entry.id.incarnation)));
         let opened = seen.head.as_ref().map_or(entry.id.incarnation.started(), |head| head.opened);
         self.found.last_change = self.found.last_change.max(Some(opened));
         if let Some(head) = &seen.head {
             self.found.instances.entry(entry.id.incarnation).or_insert(head.instance.clone());
         }
         self.damages += seen.damages;
+        add(&mut self.behind, entry.id, &seen.behind);
         if self.found.checkpoint.is_none() {
             add(&mut self.found.after, entry.id, &seen.after);
             if let Some(mark) = seen.mark {
                 removing.extend(mark.removing);
                 self.found.checkpoint = Some(mark.ledger);
+                let end = Place { id: entry.id, bytes: seen.mark_end };
+                self.note = self.note.take().filter(|note| note.place() >= end);
+                removing.extend(self.note.iter().flat_map(Note::removing).cloned());
             }
         }
         if seen.tally.is_empty() || removing.contains(&name) {
@@ -138,6 +158,16 @@ impl Recovered {
             return self.stranded.push((entry.id, sealed));
         }
         self.sealed.insert(entry.id, sealed);
+    }
+
+    /// Puts the figures beside the segments over those in them: they are newer.
+    fn read_note(&mut self) {
+        if let Some(note) = self.note.take() {
+            let run = note.place().id.incarnation;
+            self.found.last = self.found.last.max(Some(run));
+            self.found.checkpoint = Some(note.over(self.found.checkpoint.take()));
+            self.found.after = mem::take(&mut self.behind);
+        }
     }
 
     fn reject(&mut self, folder: &Folder, entry: &Entry) {
@@ -184,8 +214,10 @@ fn add(into: &mut BTreeMap<BookKey, u64>, id: SegmentId, tally: &Tally) {
     }
 }
 
-/// Looks into one file; an error means that it is no segment of this version.
-fn inspect(folder: &Folder, entry: &Entry, whole: bool) -> io::Result<Inspection> {
+/// Looks into one file; an error means that it is no segment of this version, or not the one that it is
+/// named as. It is read whole until there is a checkpoint.
+fn inspect(folder: &Folder, entry: &Entry, recovered: &Recovered) -> io::Result<Inspection> {
+    let whole = recovered.found.checkpoint.is_none();
     let file = folder.open_segment(entry.id, entry.state)?;
     let mut magic = [0; MAGIC.len()];
     file.read_exact_at(&mut magic, 0)?;
@@ -193,11 +225,23 @@ fn inspect(folder: &Folder, entry: &Entry, whole: bool) -> io::Result<Inspection
         return Err(io::Error::from(io::ErrorKind::InvalidData));
     }
     let short = (entry.state == State::Sealed && !whole).then(|| by_footer(&file)).flatten();
-    if let Some(seen) = short {
-        return Ok(seen);
+    let from = recovered.note.as_ref().map_or(u64::MAX, |note| behind(entry.id, note.place()));
+    let seen = match short {
+        Some(seen) => Some(seen),
+        None => by_walk(&folder::read_all(&file)?, from),
+    };
+    let own = |head: &Head| head.id.as_ref().is_none_or(|id| *id == entry.id.to_string());
+    let seen = seen.filter(|seen| seen.head.as_ref().is_none_or(own));
+    seen.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+/// From which byte of a segment on its rows are not covered by figures that go up to `place`.
+fn behind(id: SegmentId, place: Place) -> u64 {
+    match id.cmp(&place.id) {
+        Ordering::Less => u64::MAX,
+        Ordering::Equal => place.bytes,
+        Ordering::Greater => 0,
     }
-    let bytes = folder::read_all(&file)?;
-    by_walk(&bytes).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 /// Head and footer alone.
@@ -221,33 +265,38 @@ fn by_footer(file: &File) -> Option<Inspection> {
 /// Reads `bytes` as a segment's file in every way in which one is read: to be fuzzed.
 #[cfg(any(test, feature = "fuzzing"))]
 pub fn walk_over(bytes: &[u8]) {
-    let rows = by_walk(bytes).map(|seen| seen.tally.rows());
+    let rows = by_walk(bytes, 0).map(|seen| seen.tally.rows());
     let walked = Walk::new(bytes).into_iter().flatten();
     let records = walked.filter(|item| matches!(item, Item::Record(Kind::Row, _))).count() as u64;
     assert!(rows.unwrap_or(0) <= records, "more rows than records");
+    drop(books::newest(bytes));
     if let Some(trailer) = bytes.last_chunk::<TRAILER_BYTES>() {
         let offset = format::footer_offset(trailer).and_then(|at| usize::try_from(at).ok());
         drop(offset.and_then(|at| bytes.get(at..)).and_then(format::read_footer));
     }
 }
 
-/// Every record.
-fn by_walk(bytes: &[u8]) -> Option<Inspection> {
+/// Every record; rows that begin at `from` or later are those behind the figures beside the segments.
+fn by_walk(bytes: &[u8], from: u64) -> Option<Inspection> {
     let mut seen = Inspection { bytes: bytes.len() as u64, ..Inspection::default() };
-    for item in Walk::new(bytes)? {
-        match item {
-            Item::Damage(_) => seen.damages += 1,
-            Item::Record(Kind::Row, body) => seen.row(format::read_row(body)),
-            Item::Record(Kind::Checkpoint, body) => seen.mark(serde_json::from_slice(body).ok()),
-            Item::Record(Kind::Head, body) => seen.head = serde_json::from_slice(body).ok(),
-            Item::Record(Kind::Footer, _) => {}
+    let mut walk = Walk::new(bytes)?;
+    loop {
+        let at = walk.offset();
+        match walk.next() {
+            None => return Some(seen),
+            Some(Item::Damage(_)) => seen.damages += 1,
+            Some(Item::Record(Kind::Row, body)) => seen.row(format::read_row(body), at >= from),
+            Some(Item::Record(Kind::Checkpoint, body)) => {
+                seen.mark(serde_json::from_slice(body).ok(), walk.offset());
+            }
+            Some(Item::Record(Kind::Head, body)) => seen.head = serde_json::from_slice(body).ok(),
+            Some(Item::Record(Kind::Footer, _)) => {}
         }
     }
-    Some(seen)
 }
 
 impl Inspection {
-    fn row(&mut self, row: Option<StoredRow<'_>>) {
+    fn row(&mut self, row: Option<StoredRow<'_>>, behind: bool) {
         let Some(row) = row else {
             self.damages += 1;
             return;
@@ -255,10 +304,13 @@ impl Inspection {
         let hour = Hour::of(row.time);
         self.tally.add(row.dataset, hour);
         self.after.add(row.dataset, hour);
+        if behind {
+            self.behind.add(row.dataset, hour);
+        }
     }
 
     /// Folds a checkpoint into the earlier ones: pages carry absolute figures.
-    fn mark(&mut self, mark: Option<Mark>) {
+    fn mark(&mut self, mark: Option<Mark>, end: u64) {
         let Some(mark) = mark else {
             self.damages += 1;
             return;
@@ -267,6 +319,7 @@ impl Inspection {
         pages.extend(mark.ledger.pages);
         let ledger = Checkpoint { pages, ..mark.ledger };
         self.mark = Some(Mark { removing: mark.removing, ledger });
+        self.mark_end = end;
         self.after = Tally::default();
     }
 }

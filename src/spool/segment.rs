@@ -71,6 +71,11 @@ impl OpenSegment {
         self.bytes
     }
 
+    /// Bytes that an fsync has made safe.
+    pub(super) fn bytes_synced(&self) -> u64 {
+        self.bytes_synced
+    }
+
     /// True where there is something for the bucket in it.
     pub(super) fn has_rows(&self) -> bool {
         !self.written.is_empty()

@@ -96,11 +96,13 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Ends a run as `kill -9` does, as far as the folder can tell: the files stay as they are, and the
-/// thread writes no more to them, for it works on another copy.
+/// Ends a run as `kill -9` does, as far as the folder can tell: the thread works on another copy.
 pub(super) fn killed_copy(spool: &Spool) -> tempfile::TempDir {
     let copy = tempfile::tempdir().expect("a folder");
-    for entry in fs::read_dir(&spool.settings().dir).expect("lists").flatten() {
+    let entries = fs::read_dir(&spool.settings().dir).expect("lists").flatten();
+    // The figures first: rows may be behind them, and never before them.
+    let (books, rest): (Vec<_>, Vec<_>) = entries.partition(|entry| entry.file_name() == "books");
+    for entry in books.into_iter().chain(rest) {
         if entry.file_type().expect("a type").is_file() {
             fs::copy(entry.path(), copy.path().join(entry.file_name())).expect("copies");
         }

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::labels::Cache;
 use super::{Store, StoreError};
+use crate::capture::failpoint;
 
 /// Pieces of work that may wait; whoever brings one more waits for room.
 const QUEUE_MAX: usize = 32;
@@ -114,7 +115,9 @@ impl Writer {
             let more = told.len() < TOGETHER_MAX && started.elapsed() < TOGETHER_FOR;
             next = if more { self.inbox.try_recv().ok() } else { None };
         }
+        failpoint::hit("store_written");
         let committed = begun.and_then(|()| self.connection.execute_batch("COMMIT"));
+        failpoint::hit("store_committed");
         if let Err(error) = &committed {
             tracing::warn!(%error, "the store could not be written");
             self.cache = Cache::default();

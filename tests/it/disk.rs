@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::books::Books;
+use crate::support::process::program;
 use crate::support::tap::{Flowtap, Setup, rows};
 use crate::support::wire::{Upstream, json_post, json_response};
 
@@ -196,28 +197,31 @@ fn a_bucket_or_an_index_that_cannot_be_written_costs_no_sample() {
 
 /// A user without rights, where we are root.
 const NOBODY: u32 = 65532;
-const AS_NOBODY: [&str; 4] = ["setpriv", "--reuid=65532", "--regid=65532", "--clear-groups"];
+/// Starts a program as that user.
+pub const AS_NOBODY: [&str; 4] = ["setpriv", "--reuid=65532", "--regid=65532", "--clear-groups"];
 
-fn is_root() -> bool {
+/// True where this user may do everything.
+pub fn is_root() -> bool {
     fs::metadata("/proc/self").expect("proc").uid() == 0
 }
 
 /// True where a user without rights can be had, and could start flowtap from `folder`.
-fn has_nobody(folder: &Path) -> bool {
+pub fn has_nobody(folder: &Path) -> bool {
     let reaches = |path: &Path| {
         let mut command = Command::new(AS_NOBODY[0]);
         command.args(&AS_NOBODY[1..]).args(["test", "-x"]).arg(path);
         command.status().is_ok_and(|status| status.success())
     };
-    !is_root() || (reaches(Path::new(env!("CARGO_BIN_EXE_flowtap"))) && reaches(folder))
+    !is_root() || (reaches(Path::new(&program())) && reaches(folder))
 }
 
-fn set_mode(path: &Path, mode: u32) {
+/// Gives `path` the mode.
+pub fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("ours");
 }
 
 /// Takes `folder` from whom flowtap runs as, or gives it back.
-fn set_usable(folder: &Path, usable: bool) {
+pub fn set_usable(folder: &Path, usable: bool) {
     if is_root() {
         let owner = Some(if usable { NOBODY } else { 0 });
         chown(folder, owner, owner).expect("root may");
@@ -231,7 +235,7 @@ fn unprivileged(upstream: &Upstream) -> Option<(Setup, PathBuf)> {
     let setup = before(upstream).command("proxy");
     set_mode(setup.folder(), 0o755);
     if !has_nobody(setup.folder()) {
-        eprintln!("left out: no user without rights can start {}", env!("CARGO_BIN_EXE_flowtap"));
+        eprintln!("left out: no user without rights can start {}", program());
         return None;
     }
     let setup = if is_root() { setup.by(&AS_NOBODY) } else { setup };

@@ -8,6 +8,7 @@
 
 mod killed;
 pub mod store;
+mod surroundings;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -32,10 +33,11 @@ const CLIENTS: u64 = 6;
 const GROWTH_BYTES_MAX: u64 = 48 << 20;
 
 /// A stream of numbers that is the same on every machine (SplitMix64).
-struct Chance(u64);
+pub struct Chance(pub u64);
 
 impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
+    /// The next one, below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
+use super::books::Books;
 use super::faults::Faults;
 use super::folder::{Entry, Folder, SegmentId, State};
-use super::format::{self, Head, Kind, Mark, Tally};
+use super::format::{self, Head, Mark, Tally};
 use super::health::Health;
 use super::recovery::{self, Recovered};
 use super::segment::OpenSegment;
@@ -23,7 +24,7 @@ use super::{Recovery, Sealed, Shared, SpoolError};
 use crate::capture::failpoint;
 use crate::config;
 use crate::domain::{Dataset, DropReason, DropStage, Row};
-use crate::ledger::{Checkpoint, Hour, Memo};
+use crate::ledger::{Hour, Memo};
 
 /// Rows are written at the latest when so many bytes of them have been gathered.
 const BATCH_BYTES: usize = 1 << 20;
@@ -32,8 +33,6 @@ const BATCH_BYTES: usize = 1 << 20;
 const GATHER: Duration = Duration::from_millis(10);
 /// Between two checkpoints where figures changed.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
-/// Between two checkpoints where nothing did: bounds the window that a crash leaves unaccounted.
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
 /// A segment without rows is begun anew when its checkpoints take more.
 const ROWLESS_BYTES_MAX: u64 = 1 << 20;
 /// The share of the quota that `corrupt/` may take: one part in so many.
@@ -41,6 +40,7 @@ const CORRUPT_SHARE: u64 = 16;
 /// Room that a footer takes at most, for the size at which a segment is sealed.
 const FOOTER_BYTES: u64 = 4096;
 
+mod booking;
 mod salvage;
 
 pub(super) enum Message {
@@ -77,6 +77,11 @@ pub(super) struct Keeper {
     /// Segments that are complete and whose names still say otherwise.
     stranded: Vec<(SegmentId, Sealed)>,
     health: Health,
+    /// The newest figures beside the segments.
+    books: Option<Books>,
+    booked: Instant,
+    /// Something is going on: figures are written often.
+    busy: bool,
     taken_over: bool,
     closed: bool,
 }
@@ -99,6 +104,9 @@ impl Keeper {
             leftovers: Vec::new(),
             stranded: Vec::new(),
             health: Health::new(now),
+            books: None,
+            booked: now,
+            busy: true,
             taken_over: false,
             closed: false,
         }
@@ -157,7 +165,7 @@ impl Keeper {
         let seal = open.and_then(|o| o.first_row).map(|at| at + settings.segment_age);
         let now = Instant::now();
         let next = [sync, seal].into_iter().flatten().min().unwrap_or(now + CHECKPOINT_EVERY);
-        next.saturating_duration_since(now).min(CHECKPOINT_EVERY)
+        next.saturating_duration_since(now).min(self.book_every())
     }
 
     /// Takes `message` and what waits behind it, up to one batch.
@@ -278,6 +286,9 @@ impl Keeper {
             self.offer_stranded();
         }
         self.ensure_open();
+        if self.booked.elapsed() >= self.book_every() {
+            self.book(false);
+        }
         self.shared.metrics.spool_bytes(self.bytes());
         self.shared.metrics.spool_segments(self.shared.sealed().segments.len() as u64);
     }
@@ -313,27 +324,6 @@ impl Keeper {
         appended
     }
 
-    /// Adds a checkpoint to `records` where one is due; `now` says that it is.
-    fn mark(&mut self, now: bool, records: &mut Vec<u8>) -> bool {
-        let since = self.checkpointed.elapsed();
-        let Some(open) = self.open.as_ref().filter(|_| now || since >= CHECKPOINT_EVERY) else {
-            return false;
-        };
-        let (time, group) = (Timestamp::now(), &open.unsynced.samples);
-        let changed = self.shared.ledger.checkpoint(&mut self.memo, false, group, time);
-        if changed.is_none() && !now && since < HEARTBEAT_EVERY {
-            return false;
-        }
-        let unchanged = || Checkpoint { time, clean: self.closed, pages: Default::default() };
-        let ledger = changed.unwrap_or_else(unchanged);
-        self.checkpointed = Instant::now();
-        format::write_json(
-            records,
-            Kind::Checkpoint,
-            &Mark { removing: self.removing.clone(), ledger },
-        )
-    }
-
     /// Seals the open segment and begins the next one; one without rows is replaced.
     fn seal(&mut self) {
         if !self.sync(false, true) && self.open.is_none() {
@@ -365,11 +355,16 @@ impl Keeper {
         let id = self.next_id();
         let folder = self.folder.as_ref().ok_or(io::ErrorKind::NotFound)?;
         let (opened, none) = (Timestamp::now(), Default::default());
-        let head = Head { instance: self.shared.ledger.instance().to_string(), opened };
+        let instance = self.shared.ledger.instance().to_string();
+        let head = Head { id: Some(id.to_string()), instance, opened };
         let ledger = self.shared.ledger.checkpoint(&mut self.memo, true, &none, opened);
         let Some(ledger) = ledger else { return Ok(()) };
         let mark = Mark { removing: self.removing.clone(), ledger };
-        self.open = Some(OpenSegment::create(folder, id, &head, &mark)?);
+        let created = OpenSegment::create(folder, id, &head, &mark);
+        if created.is_err() {
+            self.memo = Memo::default();
+        }
+        self.open = Some(created?);
         self.checkpointed = Instant::now();
         self.health.worked();
         self.clear_leftovers();
@@ -386,7 +381,7 @@ impl Keeper {
         if self.folder.as_ref().is_some_and(Folder::is_there) {
             return;
         }
-        self.folder = None;
+        (self.folder, self.books) = (None, None);
         match open_folder(&self.shared.settings, self.faults.clone()) {
             Ok(folder) if !self.taken_over => {
                 let found = recovery::recover(&folder);
@@ -453,6 +448,7 @@ impl Keeper {
             true => self.seal(),
             false => drop(self.sync(true, false)),
         }
+        self.book(self.open.is_none());
     }
 
     fn bytes(&self) -> u64 {

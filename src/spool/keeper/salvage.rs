@@ -75,12 +75,12 @@ impl Keeper {
             true => self.seal(),
             false => drop(self.begin()),
         }
-        self.open.is_some()
+        self.open.is_some() || self.book(true)
     }
 
-    /// Copies the safe rows of a segment that somebody removed into a new one.
+    /// Writes the safe rows of a segment that somebody removed once more, under its own name.
     fn save(&mut self, open: &OpenSegment, safe: &Tally) {
-        let id = self.next_id();
+        let id = open.id;
         let missing = io::Error::from(io::ErrorKind::NotFound);
         let saved = match &self.folder {
             Some(folder) if !safe.is_empty() => {

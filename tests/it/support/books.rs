@@ -7,6 +7,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use super::process::program;
+
 /// The ledger's figures, summed over all hours and runs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Books {
@@ -26,7 +28,7 @@ impl Books {
     #[track_caller]
     pub fn of(folder: &Path) -> Self {
         let url = format!("file://{}/bucket", folder.display());
-        let mut command = Command::new(env!("CARGO_BIN_EXE_flowtap"));
+        let mut command = Command::new(program());
         let output = command.args(["verify", "--json", &url]).output().expect("verify runs");
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "verify finds faults: {printed}");

@@ -64,6 +64,11 @@ impl Process {
         status
     }
 
+    /// True where it has ended.
+    pub fn is_over(&mut self) -> bool {
+        self.poll_end(Duration::ZERO).is_some()
+    }
+
     /// True where it ends by itself with `code` within `limit`.
     pub fn ended_with(&mut self, code: i32, limit: Duration) -> bool {
         self.poll_end(limit).is_some_and(|status| status.code() == Some(code))
@@ -113,10 +118,16 @@ impl Drop for Process {
     }
 }
 
+/// The program under test: `TEST_FLOWTAP` where another build than that of the tests is to be held to
+/// account, such as a release.
+pub fn program() -> String {
+    std::env::var("TEST_FLOWTAP").unwrap_or_else(|_| env!("CARGO_BIN_EXE_flowtap").to_owned())
+}
+
 /// The flowtap program under test, before `upstream_port`, all it keeps below `data_dir`.
 pub fn flowtap(upstream_port: u16, listen_port: u16, admin_port: u16, data_dir: &Path) -> Process {
     let loopback = |port: u16| format!("127.0.0.1:{port}");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_flowtap"));
+    let mut command = Command::new(program());
     command
         .args(["run", "--upstream", &format!("http://{}", loopback(upstream_port))])
         .args(["--listen", &loopback(listen_port), "--admin", &loopback(admin_port)])

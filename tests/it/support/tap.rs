@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::process::Process;
+use super::process::{Process, program};
 use super::wire::Peer;
 
 /// A running flowtap with one tap, and all that it keeps in a folder of its own.
 pub struct Flowtap {
     process: Process,
     command: &'static str,
+    /// What each of its lives is started by, and with: fail points are for the first one alone.
+    by: Vec<String>,
+    environment: Vec<(String, String)>,
     folder: Option<tempfile::TempDir>,
     /// Where the tap listens.
     pub port: u16,
@@ -109,10 +112,12 @@ impl Setup {
 
     /// Starts it and waits until it is ready.
     pub fn start(self) -> Flowtap {
-        let (config, environment) = (self.config(), &self.environment);
+        let config = self.config();
         let (process, port, admin) =
-            launch(&self.by, self.command, self.folder.path(), &config, environment);
-        Flowtap { process, command: self.command, folder: Some(self.folder), port, admin }
+            launch(&self.by, self.command, self.folder.path(), &config, &self.environment);
+        let Self { by, mut environment, command, folder, .. } = self;
+        environment.retain(|(name, _)| name != "FLOWTAP_FAILPOINT");
+        Flowtap { process, command, by, environment, folder: Some(folder), port, admin }
     }
 
     fn config(&self) -> String {
@@ -154,10 +159,9 @@ fn launch(
 ) -> (Process, u16, u16) {
     let file = folder.join("flowtap.yaml");
     std::fs::write(&file, config).expect("the configuration is written");
-    let program = by.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_flowtap")]);
-    let program: Vec<&str> = program.collect();
-    let mut command = Command::new(program[0]);
-    command.args(&program[1..]).args([name, "--config"]).arg(&file);
+    let words: Vec<String> = by.iter().cloned().chain([program()]).collect();
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).args([name, "--config"]).arg(&file);
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     let mut process = Process::start("flowtap", &mut command);
     let port = address(&process, "\"tap\":\"chat\"");
@@ -171,14 +175,18 @@ pub fn address(process: &Process, mark: &str) -> u16 {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let printed = process.printed();
-        let line = printed.lines().find(|line| line.contains("listening") && line.contains(mark));
-        let address = line.and_then(|line| line.split("\"address\":\"").nth(1)?.split('"').next());
-        if let Some(port) = address.and_then(|address| address.rsplit(':').next()?.parse().ok()) {
+        if let Some(port) = address_in(&printed, mark) {
             return port;
         }
         assert!(Instant::now() < deadline, "flowtap does not listen:\n{printed}");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// The same in what was printed so far.
+pub fn address_in(printed: &str, mark: &str) -> Option<u16> {
+    let line = printed.lines().find(|line| line.contains("listening") && line.contains(mark))?;
+    line.split("\"address\":\"").nth(1)?.split('"').next()?.rsplit(':').next()?.parse().ok()
 }
 
 impl Flowtap {
@@ -259,21 +267,33 @@ impl Flowtap {
 
     /// The same, once `meanwhile` has ended.
     pub fn kill_and_restart_after(mut self, meanwhile: impl FnOnce()) -> Self {
+        self.restart_after_kill_and(meanwhile);
+        self
+    }
+
+    /// The same, in its place.
+    pub fn restart_after_kill(&mut self) {
+        self.restart_after_kill_and(|| {});
+    }
+
+    fn restart_after_kill_and(&mut self, meanwhile: impl FnOnce()) {
         let id = self.process.id().to_string();
         Command::new("kill").args(["-9", &id]).status().expect("kill is there");
         self.process.await_end(Duration::from_secs(60));
         meanwhile();
-        let folder = self.folder.take().expect("kept until the end");
+        let folder = self.folder.as_ref().expect("kept until the end").path();
         let config =
-            std::fs::read_to_string(folder.path().join("flowtap.yaml")).expect("the configuration");
-        let (process, port, admin) = launch(&[], self.command, folder.path(), &config, &[]);
-        Self { process, command: self.command, folder: Some(folder), port, admin }
+            std::fs::read_to_string(folder.join("flowtap.yaml")).expect("the configuration");
+        let (process, port, admin) =
+            launch(&self.by, self.command, folder, &config, &self.environment);
+        (self.process, self.port, self.admin) = (process, port, admin);
     }
 
     /// Starts again in the folder of one that was stopped, with another configuration.
     pub fn again(stopped: Stopped, config: &str) -> Self {
         let (process, port, admin) = launch(&[], "run", stopped.folder.path(), config, &[]);
-        Self { process, command: "run", folder: Some(stopped.folder), port, admin }
+        let (by, environment, folder) = (Vec::new(), Vec::new(), Some(stopped.folder));
+        Self { process, command: "run", by, environment, folder, port, admin }
     }
 
     /// What it printed so far.
