@@ -8,12 +8,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::connect::Http1;
+use super::guard;
+use super::held::{self, Held, Holder, Unwanted};
 use super::include_usage::Stripper;
+use super::io::ConnectionState;
 use super::observe::{Observation, RequestFault, RequestSide};
 use super::pool::Pool;
 use super::tap::TapShared;
@@ -28,6 +32,12 @@ pub enum BodyError {
     /// Nothing came for longer than the tap's idle timeout.
     #[error("nothing came within the idle timeout")]
     Idle,
+    /// HTTP/1.1's trailers ended in the middle of a line, and what followed was taken for more of them.
+    #[error("the trailers cannot be read")]
+    Trailers,
+    /// The client holds its body back, and was not told to send it.
+    #[error("the body was not asked for")]
+    Unwanted,
 }
 
 /// The client's body on its way up.
@@ -48,6 +58,10 @@ pub struct StreamedRequest {
     idle: IdleTimer,
     /// What passed, where it may have to be sent once more.
     kept: Option<Arc<Mutex<Kept>>>,
+    /// The client holds it back.
+    held: Option<Held>,
+    /// It came in chunks.
+    is_chunked: bool,
 }
 
 /// So much of a body is kept to be sent once more: as much as on the express way.
@@ -99,15 +113,26 @@ impl Again {
 }
 
 impl RequestBody {
-    /// The body `inner`, noted by `observation`.
-    pub fn streamed(inner: Incoming, observation: &Observation) -> Self {
+    /// The body `inner`, noted by `observation`. It came in chunks, as HTTP/1.1 has them, or not.
+    pub fn streamed(inner: Incoming, observation: &Observation, is_chunked: bool) -> Self {
         let (side, tap) = (Arc::clone(observation.request()), Arc::clone(observation.tap()));
         if inner.is_end_stream() {
             side.complete();
             return Self::Empty;
         }
         let idle = IdleTimer::new(tap.settings.timeouts.idle);
-        Self::Streamed(Box::new(StreamedRequest { inner, side, tap, idle, kept: None }))
+        let (kept, held) = (None, None);
+        let body = StreamedRequest { inner, side, tap, idle, kept, held, is_chunked };
+        Self::Streamed(Box::new(body))
+    }
+
+    /// Asks for nothing of the body until the one who is given back says so; `None` where there is nothing to
+    /// be asked for.
+    pub fn hold(&mut self, client: &Arc<ConnectionState>) -> Option<Holder> {
+        let Self::Streamed(body) = self else { return None };
+        let (holder, held) = held::hold(Arc::clone(client));
+        body.held = Some(held);
+        Some(holder)
     }
 
     /// Keeps what is sent of the body from now on, to be sent once more.
@@ -169,6 +194,12 @@ impl StreamedRequest {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(held) = &mut self.held {
+            match std::task::ready!(held.poll(cx)) {
+                Ok(()) => self.held = None,
+                Err(Unwanted) => return Poll::Ready(Some(Err(BodyError::Unwanted))),
+            }
+        }
         let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Pending => {
                 return self.idle.poll(cx).map(|()| {
@@ -180,6 +211,10 @@ impl StreamedRequest {
         };
         self.idle.touch();
         self.keep(&frame);
+        if self.is_chunked && is_without_a_field(&frame) {
+            self.side.fail(RequestFault::Broken);
+            return Poll::Ready(Some(Err(BodyError::Trailers)));
+        }
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(chunk) = frame.data_ref() {
@@ -192,8 +227,23 @@ impl StreamedRequest {
             Some(Err(error)) => self.side.fail(RequestFault::of(error)),
             None => self.side.complete(),
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+        Poll::Ready(frame.map(|frame| frame.map(settled).map_err(BodyError::from)))
     }
+}
+
+/// True for trailers without a field: hyper takes a bare line feed behind the last chunk for their beginning,
+/// and all up to the next empty line, which may be another request, for more of them.
+fn is_without_a_field(frame: &Option<Result<Frame<Bytes>, hyper::Error>>) -> bool {
+    let trailers = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.trailers_ref());
+    trailers.is_some_and(HeaderMap::is_empty)
+}
+
+/// What passes of a frame.
+fn settled(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    if let Some(trailers) = frame.trailers_mut() {
+        guard::strip_trailers(trailers);
+    }
+    frame
 }
 
 impl RequestFault {
@@ -305,7 +355,7 @@ impl StreamedResponse {
             Some(Err(_)) => self.observation.ended(Outcome::UpstreamAbort),
             None => self.end(),
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+        Poll::Ready(frame.map(|frame| frame.map(settled).map_err(BodyError::from)))
     }
 
     fn poll_stripped(
@@ -335,10 +385,13 @@ impl StreamedResponse {
     /// The proper end: the connection can serve again, unless the request is still being sent.
     fn end(&mut self) {
         self.observation.response_complete();
-        if let Some((sender, pool)) = self.connection.take()
-            && self.observation.request().is_complete()
-        {
-            pool.put(sender);
+        let is_sent = self.observation.request().is_complete();
+        if !is_sent {
+            self.observation.connection().leave_unread();
+        }
+        if let Some((mut http1, pool)) = self.connection.take().filter(|_| is_sent) {
+            http1.holder = None;
+            pool.put(http1);
         }
     }
 }

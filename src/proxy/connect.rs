@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::body::RequestBody;
+use super::held::Holder;
 use super::remains::{Leaving, Remains};
 use super::stream::Stream;
 use crate::config::{Upstream, UpstreamHttp2};
@@ -34,6 +35,8 @@ pub struct Http1 {
     pub sender: http1::SendRequest<RequestBody>,
     /// How the connection ended, once it has.
     pub remains: Remains,
+    /// Who decides on a body that is held back.
+    pub holder: Option<Holder>,
 }
 
 /// Why there is no connection. Says nothing of the request.
@@ -148,7 +151,7 @@ async fn http1_over(io: Stream, headers_max: usize) -> Result<Sender, ConnectErr
     let (sender, connection) = builder.handshake(TokioIo::new(io)).await?;
     // Its errors reach the exchange that it fails; there is nothing more to learn here.
     tokio::spawn(async move { drop(connection.with_upgrades().await) });
-    Ok(Sender::Http1(Http1 { sender, remains }))
+    Ok(Sender::Http1(Http1 { sender, remains, holder: None }))
 }
 
 /// What an upstream may send ahead on one stream: what a client that does not read can pile up here.

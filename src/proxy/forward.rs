@@ -8,17 +8,19 @@ use http::header::{
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, Request, Response, StatusCode, Version, request, response};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use jiff::Timestamp;
 
 use super::body::{RequestBody, ResponseBody};
 use super::failure::{BAD_FRAMING, Failure, UNROUTABLE};
+use super::held::Holder;
 use super::include_usage::Stripper;
 use super::io::ConnectionState;
 use super::observe::{Beginning, Observation};
 use super::pool::Pool;
 use super::send::{Answered, TakesInterim, send, send_asking_for_usage};
 use super::tap::TapShared;
+use super::upgrade::Pending;
 use super::{guard, refuse, upgrade};
 use crate::domain::{ExchangeId, Outcome, TraceContext};
 use crate::trace::context;
@@ -38,7 +40,9 @@ pub struct Passage {
 /// Carries one request to the upstream and its answer back. Whatever fails is answered, never raised.
 pub async fn forward(passage: &Passage, mut request: Request<Incoming>) -> Response<ResponseBody> {
     let started = Instant::now();
-    let on_upgrade = asks_upgrade(&request).then(|| hyper::upgrade::on(&mut request));
+    let protocols = asked_protocols(&request);
+    let switches = protocols.is_some();
+    let pending = names_protocol(&request).then(|| Pending::of(&mut request, passage));
     let (mut head, body) = request.into_parts();
     let upgrade_named = head.headers.contains_key(UPGRADE);
     let client = head.version;
@@ -61,10 +65,11 @@ pub async fn forward(passage: &Passage, mut request: Request<Incoming>) -> Respo
     );
     if let Err(refused) = guard::check(&head, passage.tap.settings.limits.headers_max) {
         passage.tap.metrics.rejected(&passage.tap.name, refused.reason);
+        passage.connection.leave_unread();
         observation.answered_by_us(refused.status, Outcome::ClientError, refused.reason);
         return refuse::answer(refused.status, refused.reason, refused.message);
     }
-    if prepare(passage, &mut head, &id, &trace, on_upgrade.is_some()).is_none() {
+    if prepare(passage, &mut head, &id, &trace, protocols).is_none() {
         return answer_failure(observation, UNROUTABLE);
     }
     observation.own_time(started);
@@ -72,7 +77,7 @@ pub async fn forward(passage: &Passage, mut request: Request<Incoming>) -> Respo
     let sent = if passage.tap.injection.concerns(&head) {
         send_asking_for_usage(passage, &observation, head, body).await
     } else {
-        let body = RequestBody::streamed(body, &observation);
+        let body = RequestBody::streamed(body, &observation, client < Version::HTTP_2);
         send(passage, &observation, Request::from_parts(head, body)).await.map(Answered::plain)
     };
     passage.connection.said_ahead().await;
@@ -83,23 +88,28 @@ pub async fn forward(passage: &Passage, mut request: Request<Incoming>) -> Respo
     };
     observation.own_time(back);
     if answered.response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return match on_upgrade {
-            Some(on_upgrade) => {
-                upgrade::tunnel(passage, on_upgrade, answered.response, observation)
-            }
+        return match pending.filter(|_| switches) {
+            Some(client) => upgrade::tunnel(passage, client, answered.response, observation),
             None => answer_failure(observation, BAD_FRAMING),
         };
     }
     reply(passage, answered, observation, Client { version: client, upgrade_named })
 }
 
-fn asks_upgrade(request: &Request<Incoming>) -> bool {
-    request.method() == Method::GET
-        && request.version() == Version::HTTP_11
-        && guard::asks_websocket(request.headers())
+/// True where hyper lets go of the connection behind the answer, whatever that is.
+fn names_protocol(request: &Request<Incoming>) -> bool {
+    let names = request.method() == Method::CONNECT || request.headers().contains_key(UPGRADE);
+    names && request.version() < Version::HTTP_2
+}
+
+/// Other protocols that the client would go on with, instead of with a body.
+fn asked_protocols(request: &Request<Incoming>) -> Option<HeaderValue> {
+    let asks = request.version() == Version::HTTP_11 && request.body().is_end_stream();
+    asks.then(|| guard::asked_protocols(request.headers()))?
 }
 
 fn answer_failure(mut observation: Observation, failure: Failure) -> Response<ResponseBody> {
+    observation.connection().leave_unread();
     told(&mut observation, &failure);
     refuse::answer(failure.status, failure.reason, failure.message)
 }
@@ -126,25 +136,23 @@ fn prepare(
     head: &mut request::Parts,
     id: &RequestId,
     trace: &TraceContext,
-    websocket: bool,
+    protocols: Option<HeaderValue>,
 ) -> Option<()> {
     let host = passage.tap.route.host(&head.headers, &head.uri);
     head.uri = passage.tap.route.origin_form(&head.uri)?;
     if head.version == Version::HTTP_2 {
         join_cookies(&mut head.headers);
-        if let Some(length) = head.headers.get(CONTENT_LENGTH).cloned() {
-            head.headers.insert(CONTENT_LENGTH, length); // one line, where several say the same
-        }
     }
+    guard::write_length_plainly(&mut head.headers);
     if head.version == Version::HTTP_11 {
         head.extensions.insert(TakesInterim);
     }
     head.version = Version::HTTP_11;
     guard::strip_hop_by_hop(&mut head.headers);
     head.headers.insert(HOST, host);
-    if websocket {
+    if let Some(protocols) = protocols {
         head.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        head.headers.insert(UPGRADE, protocols);
     }
     if let RequestId::Minted(minted) = id {
         head.headers.insert(MS_REQUEST_ID, HeaderValue::from_str(minted).ok()?);
@@ -225,9 +233,13 @@ fn reply(
         selection.of_response(&head.headers)
     });
     settle_framing(&mut head, client.version);
-    if client.upgrade_named && client.version < Version::HTTP_2 {
-        // Bytes behind a request for another protocol must not be read as a next request.
+    let holder = answered.connection.as_ref().and_then(|http1| http1.holder.as_ref());
+    // Whether a body that was not asked for still comes is the client's to choose (RFC 9110, section 10.1.1).
+    let open = holder.is_some_and(Holder::answered);
+    if open || (client.upgrade_named && client.version < Version::HTTP_2) {
+        // Nor must bytes behind a request for another protocol be read as a next request.
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        passage.connection.leave_unread();
     }
     observation.own_time(began);
     let stripper = answered.strip_usage.then(|| Stripper::for_answer(&head)).flatten();
@@ -238,8 +250,12 @@ fn reply(
     Response::from_parts(head, ResponseBody::streamed(body, observation, connection, stripper))
 }
 
-/// An answer whose `Transfer-Encoding` is other than one `chunked` would change its meaning here.
+/// An answer whose `Transfer-Encoding` is other than one `chunked` would change its meaning here; one with two
+/// lengths has none.
 fn is_framed_safely(head: &response::Parts) -> bool {
+    if !guard::agree_on_length(&head.headers) {
+        return false;
+    }
     let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
         (None, _) => true,
@@ -251,10 +267,14 @@ fn is_framed_safely(head: &response::Parts) -> bool {
 /// hyper decodes by `Transfer-Encoding` but leaves `Content-Length` standing beside it.
 fn settle_framing(head: &mut response::Parts, client: Version) {
     guard::strip_hop_by_hop(&mut head.headers);
-    if head.headers.contains_key(TRANSFER_ENCODING) {
+    let (bodiless, chunked) =
+        (head.status == StatusCode::NO_CONTENT, head.headers.contains_key(TRANSFER_ENCODING));
+    if bodiless || chunked {
+        let codings_end = bodiless || client != Version::HTTP_11;
         guard::remove_in_order(&mut head.headers, |name| {
-            *name == CONTENT_LENGTH || (client != Version::HTTP_11 && *name == TRANSFER_ENCODING)
+            *name == CONTENT_LENGTH || (codings_end && *name == TRANSFER_ENCODING)
         });
     }
+    guard::write_length_plainly(&mut head.headers);
     head.version = Version::HTTP_11;
 }

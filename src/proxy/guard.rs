@@ -5,8 +5,8 @@
 //! beats failing open here: what two servers may read in two ways is how requests are smuggled.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::{Method, StatusCode, Version};
@@ -36,6 +36,7 @@ pub fn check(head: &Parts, headers_max: usize) -> Result<(), Refusal> {
         return check_framing(head);
     }
     check_length(&head.headers)?;
+    check_authority(head)?;
     if head.headers.len() > headers_max {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         return Err(refusal(status, "head_too_large", "more header fields than are allowed"));
@@ -52,6 +53,31 @@ fn check_length(headers: &HeaderMap) -> Result<(), Refusal> {
         return Err(refusal(StatusCode::BAD_REQUEST, "length", told));
     }
     Ok(())
+}
+
+/// HTTP/2 names the host in `:authority`; a `Host` beside it may say nothing else (RFC 9113, section 8.3.1).
+fn check_authority(head: &Parts) -> Result<(), Refusal> {
+    let bad = |message| Err(refusal(StatusCode::BAD_REQUEST, "host", message));
+    let authority = head.uri.authority().map(|authority| authority.as_str().as_bytes());
+    if authority.is_some_and(|authority| authority.contains(&b'@')) {
+        return bad("the request's authority is not a host and a port");
+    }
+    let mut hosts = head.headers.get_all(HOST).iter().map(HeaderValue::as_bytes);
+    match (hosts.next(), hosts.next(), authority) {
+        (_, Some(_), _) => bad("more than one Host header"),
+        (Some(host), None, _) if !is_host(host) => bad(NO_HOST),
+        (Some(host), None, Some(authority)) if !authority.eq_ignore_ascii_case(host) => {
+            bad("the request's authority and its Host header differ")
+        }
+        _ => Ok(()),
+    }
+}
+
+const NO_HOST: &str = "the Host header is not a host and a port";
+
+fn is_host(host: &[u8]) -> bool {
+    let is_odd = |b: &u8| matches!(b, b'@' | b'/' | b'?' | b'#' | b',' | b'\\' | ..=b' ' | 127..);
+    !host.iter().any(is_odd)
 }
 
 fn check_method(method: &Method) -> Result<(), Refusal> {
@@ -77,10 +103,13 @@ const END_TO_END: &[&str] = &[
     "transfer-encoding",
 ];
 
+/// True for a field whose removal a client must not ask for.
+pub fn is_end_to_end(name: &str) -> bool {
+    END_TO_END.iter().any(|end| name.eq_ignore_ascii_case(end))
+}
+
 fn check_nominations(headers: &HeaderMap) -> Result<(), Refusal> {
-    let nominated = nominations(headers)
-        .any(|name| END_TO_END.iter().any(|end| name.eq_ignore_ascii_case(end)));
-    if nominated {
+    if nominations(headers).any(is_end_to_end) {
         return Err(refusal(
             StatusCode::BAD_REQUEST,
             "connection",
@@ -102,9 +131,8 @@ fn check_host(head: &Parts) -> Result<(), Refusal> {
         return if required { bad("HTTP/1.1 needs a Host header") } else { Ok(()) };
     };
     let host = host.as_bytes();
-    if host.iter().any(|b| matches!(b, b'@' | b'/' | b'?' | b'#' | b',' | b' ' | b'\\') || *b > 126)
-    {
-        return bad("the Host header is not a host and a port");
+    if !is_host(host) {
+        return bad(NO_HOST);
     }
     match head.uri.authority() {
         Some(authority) if !authority.as_str().as_bytes().eq_ignore_ascii_case(host) => {
@@ -149,12 +177,47 @@ pub fn nominations(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     names.filter(|name| !name.is_empty())
 }
 
-/// True where `Connection: upgrade` and `Upgrade: websocket` both stand.
-pub fn asks_websocket(headers: &HeaderMap) -> bool {
-    let websocket = headers
-        .get(UPGRADE)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    websocket && nominations(headers).any(|name| name.eq_ignore_ascii_case("upgrade"))
+/// The protocols that are asked for, where `Connection: upgrade` and one `Upgrade` both stand. HTTP/2 is none
+/// of them: its requests would pass unseen, and its settings belong to this hop.
+pub fn asked_protocols(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut lines = headers.get_all(UPGRADE).iter();
+    let protocols = lines.next().filter(|_| lines.next().is_none())?;
+    let mut items = protocols.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    let is_http2 =
+        |item: &[u8]| item.get(..3).is_some_and(|name| name.eq_ignore_ascii_case(b"h2c"));
+    let asks = !items.any(|item| item.is_empty() || is_http2(item))
+        && nominations(headers).any(|name| name.eq_ignore_ascii_case("upgrade"));
+    asks.then(|| protocols.clone())
+}
+
+/// True where all that the `Content-Length` lines say, in one line or in several, is one number.
+pub fn agree_on_length(headers: &HeaderMap) -> bool {
+    let mut first = None;
+    let mut agrees = |item: &[u8]| {
+        let digits = !item.is_empty() && item.iter().all(u8::is_ascii_digit);
+        let number = std::str::from_utf8(item).ok().filter(|_| digits);
+        let number = number.and_then(|number| number.parse::<u64>().ok());
+        number.is_some() && *first.get_or_insert(number) == number
+    };
+    let lines = headers.get_all(CONTENT_LENGTH).iter();
+    let mut items = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    items.all(|item| agrees(item.trim_ascii()))
+}
+
+/// One line with the plain number where there are several, or one that says it in another way: some read
+/// zeros before a number in their own way.
+pub fn write_length_plainly(headers: &mut HeaderMap) {
+    let first = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    let first = first.and_then(|length| length.split(',').next()?.trim().parse::<u64>().ok());
+    if let Some(length) = first {
+        headers.insert(CONTENT_LENGTH, length.into());
+    }
+}
+
+/// Removes from trailers what is about framing or a hop: it belongs into a head.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    const FRAMING: [HeaderName; 4] = [CONTENT_LENGTH, TRANSFER_ENCODING, HOST, EXPECT];
+    remove_in_order(trailers, |name| FRAMING.contains(name) || HOP_BY_HOP.contains(name));
 }
 
 /// Fields that end at this hop (RFC 9110, section 7.6.1). `Trailer` stays: without it hyper drops
@@ -178,7 +241,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let ends_here = |name: &HeaderName| HOP_BY_HOP.contains(name) || nominated.contains(name);
     remove_in_order(headers, ends_here);
     if trailers {
-        headers.insert(TE, http::HeaderValue::from_static("trailers"));
+        headers.insert(TE, HeaderValue::from_static("trailers"));
     }
 }
 
@@ -241,6 +304,10 @@ mod tests {
             checked(http2().header("content-length", "1").header("content-length", "2")),
             Err("length")
         );
+        assert_eq!(checked(http2().header("host", "A")), Ok(()));
+        assert_eq!(checked(http2().header("host", "b")), Err("host"));
+        assert_eq!(checked(http2().header("host", "a").header("host", "a")), Err("host"));
+        assert_eq!(checked(Request::get("http://u@a/").version(Version::HTTP_2)), Err("host"));
         let many = |count: usize| (0..count).fold(http2(), |request, _| request.header("a", "b"));
         assert_eq!(checked(many(100)), Ok(()));
         assert_eq!(checked(many(101)), Err("head_too_large"));

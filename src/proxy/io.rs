@@ -44,6 +44,12 @@ pub struct ConnectionState {
     refused_status: AtomicU16,
     /// The client did not read for too long.
     stalled: AtomicBool,
+    /// The connection ends while the client may still be sending.
+    unread: AtomicBool,
+    /// Behind the request's head something came already.
+    body_came: AtomicBool,
+    /// Whom to wake when it does.
+    body_moved: AtomicWaker,
     /// What goes to the client ahead of the answer.
     ahead: Mutex<BytesMut>,
     /// Whom to wake when that is there, and when it has gone.
@@ -65,6 +71,29 @@ impl ConnectionState {
     /// The status of an answer that hyper gave by itself and that was held back.
     pub fn refused_status(&self) -> Option<u16> {
         Some(self.refused_status.load(Ordering::Relaxed)).filter(|status| *status != 0)
+    }
+
+    /// Of what the client sends, some may be left unread when the connection ends.
+    pub fn leave_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
+    }
+
+    /// True where that is so.
+    pub fn is_left_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
+    }
+
+    /// True where behind the request's head something came already; else the task of `cx` is woken by it.
+    pub fn has_body_come(&self, cx: &mut Context<'_>) -> bool {
+        self.body_moved.register(cx.waker());
+        self.body_came.load(Ordering::Relaxed)
+    }
+
+    fn note_body(&self, came: bool) {
+        self.body_came.store(came, Ordering::Relaxed);
+        if came {
+            self.body_moved.wake();
+        }
     }
 
     /// The client does not read.
@@ -173,10 +202,14 @@ impl TimedStream {
     }
 
     /// Bytes came: the head's clock starts with its first byte and does not start again with the next.
-    fn note_read(&mut self) {
+    fn note_read(&mut self, bytes: &[u8]) {
         if self.state.phase() == Phase::Idle {
             self.state.set_phase(Phase::Head);
             self.timed_phase = (Phase::Head, Instant::now());
+        }
+        if self.state.phase() == Phase::Head {
+            let end = memchr::memmem::find(bytes, b"\r\n\r\n");
+            self.state.note_body(end.is_none_or(|end| end + 4 < bytes.len()));
         }
     }
 
@@ -188,7 +221,10 @@ impl TimedStream {
         }
         let tcp = self.stream.tcp();
         match tcp.poll_read_ready(cx) {
-            Poll::Ready(Ok(())) => tcp.take_error().ok().flatten(),
+            Poll::Ready(Ok(())) => {
+                self.state.note_body(true);
+                tcp.take_error().ok().flatten()
+            }
             Poll::Ready(Err(error)) => Some(error),
             Poll::Pending => None,
         }
@@ -253,7 +289,7 @@ impl AsyncRead for TimedStream {
         if !this.ahead.is_empty() {
             let ahead = this.ahead.split_to(buf.remaining().min(this.ahead.len()));
             buf.put_slice(&ahead);
-            this.note_read();
+            this.note_read(&ahead);
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
@@ -264,7 +300,7 @@ impl AsyncRead for TimedStream {
             },
             ready => {
                 if buf.filled().len() > before {
-                    this.note_read();
+                    this.note_read(&buf.filled()[before..]);
                 }
                 ready
             }

@@ -14,6 +14,7 @@ mod files;
 mod forward;
 mod governor;
 mod guard;
+mod held;
 mod include_usage;
 mod io;
 mod observe;

@@ -198,6 +198,11 @@ impl Observation {
         &self.request
     }
 
+    /// The client's connection.
+    pub fn connection(&self) -> &ConnectionState {
+        &self.connection
+    }
+
     /// The tap that it passes.
     pub fn tap(&self) -> &Arc<TapShared> {
         &self.tap

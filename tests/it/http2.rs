@@ -94,6 +94,68 @@ fn trailers_reach_the_client() {
     });
 }
 
+/// A strict client ends a stream over what HTTP/1.1's only overlook.
+/// Promise (operations): answers that HTTP/1.1 frames oddly come down as HTTP/2 has them. Figure: 4 forms.
+#[test]
+fn lengths_and_trailers_that_http2_forbids_do_not_come_down() {
+    let upstream = Upstream::start(|peer| {
+        while let Some(request) = peer.read_request() {
+            peer.send(match request.head.split(' ').nth(1) {
+                Some("/204") => "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n",
+                Some("/twice") => {
+                    "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok"
+                }
+                Some("/list") => "HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok",
+                _ => {
+                    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\nContent-Length: 3\r\nConnection: x\r\n\r\n"
+                }
+            });
+        }
+    });
+    let flowtap = open_to_http2(&upstream);
+    run(async {
+        let mut sender = connect(flowtap.port).await;
+        for (path, length) in
+            [("/204", None), ("/twice", Some("2")), ("/list", Some("2")), ("/trailers", None)]
+        {
+            let request = Request::get(format!("http://client.test{path}"));
+            let request = request.body(Full::default()).expect("a request");
+            let response = sender.send_request(request).await.expect("an answer");
+            let lengths: Vec<_> = response.headers().get_all("content-length").iter().collect();
+            assert_eq!(lengths, Vec::from_iter(length), "{path}");
+            let body = response.into_body().collect().await.expect("its end");
+            let trailers = body.trailers().cloned().unwrap_or_default();
+            let names: Vec<_> = trailers.keys().map(|name| name.as_str()).collect();
+            assert_eq!(names, if path == "/trailers" { vec!["x-sum"] } else { vec![] });
+        }
+    });
+}
+
+/// Promise (security): an HTTP/2 request that names two hosts, or a user, goes nowhere. Figure: 3 forms.
+#[test]
+fn a_host_that_says_something_else_than_the_authority_is_refused() {
+    let upstream = Upstream::answering(json_response("{}"));
+    let flowtap = open_to_http2(&upstream);
+    run(async {
+        let sender = connect(flowtap.port).await;
+        for (uri, hosts) in [
+            ("http://client.test/a", &["evil.test"][..]),
+            ("http://client.test/a", &["client.test", "client.test"]),
+            ("http://user@client.test/a", &[]),
+        ] {
+            let request = hosts.iter().fold(Request::get(uri), |to, host| to.header("host", *host));
+            let answer = send(&sender, request.body(Full::default()).expect("a request")).await;
+            let answer = answer.expect("an answer");
+            assert_eq!(answer.status, 400, "{uri} {hosts:?}");
+            assert!(answer.text.contains("\"code\":\"host\""), "{}", answer.text);
+        }
+        let same = Request::get("http://client.test/a").header("host", "CLIENT.test");
+        let answer = send(&sender, same.body(Full::default()).expect("a request")).await;
+        assert_eq!(answer.expect("an answer").status, 200);
+    });
+    assert_eq!(upstream.received_text().matches("GET /a").count(), 1);
+}
+
 #[test]
 fn a_hundred_streams_share_a_connection() {
     let upstream = Upstream::start(|peer| {

@@ -342,6 +342,38 @@ fn websockets_pass_both_ways() {
     assert_eq!(client.read_until(b"\xff").as_deref(), Some(b"echo frame\xff".as_slice()));
 }
 
+/// Promise (operations): what two peers agree to speak instead of HTTP passes both ways, whatever it is, as the
+/// upstream named it; HTTP/2 without TLS is not switched to. Figure: 3 protocols, GET and POST.
+#[test]
+fn other_protocols_than_websocket_are_switched_to_as_well() {
+    let upstream = Upstream::start(|peer| {
+        let head = peer.read_head();
+        if head.to_lowercase().contains("h2c") || !head.contains("Upgrade: ") {
+            peer.send(json_response("\"as before\""));
+            return;
+        }
+        peer.send("HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\nfirst");
+        while let Some(line) = peer.read_until(b"\n") {
+            peer.send([b"echo ".as_slice(), &line].concat());
+        }
+    });
+    let flowtap = Setup::before(upstream.port).start();
+    for (method, asked) in [("GET", "SPDY/3.1"), ("POST", "tcp"), ("POST", "raw, tcp")] {
+        let mut client = flowtap.client();
+        client.send(format!("{method} /attach HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: {asked}\r\n\r\n"));
+        let head = client.read_head();
+        assert!(head.starts_with("HTTP/1.1 101") && head.contains("Upgrade: tcp\r\n"), "{head}");
+        assert_eq!(client.read_until(b"first").as_deref(), Some(b"first".as_slice()));
+        client.send("\0line\n");
+        assert_eq!(client.read_until(b"\n").as_deref(), Some(b"echo \0line\n".as_slice()));
+        assert!(upstream.received_text().contains(&format!("Upgrade: {asked}\r\n")));
+    }
+    let mut client = flowtap.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n");
+    assert_eq!(client.read_response().text(), "\"as before\"");
+    assert!(!upstream.received_text().to_lowercase().contains("h2c"));
+}
+
 #[test]
 fn a_base_url_with_a_path_is_joined_once() {
     let upstream = Upstream::answering(json_response("{}"));

@@ -147,12 +147,13 @@ fn answers_come_down_the_same_on_both_ways() {
 fn no_body_comes_down_where_only_the_head_was_asked_for() {
     let ways = Ways::start();
     for answer in ANSWERS {
-        let [(_, express), _] =
-            ways.compare("HEAD /x HTTP/1.1\r\nHost: a\r\n\r\n", answer.as_bytes());
-        let ahead = "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
-        let final_one = express.strip_prefix(ahead).unwrap_or(&express);
-        let (head, body) = final_one.split_once("\r\n\r\n").expect("a head");
-        assert!(head.starts_with("HTTP/1.1 ") && body.is_empty(), "{answer:?}: {express:?}");
+        for (_, came) in ways.compare("HEAD /x HTTP/1.1\r\nHost: a\r\n\r\n", answer.as_bytes()) {
+            let ahead = "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
+            let said = came.get(..ahead.len()).is_some_and(|said| said.eq_ignore_ascii_case(ahead));
+            let final_one = if said { &came[ahead.len()..] } else { &*came };
+            let (head, body) = final_one.split_once("\r\n\r\n").expect("a head");
+            assert!(head.starts_with("HTTP/1.1 ") && body.is_empty(), "{answer:?}: {came:?}");
+        }
     }
 }
 
@@ -307,7 +308,38 @@ fn a_connection_outlives_an_answer_that_comes_before_the_request_is_whole() {
     }
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(client.read_response().text(), "hello");
-    assert_eq!(upstream.received_text().matches("\r\n\r\nthe body").count(), 3, "all goes up");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while upstream.received_text().matches("\r\n\r\nthe body").count() < 3 {
+        assert!(std::time::Instant::now() < deadline, "not all went up");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+/// The system resets a connection that is closed with something unread: that must not cost the answer.
+/// Promise (operations): an upstream that refuses an upload and closes, with the upload unread, is heard.
+/// Figure: 20 uploads of 300 kB on both ways, 0 of 502.
+#[test]
+fn a_refusal_comes_down_though_the_upload_lies_unread() {
+    let upstream = Upstream::start(|peer| {
+        while peer.read_head().starts_with("GET") {
+            peer.send(ANSWERS[0]);
+        }
+        peer.send("HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno");
+    });
+    let upload = json_post("/x", &"x".repeat(300_000));
+    for tap in ["", HYPERS_WAY] {
+        let flowtap = Setup::before(upstream.port).tap(tap).start();
+        for number in 0..20 {
+            let mut client = flowtap.client();
+            if number % 2 == 0 {
+                client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+                assert_eq!(client.read_response().text(), "hello");
+            }
+            client.send(&upload);
+            let answer = client.read_response();
+            assert_eq!((answer.status(), answer.text().as_str()), (413, "no"), "{tap:?}");
+        }
+    }
 }
 
 /// An application behind an injected sidecar goes by the name that it is called by.

@@ -23,7 +23,7 @@ pub struct Interim<'h, 'b> {
     pub status: u16,
     /// Bytes of the head.
     pub head_bytes: usize,
-    reason: &'b str,
+    reason: &'b [u8],
     fields: &'h [Header<'b>],
     odd: bool,
 }
@@ -40,7 +40,7 @@ pub struct Answer<'h, 'b> {
     pub framing: Framing,
     /// The upstream's connection can be used again after it.
     pub reusable: bool,
-    reason: &'b str,
+    reason: &'b [u8],
     /// `Content-Length` must not be passed on: chunks outrank it, or there is no body at all.
     lengthless: bool,
     /// A `Connection` line names more than what becomes of the connection.
@@ -77,16 +77,16 @@ pub fn read<'h, 'b>(
         // No request of this way asks for another protocol.
         Some(101) => Err(BAD_FRAMING),
         Some(status @ 100..200) => {
-            let reason = response.reason.unwrap_or_default();
+            let reason = reason(bytes);
             Ok(Read::Interim(Interim { status, head_bytes, reason, fields: response.headers, odd }))
         }
-        _ => framed(response, head_bytes, odd, method).map(Read::Final),
+        _ => framed(response, &bytes[..head_bytes], odd, method).map(Read::Final),
     }
 }
 
 fn framed<'h, 'b>(
     response: Response<'h, 'b>,
-    head_bytes: usize,
+    head: &'b [u8],
     odd: bool,
     method: &Method,
 ) -> Result<Answer<'h, 'b>, Failure> {
@@ -129,10 +129,10 @@ fn framed<'h, 'b>(
     Ok(Answer {
         status,
         fields,
-        head_bytes,
+        head_bytes: head.len(),
         framing,
         reusable: !closed && (is_http11 || kept) && !ambiguous && framing != Framing::ToEnd,
-        reason: response.reason.unwrap_or_default(),
+        reason: reason(head),
         lengthless: status == 204 || codings > 0,
         nominating,
         odd,
@@ -150,6 +150,21 @@ fn same_length(before: Option<u64>, value: &[u8]) -> Result<u64, Failure> {
         found = Some(length);
     }
     found.ok_or(NO_ANSWER)
+}
+
+/// Of lengths that agree, one.
+fn first(lengths: &[u8]) -> &[u8] {
+    let first = lengths.split(|byte| *byte == b',').next();
+    first.map_or(lengths, <[u8]>::trim_ascii)
+}
+
+/// The reason phrase that the status line of a whole head ends with. httparse gives none that is not ASCII.
+fn reason(head: &[u8]) -> &[u8] {
+    const BEFORE: usize = b"HTTP/1.1 200 ".len();
+    let line = head.trim_ascii_start();
+    let end = memchr::memchr(b'\n', line).unwrap_or(line.len());
+    let line = &line[..end];
+    line.strip_suffix(b"\r").unwrap_or(line).get(BEFORE..).unwrap_or_default()
 }
 
 fn is(token: &[u8], name: &str) -> bool {
@@ -175,11 +190,11 @@ fn write_field(out: &mut Vec<u8>, field: &Header<'_>, odd: bool) {
     field::write(out, field.name.as_bytes(), field.value);
 }
 
-fn write_status(out: &mut Vec<u8>, status: u16, reason: &str) {
+fn write_status(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(&digits(status));
     out.push(b' ');
-    out.extend_from_slice(reason.as_bytes());
+    out.extend_from_slice(reason);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -190,13 +205,14 @@ impl Answer<'_, '_> {
         let mut length_written = false;
         for header in self.fields {
             match Field::of(header.name) {
-                Field::Connection | Field::Te | Field::Hop => {}
+                Field::Connection | Field::Te | Field::Hop | Field::Upgrade => {}
                 // Forbidden where there can be no body (RFC 9112, section 6.1).
                 Field::Coding if self.status == 204 => {}
                 Field::Length
                     if self.lengthless || std::mem::replace(&mut length_written, true) => {}
-                Field::Length | Field::Coding => write_field(out, header, self.odd),
-                _ if self.nominating && self.nominates(header.name) => {}
+                Field::Length => field::write(out, header.name.as_bytes(), first(header.value)),
+                Field::Coding => write_field(out, header, self.odd),
+                _ if self.nominating && field::is_nominated(header.name, self.fields) => {}
                 _ => write_field(out, header, self.odd),
             }
         }
@@ -207,13 +223,6 @@ impl Answer<'_, '_> {
             field::write(out, b"connection", b"close");
         }
         out.extend_from_slice(b"\r\n");
-    }
-
-    /// True where a `Connection` line says that the field ends at this hop.
-    fn nominates(&self, name: &str) -> bool {
-        let mut lines =
-            self.fields.iter().filter(|field| Field::of(field.name) == Field::Connection);
-        lines.any(|line| field::tokens(line.value).any(|token| is(token, name)))
     }
 }
 

@@ -6,6 +6,7 @@ use httparse::{Header, ParserConfig, Request, Status};
 use super::field::{self, Field, Table};
 use super::framing::{Chunk, Framing};
 use crate::proxy::forward::RequestId;
+use crate::proxy::guard;
 use crate::proxy::route::Route;
 
 /// What the client's bytes so far are.
@@ -18,8 +19,8 @@ pub enum Read<'h, 'b> {
     Other,
 }
 
-/// The head of a plain request: HTTP/1.1 in origin form, one `Host`, a length, chunks or no body, nothing
-/// asked of the connection but to be kept or closed.
+/// The head of a plain request: HTTP/1.1 in origin form, one `Host`, a length, chunks or no body, no other
+/// protocol asked for.
 pub struct Ask<'h, 'b> {
     /// The method.
     pub method: Method,
@@ -37,6 +38,8 @@ pub struct Ask<'h, 'b> {
     pub takes_trailers: bool,
     /// The client wants the connection closed after the answer.
     pub close: bool,
+    /// A `Connection` line names fields that end at this hop.
+    pub nominating: bool,
     /// The name that the client gave the request.
     pub given_id: Option<&'b [u8]>,
     /// The caller's trace.
@@ -72,26 +75,34 @@ fn plain<'h, 'b>(request: Request<'h, 'b>, head_bytes: usize) -> Option<Ask<'h, 
         expects: false,
         takes_trailers: false,
         close: false,
+        nominating: false,
         given_id: None,
         traceparent: None,
     };
     let (mut hosts, mut framings, mut traces, mut ms_id) = (0, 0, 0, None);
     for field in fields {
         match Field::of(field.name) {
-            Field::Plain => {}
+            Field::Plain | Field::Hop => {}
             Field::Host if is_plain_host(field.value) => hosts += 1,
-            Field::Connection => ask.close |= closes(field.value)?,
+            Field::Connection => {
+                for token in field::tokens(field.value) {
+                    match asked_of(token)? {
+                        Asked::Close => ask.close = true,
+                        Asked::Keep => {}
+                        Asked::Removal => ask.nominating = true,
+                    }
+                }
+            }
             Field::Length => {
                 framings += 1;
-                ask.body = Framing::of_length(field::length(field.value)?);
+                ask.body = Framing::of_length(field::plain_length(field.value)?);
             }
             Field::Coding if field.value.eq_ignore_ascii_case(b"chunked") => {
                 framings += 1;
                 ask.body = Framing::Chunked(Chunk::Size);
             }
-            Field::Expect if field.value.eq_ignore_ascii_case(b"100-continue") => {
-                ask.expects = true
-            }
+            // What nobody knows to be expected is the upstream's to judge.
+            Field::Expect => ask.expects |= field.value.eq_ignore_ascii_case(b"100-continue"),
             Field::Te => {
                 let mut codings = field::tokens(field.value);
                 ask.takes_trailers |= codings.any(|token| token.eq_ignore_ascii_case(b"trailers"));
@@ -102,31 +113,45 @@ fn plain<'h, 'b>(request: Request<'h, 'b>, head_bytes: usize) -> Option<Ask<'h, 
                 traces += 1;
                 ask.traceparent = std::str::from_utf8(field.value).ok().filter(|_| traces == 1);
             }
-            Field::Host | Field::Coding | Field::Expect | Field::Hop => return None,
+            Field::Host | Field::Coding | Field::Upgrade => return None,
         }
     }
     ask.given_id = ask.given_id.or(ms_id);
     (hosts == 1 && framings <= 1).then_some(ask)
 }
 
-/// True for `close`, false for `keep-alive` and `TE`, `None` for anything else in a `Connection` line.
-fn closes(value: &[u8]) -> Option<bool> {
-    field::tokens(value).try_fold(false, |closes, token| {
-        let close = token.eq_ignore_ascii_case(b"close");
-        let known =
-            [&b"keep-alive"[..], b"te"].iter().any(|known| token.eq_ignore_ascii_case(known));
-        (close || known).then_some(closes || close)
-    })
+/// What a member of a `Connection` line asks for.
+enum Asked {
+    /// To close the connection.
+    Close,
+    /// To keep it, or nothing.
+    Keep,
+    /// That the fields of this name go no further.
+    Removal,
 }
 
-/// A path of characters that RFC 3986 allows in one, with or without a query.
+/// `None` where a rule says what becomes of the request.
+fn asked_of(token: &[u8]) -> Option<Asked> {
+    let is = |known: &str| token.eq_ignore_ascii_case(known.as_bytes());
+    if is("close") {
+        return Some(Asked::Close);
+    }
+    if is("keep-alive") || is("te") {
+        return Some(Asked::Keep);
+    }
+    let name = std::str::from_utf8(token).ok()?;
+    let is_plain = Field::of(name) == Field::Plain && !guard::is_end_to_end(name);
+    is_plain.then_some(Asked::Removal)
+}
+
+/// A path of characters that hyper, too, takes and passes as they are, with or without a query.
 fn is_plain_target(target: &str) -> bool {
     const ALLOWED: [bool; 256] = {
         let mut allowed = [false; 256];
-        let others = b"-._~!$&'()*+,;=:@%/?";
+        let others = b"-._~!$&'()*+,;=:@%/?\"[\\]^{|}";
         let mut at = 0;
         while at < 256 {
-            allowed[at] = (at as u8).is_ascii_alphanumeric();
+            allowed[at] = (at as u8).is_ascii_alphanumeric() || at >= 128;
             at += 1;
         }
         at = 0;
@@ -162,7 +187,9 @@ impl Ask<'_, '_> {
         for header in self.fields {
             let name = header.name.as_bytes();
             match Field::of(header.name) {
-                Field::Connection | Field::Te => {}
+                Field::Connection | Field::Te | Field::Hop => {}
+                Field::Plain
+                    if self.nominating && field::is_nominated(header.name, self.fields) => {}
                 Field::Host => field::write(out, name, route.host_bytes(header.value)),
                 Field::TraceParent if traced => {
                     trace.take().into_iter().for_each(|ours| field::write(out, name, ours));
@@ -204,10 +231,18 @@ mod tests {
         let chunks = Some((Framing::Chunked(Chunk::Size), false));
         assert_eq!(post("Transfer-Encoding: Chunked\r\nTE: gzip\r\nTrailer: x\r\n"), chunks);
         assert_eq!(post("Expect: 100-Continue\r\nTransfer-Encoding: chunked\r\n"), chunks);
+        for field in
+            ["Expect: y 100-continue\r\n", "Keep-Alive: 5\r\n", "Connection: x\r\nx: 1\r\n"]
+        {
+            assert_eq!(post(field), Some((Framing::Done, false)), "{field:?}");
+        }
+        let odd = "GET /\u{e4}|{}\"[]\\^ HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert_eq!(is_plain(odd), Some((Framing::Done, false)));
         for field in [
             "Host: b\r\n",
             "Content-Length: 1\r\nContent-Length: 1\r\n",
             "Content-Length: +1\r\n",
+            "Content-Length: 01\r\n",
             "Content-Length: 1, 1\r\n",
             "Content-Length: 9999999999999999999\r\n",
             "Content-Length:\r\n",
@@ -216,9 +251,9 @@ mod tests {
             "Transfer-Encoding: chunked\r\nContent-Length: 1\r\n",
             "Connection: authorization\r\n",
             "Connection: upgrade\r\nUpgrade: websocket\r\n",
-            "Expect: y 100-continue\r\n",
-            "Keep-Alive: 5\r\n",
-            "Proxy-Authorization: x\r\n",
+            "Connection: upgrade\r\nUpgrade: h2c\r\n",
+            "Connection: expect\r\n",
+            "Upgrade: h2c\r\n",
             "x: y\r\n folded\r\n",
             "x : y\r\n",
             "x: a\0b\r\n",
@@ -232,7 +267,7 @@ mod tests {
             "GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET /<a> HTTP/1.1\r\nHost: a\r\n\r\n",
-            "GET /\u{e4} HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /` HTTP/1.1\r\nHost: a\r\n\r\n",
             "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
             "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n",
             "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -251,7 +286,7 @@ mod tests {
 
     #[test]
     fn the_head_that_goes_upstream_is_the_clients_but_for_what_ends_here() {
-        let head = "POST /chat?x HTTP/1.1\r\nA: 1\r\nHOST: a\r\nConnection: close, TE\r\nTE: trailers\r\nTraceParent:  t \r\nb:\r\nA: 2\r\n\r\n";
+        let head = "POST /chat?x HTTP/1.1\r\nA: 1\r\nHOST: a\r\nConnection: close, TE, gone\r\nGone: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\nTraceParent:  t \r\nb:\r\nA: 2\r\n\r\n";
         let mut table = field::table();
         let Read::Plain(ask) = read(head.as_bytes(), &mut table) else { panic!("plain") };
         assert_eq!((ask.path(), ask.traceparent), ("/chat", Some("t")));

@@ -40,6 +40,8 @@ pub enum Field {
     Expect,
     /// `TE`.
     Te,
+    /// `Upgrade`.
+    Upgrade,
     /// Any other field that ends at this hop (RFC 9110, section 7.6.1).
     Hop,
     /// `x-request-id`.
@@ -59,7 +61,7 @@ impl Field {
             2 => is("te", Self::Te),
             4 => is("host", Self::Host),
             6 => is("expect", Self::Expect),
-            7 => is("upgrade", Self::Hop),
+            7 => is("upgrade", Self::Upgrade),
             10 if name.eq_ignore_ascii_case("connection") => Self::Connection,
             10 => is("keep-alive", Self::Hop),
             11 => is("traceparent", Self::TraceParent),
@@ -84,6 +86,17 @@ pub fn is_for_trailers(field: Field) -> bool {
 /// The members of a comma-separated list.
 pub fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
+}
+
+/// True where a `Connection` line among `fields` says that those called `name` end at this hop.
+pub fn is_nominated(name: &str, fields: &[Header<'_>]) -> bool {
+    let mut lines = fields.iter().filter(|field| Field::of(field.name) == Field::Connection);
+    lines.any(|line| tokens(line.value).any(|token| token.eq_ignore_ascii_case(name.as_bytes())))
+}
+
+/// As [`length`], of a number as it is mostly written: some read zeros before it in their own way.
+pub fn plain_length(value: &[u8]) -> Option<u64> {
+    length(value).filter(|_| value == b"0" || !value.starts_with(b"0"))
 }
 
 /// Digits and nothing else, and not so many that a sum could overflow.

@@ -22,10 +22,8 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFuture;
 
@@ -34,14 +32,11 @@ use super::forward::told;
 use super::io::ConnectionState;
 use super::refuse;
 use super::serve::Listener;
-use super::stream::Stream;
+use super::stream::{self, FAREWELL, Stream};
 use super::timer::Timer;
 use buffer::{Inbox, Outbox};
 pub use depot::Depot;
 use exchange::{Exchange, Stop};
-
-/// For the answer to a request that failed, and for the connection's end.
-const FAREWELL: Duration = Duration::from_secs(2);
 
 /// One client's connection on this way. Only its own task ever polls what is here.
 struct Lane<'l> {
@@ -110,7 +105,7 @@ pub async fn serve(
             Next::Plain(exchange) => match lane.carry(exchange).await {
                 Ok(Keep::Yes) => {}
                 Ok(Keep::No { unread }) => {
-                    lane.close(unread).await;
+                    stream::close(&mut lane.client, unread).await;
                     return None;
                 }
                 Err(Stop) => return None,
@@ -230,17 +225,5 @@ impl Lane<'_> {
         // The client may be gone already; either way the connection ends here.
         drop(tokio::time::timeout(FAREWELL, sent).await);
         Ok(Keep::No { unread: true })
-    }
-
-    /// Ends a connection in order. Where the client may still be sending, what it sends is read for a
-    /// while: the system would else reset the connection, and the answer could be lost with it.
-    async fn close(&mut self, unread: bool) {
-        let farewell = async {
-            let mut bytes = [0; 1024];
-            self.client.shutdown().await?;
-            while unread && self.client.read(&mut bytes).await? > 0 {}
-            std::io::Result::Ok(())
-        };
-        drop(tokio::time::timeout(FAREWELL, farewell).await);
     }
 }
