@@ -25,6 +25,7 @@ mod models;
 mod pieces;
 mod recorded;
 mod routes;
+mod texts;
 
 /// A tap that detects its dialect, with the default columns.
 fn tap() -> Tap {
