@@ -31,6 +31,7 @@ mod side;
 mod skim;
 pub mod span;
 pub mod sse;
+mod template;
 mod texts;
 mod usage;
 

@@ -24,6 +24,7 @@ mod hostile;
 mod models;
 mod pieces;
 mod recorded;
+mod repeats;
 mod routes;
 mod texts;
 

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::ops::Range;
 
 use memchr::memchr2;
 
@@ -95,8 +96,13 @@ impl<'o, 'a> Node<'o, 'a> {
 
     /// Its JSON, as it stands in the text.
     pub fn raw(self) -> &'a str {
+        &self.outline.text[self.range()]
+    }
+
+    /// Where it stands in the text; no two values stand at one place.
+    pub fn range(self) -> Range<usize> {
         let Part { start, end, .. } = self.part();
-        &self.outline.text[start as usize..end as usize]
+        start as usize..end as usize
     }
 
     /// What a string says.
