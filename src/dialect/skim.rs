@@ -13,7 +13,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
 
 use super::json::{NAME_BYTES_MAX, NODES_MAX, string_end};
-use crate::domain::bytes::first_escaped;
+use crate::domain::bytes::string_len;
 
 /// Where only figures are wanted, a string with escapes is read to here.
 const STRING_BYTES_MAX: usize = 2048;
@@ -100,7 +100,7 @@ impl<'de> Skim<'de> {
     fn string(&mut self) -> Result<Cow<'de, str>, Unreadable> {
         let start = self.at + 1;
         let bytes = &self.text.as_bytes()[start..];
-        let len = first_escaped(bytes).ok_or(Unreadable)?;
+        let len = string_len(bytes).ok_or(Unreadable)?;
         let end = start + len;
         match bytes[len] {
             b'"' => {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::ser::{self, Serializer};
 use serde_json::Error;
 
-use super::bytes::{IS_ESCAPED, is_escaped, position};
+use super::bytes::first_escaped;
 use super::kept::JSON_TEXT;
 
 /// `value` as one line of JSON, without a line feed; `capacity`: bytes that it may take.
@@ -82,24 +82,16 @@ impl Parts<'_> {
     }
 }
 
-/// Shorter strings, which most are, are looked at byte by byte.
-const SHORT_BYTES: usize = 32;
-
 /// A string in quotes; what has to be escaped is escaped as serde_json does.
 fn text(out: &mut Vec<u8>, text: &str) {
-    let bytes = text.as_bytes();
-    let mut from = 0;
+    let mut rest = text.as_bytes();
     out.push(b'"');
-    if bytes.len() < SHORT_BYTES && !bytes.iter().any(|byte| IS_ESCAPED[usize::from(*byte)]) {
-        from = bytes.len();
-        out.extend_from_slice(bytes);
+    while let Some(at) = first_escaped(rest) {
+        out.extend_from_slice(&rest[..at]);
+        escape(out, rest[at]);
+        rest = &rest[at + 1..];
     }
-    while let Some(at) = position(bytes, from, is_escaped) {
-        out.extend_from_slice(&bytes[from..at]);
-        escape(out, bytes[at]);
-        from = at + 1;
-    }
-    out.extend_from_slice(&bytes[from..]);
+    out.extend_from_slice(rest);
     out.push(b'"');
 }
 

@@ -187,7 +187,7 @@ fn is_short_word(text: &str) -> bool {
 const WINDOW: usize = 8;
 
 /// The longest stretches of bytes for which `is_part` holds, of `bytes_min` and more (at least 15: such a
-/// run holds one of the windows, wherever it begins). A blank must be no part of one: text is passed over
+/// run holds one of the windows, wherever it begins). Neither a blank nor `!` may be a part of one: text is passed over
 /// by its blanks, a window at a time.
 pub(super) fn runs(
     bytes: &[u8],
@@ -198,10 +198,10 @@ pub(super) fn runs(
     let mut next = 0;
     std::iter::from_fn(move || {
         loop {
-            let has_none = |window: &[u8; WINDOW]| !has_blank(u64::from_le_bytes(*window));
+            let has_none = |window: &[u8; WINDOW]| blanks(window) == 0;
             next += windows.get(next..)?.iter().position(has_none)?;
             let at = next * WINDOW;
-            if !windows[next].iter().all(|byte| is_part(*byte)) {
+            if !is_long_word(windows, next) || !windows[next].iter().all(|byte| is_part(*byte)) {
                 next += 1;
                 continue;
             }
@@ -216,11 +216,21 @@ pub(super) fn runs(
     })
 }
 
-/// True where one of the bytes is a blank: by the test for a byte that is zero of Mycroft, 1987.
-fn has_blank(window: u64) -> bool {
+/// False where the word around a window without a blank surely has less than 15 bytes.
+fn is_long_word(windows: &[[u8; WINDOW]], at: usize) -> bool {
+    let before = at.checked_sub(1).and_then(|before| windows.get(before));
+    let left = before.map_or(0, |window| blanks(window).leading_zeros() / 8);
+    // What stands behind the last window may be a part of its word.
+    let right = windows.get(at + 1).map_or(7, |window| blanks(window).trailing_zeros() / 8);
+    left + right >= 7
+}
+
+/// The high bits of the bytes that are blanks, and perhaps of `!` behind one, which is no part of any run.
+/// By the test for a byte that is zero of Mycroft, 1987.
+fn blanks(window: &[u8; WINDOW]) -> u64 {
     let each = |byte: u8| u64::from_ne_bytes([byte; WINDOW]);
-    let turned = window ^ each(b' ');
-    turned.wrapping_sub(each(1)) & !turned & each(0x80) != 0
+    let turned = u64::from_le_bytes(*window) ^ each(b' ');
+    turned.wrapping_sub(each(1)) & !turned & each(0x80)
 }
 
 /// Overlapping findings become one, of the gravest kind among them: so no rest of one is left over
@@ -263,12 +273,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_long_run_is_found_whole(text in "[a-d]{0,40}([a-d .]{0,20}[a-d]{0,40}){0,6}", bytes_min in 15_usize..26) {
+        fn every_long_run_is_found_whole(text in "[a-d]{0,40}([a-d .!]{0,20}[a-d]{0,40}){0,6}", bytes_min in 15_usize..26) {
             let is_part = |byte: u8| byte.is_ascii_lowercase();
             let found: Vec<_> = runs(text.as_bytes(), bytes_min, is_part).collect();
             let mut expected = Vec::new();
             let mut at = 0;
-            for part in text.split([' ', '.']) {
+            for part in text.split([' ', '.', '!']) {
                 if part.len() >= bytes_min {
                     expected.push(at..at + part.len());
                 }

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use memchr::memchr2;
 
-use super::bytes::first_escaped;
+use super::bytes::string_len;
 
 /// Digits of a number that surely fits 64 bits.
 const DIGITS_MAX: usize = 18;
@@ -291,7 +291,7 @@ impl<'a> Reader<'a> {
     fn quoted(&mut self) -> Option<bool> {
         let start = self.at + 1;
         let bytes = self.bytes().get(start..)?;
-        let mut at = first_escaped(bytes)?;
+        let mut at = string_len(bytes)?;
         if bytes[at] == b'"' {
             self.at = start + at + 1;
             return Some(false);
