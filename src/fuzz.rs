@@ -61,6 +61,13 @@ static DEFAULTS: LazyLock<Option<Config>> = LazyLock::new(|| {
     config::load(None, &Overrides { upstream, ..Overrides::default() }, &[]).ok()
 });
 
+static REDACTOR: LazyLock<Redactor> = LazyLock::new(|| {
+    use config::RedactKind::{CreditCard, Email, Iban, Ip, Phone, Secret};
+    let detect = vec![CreditCard, Email, Iban, Ip, Phone, Secret];
+    let settings = config::Redact { detect, mode: config::RedactMode::Mask, key: None };
+    Redactor::new(&settings, &[])
+});
+
 const PATHS: [&str; 8] = [
     "/score",
     "/v1/chat/completions",
@@ -113,7 +120,8 @@ fn exchange(path: &str, request: CapturedBody, response: CapturedBody) -> Exchan
     }
 }
 
-/// Both ways of reading an exchange find the same figures, in whatever form its bodies come.
+/// Both ways of reading an exchange find the same figures, in whatever form its bodies come; and what is
+/// kept where it stands is what would be kept of the whole.
 pub fn dialects(data: &[u8]) {
     let ([choice, share, rest @ ..], Some(settings)) = (data, DEFAULTS.as_ref()) else { return };
     let (streamed, cut) = (choice & 8 != 0, choice & 16 != 0);
@@ -130,6 +138,12 @@ pub fn dialects(data: &[u8]) {
             format!("{:?} {:?} {:?}", reading.usage, reading.model, reading.fault)
         };
         assert_eq!(of(&whole), of(&figures), "without texts, other figures");
+        let outlines = dialect::outlines(&exchange, whole.operation);
+        let texts = outlines.as_ref().and_then(|found| found.texts(tap, whole.operation));
+        if let Some(clean) = texts.and_then(|texts| REDACTOR.clean(&texts)) {
+            let built = REDACTOR.texts(whole).into_values();
+            assert_eq!(clean.into_values(), built, "kept where it stands, it is another");
+        }
     }
 }
 

@@ -4,8 +4,10 @@ use super::json::Members;
 use serde_json::{Map, Value};
 
 use super::side::Side;
+use super::template::{Template, Texts};
 use super::usage::Tally;
 use super::{Fault, json};
+use crate::domain::{Kind, Node};
 
 /// Elements of one folded list that are told apart by their `index` (choices, tool calls). It
 /// bounds the search for an element, so that folding stays linear.
@@ -15,6 +17,15 @@ const INDEXED_MAX: usize = 128;
 pub(super) trait Fold {
     /// Takes an event, and tells what it carried.
     fn take(&mut self, name: &str, data: Value) -> Carried;
+
+    /// The texts of the event that was taken last, first the content, if another event that differs from it
+    /// in them alone would add its content and change nothing else. Remembers where the content went.
+    fn repeatable(&mut self, _event: Node<'_, '_>) -> Option<Texts> {
+        None
+    }
+
+    /// Takes an event that repeats the one before with another content.
+    fn go_on(&mut self, _content: &str) {}
 
     /// What the events add up to; `None` where there was nothing to fold.
     fn finish(self) -> Folded;
@@ -67,7 +78,12 @@ impl Folded {
 pub(super) fn fold(side: &Side<'_>, mut into: impl Fold) -> Folded {
     let (mut done, mut unread) = (false, false);
     let (mut first, mut perhaps) = (None, None);
+    let mut before: Option<Template> = None;
     let skipped = side.each_event(&mut |event, finished| {
+        if let Some(content) = before.as_ref().and_then(|before| before.content_of(&event)) {
+            return into.go_on(&content);
+        }
+        before = None;
         if event.data.trim() == "[DONE]" {
             done = true;
             return;
@@ -76,7 +92,10 @@ pub(super) fn fold(side: &Side<'_>, mut into: impl Fold) -> Folded {
             Ok(data) => match into.take(&event.name, data) {
                 Carried::Nothing => {}
                 Carried::Perhaps => _ = perhaps.get_or_insert(event.start),
-                Carried::Content => _ = first.get_or_insert(event.start),
+                Carried::Content => {
+                    first.get_or_insert(event.start);
+                    before = Template::of(&event, &mut into);
+                }
             },
             // The unfinished last event of a cut stream is allowed to be no JSON.
             Err(_) => unread |= finished && !event.data.trim().is_empty(),
@@ -220,7 +239,29 @@ fn empty_like(value: &Value) -> Value {
 
 /// Members that are sent whole, and by some servers with every piece.
 fn is_name(key: &str) -> bool {
-    matches!(key, "id" | "type" | "role" | "name" | "index" | "finish_reason" | "model" | "object")
+    matches!(
+        key,
+        "id" | "type"
+            | "role"
+            | "name"
+            | "index"
+            | "finish_reason"
+            | "model"
+            | "object"
+            | "severity"
+    )
+}
+
+/// True where nothing changes if a delta that was merged is merged again, but for `text` in it.
+pub(super) fn is_idle_but_for(text: Node<'_, '_>, key: &str, delta: Node<'_, '_>) -> bool {
+    match delta.kind() {
+        Kind::Word | Kind::Number => true,
+        Kind::Text | Kind::Escaped => {
+            is_name(key) || delta.text() == Some("") || delta.range() == text.range()
+        }
+        Kind::List => delta.items().next().is_none(),
+        Kind::Object => delta.members().all(|(key, part)| is_idle_but_for(text, key, part)),
+    }
 }
 
 /// Sorts elements by their `index`, as they would have come without streaming.

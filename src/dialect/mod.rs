@@ -31,6 +31,8 @@ mod side;
 mod skim;
 pub mod span;
 pub mod sse;
+mod template;
+mod texts;
 mod usage;
 
 #[cfg(test)]
@@ -38,6 +40,7 @@ mod tests;
 
 pub use fault::Fault;
 pub use feedback::{Feedback, read_feedback};
+pub use texts::{Outlines, outlines};
 
 use detect::Glance;
 use fold::Folded;
@@ -66,6 +69,20 @@ pub fn read_figures(exchange: &Exchange, tap: &Tap) -> Reading {
         _ => None,
     };
     figures.unwrap_or_else(|| read_whole(exchange, tap, glance, Bodies::LeftOut))
+}
+
+/// As [`read_figures`], for an exchange that is surely kept: unless its texts may be kept where they stand
+/// (see [`outlines`]), it is read as a whole at once.
+pub fn read_kept(exchange: &Exchange, tap: &Tap) -> Reading {
+    if texts::may_stand(exchange) {
+        let glance = detect::at_a_glance(exchange, tap);
+        if let Glance::Known(dialect, operation) = glance
+            && let Some(figures) = figures::read(exchange, tap, dialect, operation)
+        {
+            return figures;
+        }
+    }
+    read(exchange, tap)
 }
 
 /// Whether a reading holds the bodies: a copy of each that is not JSON.

@@ -8,12 +8,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use memchr::{memchr, memchr2};
+use memchr::memchr;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
 
 use super::json::{NAME_BYTES_MAX, NODES_MAX, string_end};
-use crate::domain::bytes::IS_ESCAPED;
+use crate::domain::bytes::string_len;
 
 /// Where only figures are wanted, a string with escapes is read to here.
 const STRING_BYTES_MAX: usize = 2048;
@@ -100,20 +100,16 @@ impl<'de> Skim<'de> {
     fn string(&mut self) -> Result<Cow<'de, str>, Unreadable> {
         let start = self.at + 1;
         let bytes = &self.text.as_bytes()[start..];
-        // Most strings are keys and names, which are through before a search for long ones has begun.
-        let short = bytes.iter().take(SHORT_BYTES).position(|byte| IS_ESCAPED[usize::from(*byte)]);
-        if let Some(len) = short.filter(|len| bytes[*len] == b'"') {
-            self.at = start + len + 1;
-            return Ok(Cow::Borrowed(&self.text[start..start + len]));
-        }
-        let len = memchr2(b'"', b'\\', bytes).ok_or(Unreadable)?;
+        let len = string_len(bytes).ok_or(Unreadable)?;
         let end = start + len;
-        if bytes[len] == b'\\' {
-            return self.escaped(start);
+        match bytes[len] {
+            b'"' => {
+                self.at = end + 1;
+                Ok(Cow::Borrowed(&self.text[start..end]))
+            }
+            b'\\' => self.escaped(start),
+            _ => Err(Unreadable),
         }
-        self.at = end + 1;
-        let said = &self.text[start..end];
-        if has_control(said.as_bytes()) { Err(Unreadable) } else { Ok(Cow::Borrowed(said)) }
     }
 
     /// The string with escapes that begins at `start`.
@@ -250,9 +246,6 @@ impl<'de> MapAccess<'de> for &mut Parts<'_, 'de> {
         seed.deserialize(&mut *self.skim)
     }
 }
-
-/// Bytes of a string that are looked at one by one.
-const SHORT_BYTES: usize = 24;
 
 /// By the least of the bytes: processors find that of sixteen in one instruction.
 fn has_control(bytes: &[u8]) -> bool {

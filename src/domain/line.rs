@@ -8,19 +8,22 @@ use serde::Serialize;
 use serde::ser::{self, Serializer};
 use serde_json::Error;
 
-use super::bytes::{IS_ESCAPED, is_escaped, position};
+use super::bytes::first_escaped;
+use super::kept::JSON_TEXT;
 
 /// `value` as one line of JSON, without a line feed; `capacity`: bytes that it may take.
 ///
 /// Fails, as serde_json does, for maps whose keys are no strings; and for byte strings.
 pub fn to_line(value: &impl Serialize, capacity: usize) -> Result<Vec<u8>, Error> {
     let mut out = Vec::with_capacity(capacity);
-    value.serialize(Writer { out: &mut out })?;
+    value.serialize(Writer::new(&mut out))?;
     Ok(out)
 }
 
 struct Writer<'a> {
     out: &'a mut Vec<u8>,
+    /// Strings are JSON already.
+    is_json: bool,
 }
 
 /// The parts of a container, and what ends it.
@@ -28,12 +31,18 @@ struct Parts<'a> {
     out: &'a mut Vec<u8>,
     any: bool,
     end: &'static [u8],
+    /// It is a text that is JSON already, by the name of [`super::Json`]'s.
+    is_json: bool,
 }
 
 impl<'a> Writer<'a> {
+    fn new(out: &'a mut Vec<u8>) -> Self {
+        Self { out, is_json: false }
+    }
+
     fn begin(self, begin: &[u8], end: &'static [u8]) -> Parts<'a> {
         self.out.extend_from_slice(begin);
-        Parts { out: self.out, any: false, end }
+        Parts { out: self.out, any: false, end, is_json: false }
     }
 
     /// `{"variant":`, with what the variant holds to follow.
@@ -50,13 +59,13 @@ impl Parts<'_> {
         if std::mem::replace(&mut self.any, true) {
             self.out.push(b',');
         }
-        Writer { out: self.out }
+        Writer::new(self.out)
     }
 
     fn key(&mut self, key: &(impl Serialize + ?Sized)) -> Result<(), Error> {
         let writer = self.next();
         let from = writer.out.len();
-        key.serialize(Writer { out: &mut *writer.out })?;
+        key.serialize(Writer::new(&mut *writer.out))?;
         match writer.out.get(from) {
             Some(b'"') => Ok(()),
             _ => Err(ser::Error::custom("key must be a string")),
@@ -65,7 +74,7 @@ impl Parts<'_> {
 
     fn value(&mut self, value: &(impl Serialize + ?Sized)) -> Result<(), Error> {
         self.out.push(b':');
-        value.serialize(Writer { out: &mut *self.out })
+        value.serialize(Writer::new(&mut *self.out))
     }
 
     fn close(self) {
@@ -73,24 +82,16 @@ impl Parts<'_> {
     }
 }
 
-/// Shorter strings, which most are, are looked at byte by byte.
-const SHORT_BYTES: usize = 32;
-
 /// A string in quotes; what has to be escaped is escaped as serde_json does.
 fn text(out: &mut Vec<u8>, text: &str) {
-    let bytes = text.as_bytes();
-    let mut from = 0;
+    let mut rest = text.as_bytes();
     out.push(b'"');
-    if bytes.len() < SHORT_BYTES && !bytes.iter().any(|byte| IS_ESCAPED[usize::from(*byte)]) {
-        from = bytes.len();
-        out.extend_from_slice(bytes);
+    while let Some(at) = first_escaped(rest) {
+        out.extend_from_slice(&rest[..at]);
+        escape(out, rest[at]);
+        rest = &rest[at + 1..];
     }
-    while let Some(at) = position(bytes, from, is_escaped) {
-        out.extend_from_slice(&bytes[from..at]);
-        escape(out, bytes[at]);
-        from = at + 1;
-    }
-    out.extend_from_slice(&bytes[from..]);
+    out.extend_from_slice(rest);
     out.push(b'"');
 }
 
@@ -145,7 +146,10 @@ impl<'a> Serializer for Writer<'a> {
     }
 
     fn serialize_str(self, value: &str) -> Result<(), Error> {
-        text(self.out, value);
+        match self.is_json {
+            true => self.out.extend_from_slice(value.as_bytes()),
+            false => text(self.out, value),
+        }
         Ok(())
     }
 
@@ -195,7 +199,7 @@ impl<'a> Serializer for Writer<'a> {
         value: &T,
     ) -> Result<(), Error> {
         let parts = self.variant(name, b"", b"}");
-        value.serialize(Writer { out: &mut *parts.out })?;
+        value.serialize(Writer::new(&mut *parts.out))?;
         parts.close();
         Ok(())
     }
@@ -226,8 +230,11 @@ impl<'a> Serializer for Writer<'a> {
         Ok(self.begin(b"{", b"}"))
     }
 
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Parts<'a>, Error> {
-        Ok(self.begin(b"{", b"}"))
+    fn serialize_struct(self, name: &'static str, _: usize) -> Result<Parts<'a>, Error> {
+        match name == JSON_TEXT {
+            true => Ok(Parts { is_json: true, ..self.begin(b"", b"") }),
+            false => Ok(self.begin(b"{", b"}")),
+        }
     }
 
     fn serialize_struct_variant(
@@ -272,6 +279,9 @@ macro_rules! object {
                 key: &'static str,
                 value: &T,
             ) -> Result<(), Error> {
+                if self.is_json {
+                    return value.serialize(Writer { out: &mut *self.out, is_json: true });
+                }
                 self.key(key)?;
                 self.value(value)
             }
@@ -311,7 +321,7 @@ impl ser::SerializeMap for Parts<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
@@ -335,7 +345,7 @@ mod tests {
         more: BTreeMap<String, Value>,
     }
 
-    fn values() -> impl Strategy<Value = Value> {
+    pub(in crate::domain) fn values() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),

@@ -8,9 +8,11 @@ pub mod bytes;
 mod exchange;
 mod fields;
 mod ids;
+mod kept;
 mod level;
 mod line;
 mod outcome;
+mod outline;
 mod reading;
 mod sample;
 mod score;
@@ -25,12 +27,14 @@ pub use budget::{MemoryBudget, Reservation};
 pub use exchange::{CapturedBody, Exchange, Mark, Timing, TraceContext};
 pub use fields::Fields;
 pub use ids::{ExchangeId, SpanId, TraceId};
+pub use kept::Json;
 pub use level::{CaptureLevel, Shed, ShedCause, Shedding};
 pub use line::to_line;
 pub use outcome::{
     DropReason, DropStage, Injection, JoinFate, Outcome, Posted, Protocol, ToldFate, status_class,
 };
-pub use reading::{ChatTurn, Countable, Dialect, ModelNames, Operation, Reading};
+pub use outline::{Kind, Node, Outline};
+pub use reading::{ChatTurn, Countable, Dialect, ModelNames, Operation, Reading, Said, Texts};
 pub use sample::{
     Call, CallStep, Dataset, Message, Record, Row, Sample, SampleReason, Sampling, Summary,
 };

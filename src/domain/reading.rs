@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Usage;
 use super::outcome::labelled;
+use super::{Node, Usage};
 
 labelled! {
     /// A wire format.
@@ -133,6 +133,34 @@ pub struct Reading {
     pub response_body: Option<Value>,
     /// What could not be understood, for the record and a counter: never any content.
     pub fault: Option<&'static str>,
+}
+
+/// The texts of a [`Reading`] where they stand in the bodies, of which nothing was copied.
+#[derive(Clone, Debug)]
+pub struct Texts<'o, 'a> {
+    /// See [`Reading::request_body`].
+    pub request: Node<'o, 'a>,
+    /// See [`Reading::response_body`].
+    pub response: Node<'o, 'a>,
+    /// See [`Reading::question`].
+    pub question: Option<Said<'o, 'a>>,
+    /// See [`Reading::question`].
+    pub answer: Option<Said<'o, 'a>>,
+    /// See [`Reading::question`].
+    pub context: Option<Node<'o, 'a>>,
+    /// See [`Reading::question`].
+    pub ground_truth: Option<Node<'o, 'a>>,
+    /// See [`Reading::chat_history`]: so many elements of a list.
+    pub chat_history: Option<(Node<'o, 'a>, usize)>,
+}
+
+/// A text of a body.
+#[derive(Clone, Debug)]
+pub enum Said<'o, 'a> {
+    /// It stands there as one.
+    There(Node<'o, 'a>),
+    /// It stands there in parts.
+    Joined(String),
 }
 
 impl Reading {

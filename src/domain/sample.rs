@@ -6,11 +6,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::Value;
 
 use super::outcome::labelled;
 use super::{
-    Dialect, ExchangeId, ModelNames, Operation, Outcome, SpanId, TraceId, Usage, UsageSource,
+    Dialect, ExchangeId, Json, ModelNames, Operation, Outcome, SpanId, TraceId, Usage, UsageSource,
 };
 
 /// What is known of every exchange, sampled or not: no text of it.
@@ -121,11 +120,11 @@ pub struct CallStep {
 
 /// One side of an exchange, redacted.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Message {
+pub struct Message<'a> {
     /// The headers on the allow-list.
     pub headers: BTreeMap<String, String>,
     /// The body: JSON, text, or base64 under `base64`; `null` where no content is kept.
-    pub body: Option<Value>,
+    pub body: Option<Json<'a>>,
     /// Bytes on the wire.
     pub bytes: u64,
     /// Bytes are missing from the middle.
@@ -135,26 +134,26 @@ pub struct Message {
 /// An exchange understood and redacted: the only form that leaves the pipeline.
 /// Fields stand in the order of the contract (docs/RECORD.md).
 #[derive(Clone, Debug, Serialize)]
-pub struct Record {
+pub struct Record<'a> {
     /// What is known of every exchange.
     #[serde(flatten)]
     pub summary: Summary,
     /// The calls that the flow made.
     pub calls: Vec<Call>,
     /// See [`super::Reading::question`].
-    pub question: Option<Value>,
+    pub question: Option<Json<'a>>,
     /// See `question`.
-    pub answer: Option<Value>,
+    pub answer: Option<Json<'a>>,
     /// See `question`.
-    pub context: Option<Value>,
+    pub context: Option<Json<'a>>,
     /// See `question`.
-    pub ground_truth: Option<Value>,
+    pub ground_truth: Option<Json<'a>>,
     /// The turns before the question.
-    pub chat_history: Option<Value>,
+    pub chat_history: Option<Json<'a>>,
     /// The request.
-    pub request: Message,
+    pub request: Message<'a>,
     /// The response.
-    pub response: Message,
+    pub response: Message<'a>,
     /// The trace.
     pub trace_id: Option<TraceId>,
     /// Our span.
@@ -205,17 +204,17 @@ impl Serialize for Sampling {
 
 /// A record that was kept.
 #[derive(Clone, Debug, Serialize)]
-pub struct Sample {
+pub struct Sample<'a> {
     /// `flowtap.exchange.v1`.
     pub schema: &'static str,
     /// The record.
     #[serde(flatten)]
-    pub record: Record,
+    pub record: Record<'a>,
     /// Why it was kept.
     pub sample: Sampling,
 }
 
-impl Sample {
+impl Sample<'_> {
     /// The schema that [`Sample`] is written in.
     pub const SCHEMA: &'static str = "flowtap.exchange.v1";
 }

@@ -204,7 +204,7 @@ impl Pipeline {
         #[cfg(feature = "failpoints")]
         crate::capture::failpoint::hit("pipeline");
         let reading = match self.taps.get(&exchange.tap) {
-            Some(tap) if self.keeps_surely(&exchange) => dialect::read(&exchange, tap),
+            Some(tap) if self.keeps_surely(&exchange) => dialect::read_kept(&exchange, tap),
             Some(tap) => dialect::read_figures(&exchange, tap),
             None => Reading::new(crate::domain::Dialect::Generic, crate::domain::Operation::Other),
         };

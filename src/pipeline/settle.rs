@@ -9,15 +9,15 @@ use http::HeaderName;
 use super::steps::span_of_flow;
 use super::{Pipeline, Understood};
 use crate::capture::JUDGE_HEADER;
-use crate::config::CaptureMode;
-use crate::dialect;
+use crate::config::{self, CaptureMode};
+use crate::dialect::{self, Outlines};
 use crate::domain::{
     Call, Dataset, DropReason, DropStage, Exchange, Outcome, Reading, Row, Sample, Sampling, Span,
     Summary, semconv, to_line,
 };
 use crate::join::Ticket;
 use crate::ledger::Hour;
-use crate::redact::RedactedSummary;
+use crate::redact::{RedactedSummary, RedactedTexts};
 use crate::sample::SampleKeys;
 
 /// Names the deployment of an Azure ML endpoint.
@@ -63,9 +63,6 @@ impl Pipeline {
         } = *understood;
         let outcome = outcome(exchange.outcome, &reading);
         let sampling = self.decide(&exchange, reading.session.as_deref(), outcome);
-        if sampling.is_some() {
-            reading = self.read_texts(&exchange, reading);
-        }
         let named = sampling.is_some() || self.outlets.tracer.is_some();
         // Names and paths come from clients and upstreams: they are redacted before any figure bears them.
         let summary = self.summarise(&exchange, &mut reading, outcome, named);
@@ -113,13 +110,21 @@ impl Pipeline {
         self.sampler.may_keep(&self.sample_keys(exchange, None))
     }
 
-    /// The whole of what was read for its figures alone, with the tokens that are known by now.
-    fn read_texts(&self, exchange: &Exchange, reading: Reading) -> Reading {
-        let has_texts = reading.request_body.is_some() || reading.response_body.is_some();
-        match self.taps.get(&exchange.tap).filter(|_| !has_texts) {
-            Some(tap) => Reading { usage: reading.usage, ..dialect::read(exchange, tap) },
-            None => reading,
+    /// What a sample keeps of the bodies: as they are where nothing is found in them, else as they were
+    /// read, which is done now where only figures were wanted before.
+    fn texts<'a>(
+        &self,
+        reading: Reading,
+        exchange: &Exchange,
+        outlines: Option<&Outlines<'a>>,
+        tap: &config::Tap,
+    ) -> RedactedTexts<'a> {
+        if reading.request_body.is_some() || reading.response_body.is_some() {
+            return self.redactor.texts(reading);
         }
+        let texts = outlines.and_then(|outlines| outlines.texts(tap, reading.operation));
+        let clean = texts.and_then(|texts| self.redactor.clean(&texts));
+        clean.unwrap_or_else(|| self.redactor.texts(dialect::read(exchange, tap)))
     }
 
     /// Takes the names out of the reading; `named`: those, too, that no metric and no rollup bears, so
@@ -241,9 +246,14 @@ impl Pipeline {
         calls: Vec<Call>,
         sampling: Sampling,
     ) -> Result<Row, DropReason> {
-        let mode = self.taps.get(&exchange.tap).map_or(CaptureMode::Metadata, |tap| tap.capture);
+        let tap = self.taps.get(&exchange.tap);
+        let mode = tap.map_or(CaptureMode::Metadata, |tap| tap.capture);
         let (deployment, time) = (Arc::clone(&summary.deployment), summary.time);
-        let mut record = self.redactor.record(exchange, reading, summary, mode, calls);
+        let full = tap.filter(|tap| tap.capture == CaptureMode::Full);
+        let outlines = full.and_then(|_| dialect::outlines(exchange, reading.operation));
+        let texts = full.map(|tap| self.texts(reading, exchange, outlines.as_ref(), tap));
+        let texts = texts.unwrap_or_default();
+        let mut record = self.redactor.record(exchange, texts, summary, mode, calls);
         if !self.is_trace_shared(exchange) {
             (record.trace_id, record.span_id) = (None, None);
         }

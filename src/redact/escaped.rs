@@ -75,7 +75,7 @@ fn digits_before_semicolon(bytes: &[u8]) -> Option<usize> {
 }
 
 /// The shortest base64 of what can be found.
-const BASE64_BYTES_MIN: usize = 24;
+pub(super) const BASE64_BYTES_MIN: usize = 24;
 
 /// Adds each run of base64 that reads as text in which something of `kinds` is found. What is decoded is
 /// searched in the same way: each layer is a quarter shorter, so that all of them cost a few times the text.

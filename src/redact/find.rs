@@ -35,10 +35,10 @@ pub(super) fn find(kinds: &[RedactKind], text: &str) -> Vec<Finding> {
     if text.len() < TEXT_BYTES_MIN || is_short_word(text) {
         return found;
     }
-    let seen = Glance::of(text.as_bytes());
+    let (seen, words) = (Glance::of(text.as_bytes()), Words::of(text.as_bytes()));
     for kind in kinds {
         match kind {
-            RedactKind::Secret => secret::find(text, seen, &mut found),
+            RedactKind::Secret => secret::find(text, seen, words, &mut found),
             RedactKind::Email if seen.at || seen.percent => personal::emails(text, &mut found),
             RedactKind::CreditCard if seen.digits >= 13 => personal::cards(text, &mut found),
             RedactKind::Iban if seen.digits >= 2 => personal::ibans(text, &mut found),
@@ -47,7 +47,9 @@ pub(super) fn find(kinds: &[RedactKind], text: &str) -> Vec<Finding> {
             _ => {}
         }
     }
-    escaped::find_in_base64(kinds, text, &mut found);
+    if words.encoded {
+        escaped::find_in_base64(kinds, text, &mut found);
+    }
     settle(found)
 }
 
@@ -75,7 +77,10 @@ impl Glance {
     pub(super) fn of(bytes: &[u8]) -> Self {
         let mut seen = Self::default();
         let (pieces, rest) = bytes.as_chunks::<64>();
-        for piece in pieces {
+        for piece in pieces
+            .iter()
+            .filter(|piece| piece.iter().fold(0, |any, byte| any | may_tell(*byte)) != 0)
+        {
             let mut digits = 0_u8;
             let (mut at, mut percent, mut colon, mut equals) = (0_u8, 0_u8, 0_u8, 0_u8);
             let (mut bar, mut dash) = (0_u8, 0_u8);
@@ -117,6 +122,32 @@ impl Glance {
     }
 }
 
+/// 1 for what a glance sees, and for `;`, `<` and `?`, which stand among them.
+fn may_tell(byte: u8) -> u8 {
+    let among = byte.wrapping_sub(b'0') <= b'@' - b'0';
+    u8::from(among) | u8::from(byte == b'%') | u8::from(byte == b'-') | u8::from(byte == b'|')
+}
+
+/// Whether a text has words as long as no word is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Words {
+    /// One in which a token or a key could lie; prose has none.
+    pub(super) token: bool,
+    /// One in which base64 of something could lie.
+    pub(super) encoded: bool,
+}
+
+impl Words {
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        let mut words = Self::default();
+        for run in runs(bytes, secret::TOKEN_BYTES_MIN, secret::is_token_sign) {
+            words.encoded |= run.len() >= escaped::BASE64_BYTES_MIN;
+            words.token = words.token || secret::may_be_token(&bytes[run]);
+        }
+        words
+    }
+}
+
 const DIGIT: u8 = 1;
 const AT: u8 = 2;
 const PERCENT: u8 = 4;
@@ -155,27 +186,29 @@ fn is_short_word(text: &str) -> bool {
 /// Bytes looked at together.
 const WINDOW: usize = 8;
 
-/// The longest stretches of bytes for which `is_part` holds, of `bytes_min` and more (at least a window's).
-/// A blank must be no part of one: text is passed over by its blanks, a window at a time.
+/// The longest stretches of bytes for which `is_part` holds, of `bytes_min` and more (at least 15: such a
+/// run holds one of the windows, wherever it begins). Neither a blank nor `!` may be a part of one: text is passed over
+/// by its blanks, a window at a time.
 pub(super) fn runs(
     bytes: &[u8],
     bytes_min: usize,
     is_part: impl Fn(u8) -> bool,
 ) -> impl Iterator<Item = Range<usize>> {
-    // A run holds one of the windows that stand so far apart, wherever it begins.
-    let stride = bytes_min - WINDOW + 1;
-    let mut at = 0;
+    let (windows, _) = bytes.as_chunks::<WINDOW>();
+    let mut next = 0;
     std::iter::from_fn(move || {
         loop {
-            let window = bytes.get(at..)?.first_chunk::<WINDOW>()?;
-            if has_blank(u64::from_le_bytes(*window)) || !window.iter().all(|byte| is_part(*byte)) {
-                at += stride;
+            let has_none = |window: &[u8; WINDOW]| blanks(window) == 0;
+            next += windows.get(next..)?.iter().position(has_none)?;
+            let at = next * WINDOW;
+            if !is_long_word(windows, next) || !windows[next].iter().all(|byte| is_part(*byte)) {
+                next += 1;
                 continue;
             }
             let before = bytes[..at].iter().rev().take_while(|byte| is_part(**byte)).count();
             let behind = bytes[at..].iter().take_while(|byte| is_part(**byte)).count();
             let run = at - before..at + behind;
-            at = run.end;
+            next = run.end.div_ceil(WINDOW);
             if run.len() >= bytes_min {
                 return Some(run);
             }
@@ -183,11 +216,21 @@ pub(super) fn runs(
     })
 }
 
-/// True where one of the bytes is a blank: by the test for a byte that is zero of Mycroft, 1987.
-fn has_blank(window: u64) -> bool {
+/// False where the word around a window without a blank surely has less than 15 bytes.
+fn is_long_word(windows: &[[u8; WINDOW]], at: usize) -> bool {
+    let before = at.checked_sub(1).and_then(|before| windows.get(before));
+    let left = before.map_or(0, |window| blanks(window).leading_zeros() / 8);
+    // What stands behind the last window may be a part of its word.
+    let right = windows.get(at + 1).map_or(7, |window| blanks(window).trailing_zeros() / 8);
+    left + right >= 7
+}
+
+/// The high bits of the bytes that are blanks, and perhaps of `!` behind one, which is no part of any run.
+/// By the test for a byte that is zero of Mycroft, 1987.
+fn blanks(window: &[u8; WINDOW]) -> u64 {
     let each = |byte: u8| u64::from_ne_bytes([byte; WINDOW]);
-    let turned = window ^ each(b' ');
-    turned.wrapping_sub(each(1)) & !turned & each(0x80) != 0
+    let turned = u64::from_le_bytes(*window) ^ each(b' ');
+    turned.wrapping_sub(each(1)) & !turned & each(0x80)
 }
 
 /// Overlapping findings become one, of the gravest kind among them: so no rest of one is left over
@@ -230,12 +273,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_long_run_is_found_whole(text in "[a-d .]{0,120}", bytes_min in 8_usize..26) {
+        fn every_long_run_is_found_whole(text in "[a-d]{0,40}([a-d .!]{0,20}[a-d]{0,40}){0,6}", bytes_min in 15_usize..26) {
             let is_part = |byte: u8| byte.is_ascii_lowercase();
             let found: Vec<_> = runs(text.as_bytes(), bytes_min, is_part).collect();
             let mut expected = Vec::new();
             let mut at = 0;
-            for part in text.split([' ', '.']) {
+            for part in text.split([' ', '.', '!']) {
                 if part.len() >= bytes_min {
                     expected.push(at..at + part.len());
                 }

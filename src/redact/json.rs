@@ -16,7 +16,7 @@ pub(super) const UNREADABLE: &str = "[binary]";
 const BASE64_BYTES_MIN: usize = 256;
 
 /// The smallest number with as many digits as a card.
-const CARD_MIN: u64 = 1_000_000_000_000;
+pub(super) const CARD_MIN: u64 = 1_000_000_000_000;
 
 /// JSON in a string in JSON in a string: deeper nesting is searched as text.
 const NESTING_MAX: u8 = 4;
@@ -71,7 +71,7 @@ pub(super) enum Meaning {
 
 impl Redactor {
     /// What a key says, and whether nothing is found in it.
-    fn key(&self, key: &str) -> (Meaning, bool) {
+    pub(super) fn key(&self, key: &str) -> (Meaning, bool) {
         if let Some(meaning) = self.keys.get(key) {
             return (meaning, true);
         }
@@ -89,9 +89,33 @@ impl Redactor {
     }
 }
 
+/// What a key says of whether its value can be read at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    /// Nothing.
+    No,
+    /// A list or a text is a vector.
+    Vector,
+    /// A list or an object holds log probabilities.
+    Odds,
+    /// A text may be base64.
+    Media,
+}
+
+impl Unreadable {
+    pub(super) fn of(key: &str) -> Self {
+        match key {
+            "embedding" => Self::Vector,
+            "logprobs" | "top_logprobs" => Self::Odds,
+            "data" | "b64_json" | "base64" | "file_data" | "image" | "audio" => Self::Media,
+            _ => Self::No,
+        }
+    }
+}
+
 /// What the keys above say of a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Under {
+pub(super) enum Under {
     /// Nothing.
     Plain,
     /// It may be a credential: `key`, `sig`.
@@ -102,6 +126,25 @@ enum Under {
     CredentialPart,
 }
 
+impl Under {
+    /// What an object hands on to its members.
+    pub(super) fn inherited(self) -> Self {
+        match self {
+            Self::Plain | Self::Label => Self::Plain,
+            Self::Credential | Self::CredentialPart => Self::CredentialPart,
+        }
+    }
+
+    /// What is said of a member whose key means `meaning`, by what was handed on.
+    pub(super) fn of(self, meaning: Meaning) -> Self {
+        match meaning {
+            Meaning::Credential => Self::Credential,
+            Meaning::Label if self == Self::Plain => Self::Label,
+            _ => self,
+        }
+    }
+}
+
 impl<'a> Walk<'a> {
     pub(super) fn new(redactor: &'a Redactor, counts: &'a mut Counts) -> Self {
         Self { redactor, counts, clean: None, nesting: 0 }
@@ -110,6 +153,11 @@ impl<'a> Walk<'a> {
     /// The same, passing over what is known to be clean.
     pub(super) fn but_for(self, clean: &'a CleanTexts<'a>) -> Self {
         Self { clean: Some(clean), ..self }
+    }
+
+    /// True until something is found.
+    pub(super) fn found_nothing(&self) -> bool {
+        self.counts.0.is_empty()
     }
 
     /// `value` without what must not be kept.
@@ -144,22 +192,14 @@ impl<'a> Walk<'a> {
         // A private key may lie in a list of lines.
         let mut in_key = false;
         for item in items.iter_mut() {
-            let line = item.as_str();
-            let goes_on = line.is_some_and(|line| match in_key {
-                true => !line.contains("-----END "),
-                false => seam::begins_key(line),
-            });
+            let goes_on = item.as_str().is_some_and(|line| seam::is_in_key(line, in_key));
             self.visit(item, if in_key { Under::Credential } else { under });
             in_key = goes_on;
         }
     }
 
     fn object(&mut self, map: &mut Map<String, Value>, under: Under) {
-        let inherited = if under == Under::Plain || under == Under::Label {
-            Under::Plain
-        } else {
-            Under::CredentialPart
-        };
+        let inherited = under.inherited();
         let mut all_clean = true;
         for (key, value) in map.iter_mut() {
             let (meaning, is_clean) = self.redactor.key(key);
@@ -169,12 +209,7 @@ impl<'a> Walk<'a> {
                 self.counts.add("binary", 1);
                 continue;
             }
-            let under = match meaning {
-                Meaning::Credential => Under::Credential,
-                Meaning::Label if inherited == Under::Plain => Under::Label,
-                _ => inherited,
-            };
-            self.visit(value, under);
+            self.visit(value, inherited.of(meaning));
         }
         if !all_clean {
             self.keys(map);
@@ -184,17 +219,12 @@ impl<'a> Walk<'a> {
     /// Vectors and log probabilities hold the text in pieces in which nothing can be found; base64
     /// holds what nobody looked into.
     fn unreadable(&self, key: &str, value: &Value) -> bool {
-        if self.redactor.mode == RedactMode::Off {
-            return false;
-        }
-        match (key, value) {
-            ("embedding", Value::Array(_) | Value::String(_)) => true,
-            ("logprobs" | "top_logprobs", Value::Array(_) | Value::Object(_)) => true,
-            (
-                "data" | "b64_json" | "base64" | "file_data" | "image" | "audio",
-                Value::String(text),
-            ) => text.len() >= BASE64_BYTES_MIN && is_base64(text),
-            _ => false,
+        match Unreadable::of(key) {
+            _ if self.redactor.mode == RedactMode::Off => false,
+            Unreadable::No => false,
+            Unreadable::Vector => value.is_array() || value.is_string(),
+            Unreadable::Odds => value.is_array() || value.is_object(),
+            Unreadable::Media => value.as_str().is_some_and(is_media),
         }
     }
 
@@ -216,7 +246,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn string<'t>(&mut self, text: &'t str, under: Under) -> Cow<'t, str> {
+    pub(super) fn string<'t>(&mut self, text: &'t str, under: Under) -> Cow<'t, str> {
         if under == Under::Plain && self.clean.is_some_and(|clean| clean.has(text)) {
             return Cow::Borrowed(text);
         }
@@ -288,7 +318,8 @@ fn data_url(text: &str) -> Option<&str> {
     text.get(..at + "data:;base64,".len())
 }
 
-fn is_base64(text: &str) -> bool {
+/// True for base64 that is too long for an identifier.
+pub(super) fn is_media(text: &str) -> bool {
     let sign = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b'-' | b'_');
-    text.bytes().all(sign)
+    text.len() >= BASE64_BYTES_MIN && text.bytes().all(sign)
 }

@@ -6,6 +6,7 @@
 //! bodies, embedding vectors, tokens' log probabilities) is not kept at all.
 
 mod checksum;
+mod clean;
 mod credential;
 mod escaped;
 mod find;
@@ -27,7 +28,7 @@ use sha2::Sha256;
 
 use crate::config::{Redact, RedactKind, RedactMode, Secret};
 use find::Finding;
-pub use record::RedactedSummary;
+pub use record::{RedactedSummary, RedactedTexts};
 
 /// Removes what the settings name. One for the whole process; cheap to share.
 #[derive(Clone, Debug)]

@@ -11,7 +11,8 @@ use super::json::{CleanTexts, Walk};
 use super::{Counts, Redactor, credential};
 use crate::config::{CaptureMode, RedactKind, RedactMode};
 use crate::domain::{
-    Call, CapturedBody, Exchange, Fields, Message, ModelNames, Operation, Reading, Record, Summary,
+    Call, CapturedBody, Exchange, Fields, Json, Message, ModelNames, Operation, Reading, Record,
+    Summary,
 };
 
 /// Bytes kept of a name that a client or an upstream chose: model, method, request id.
@@ -30,6 +31,31 @@ pub struct RedactedSummary {
     counts: Counts,
 }
 
+/// The bodies and columns of an exchange as a record keeps them, and what was found in them;
+/// [`Redactor::texts`] and [`Redactor::clean`] alone make them.
+#[derive(Debug, Default)]
+pub struct RedactedTexts<'a> {
+    pub(super) request: Option<Json<'a>>,
+    pub(super) response: Option<Json<'a>>,
+    pub(super) question: Option<Json<'a>>,
+    pub(super) answer: Option<Json<'a>>,
+    pub(super) context: Option<Json<'a>>,
+    pub(super) ground_truth: Option<Json<'a>>,
+    pub(super) chat_history: Option<Json<'a>>,
+    pub(super) counts: Counts,
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+impl RedactedTexts<'_> {
+    /// Everything as values, and what was found.
+    pub fn into_values(self) -> (Vec<Option<Value>>, BTreeMap<String, u64>) {
+        let columns = [self.question, self.answer, self.context, self.ground_truth];
+        let others = [self.chat_history, self.request, self.response];
+        let all = columns.into_iter().chain(others).map(|json| json.and_then(Json::into_value));
+        (all.collect(), self.counts.into_named())
+    }
+}
+
 impl Deref for RedactedSummary {
     type Target = Summary;
 
@@ -41,63 +67,85 @@ impl Deref for RedactedSummary {
 impl Redactor {
     /// Makes the record of `exchange` from what was understood of it.
     ///
-    /// Bodies and columns are kept in `CaptureMode::Full` for known operations only; unknown ones
-    /// (`Operation::Other`) keep allow-listed headers. `CaptureMode::Metadata` keeps no text. Names
-    /// and paths pass the same detectors as content, and are cut at a fixed length.
+    /// `CaptureMode::Metadata` keeps no text, whatever `texts` hold, and no headers. Names and paths pass the same detectors as content, and are cut at a fixed length.
     ///
     /// `redactions` counts what was found in bodies, headers and names. A column is a copy of part
     /// of a body, so what is found in both counts once; `binary` counts what could not be read.
     /// The names of `calls` are redacted, too, and counted by the calls' own records.
-    pub fn record(
+    pub fn record<'a>(
         &self,
         exchange: &Exchange,
-        reading: Reading,
+        texts: RedactedTexts<'a>,
         named: RedactedSummary,
         mode: CaptureMode,
         calls: Vec<Call>,
-    ) -> Record {
+    ) -> Record<'a> {
         let full = mode == CaptureMode::Full;
-        let content = full && reading.operation != Operation::Other;
         let RedactedSummary { summary, counts: mut names } = named;
-        let (mut bodies, mut columns) = (Counts::default(), Counts::default());
-        let kept = |value: Option<Value>| value.filter(|_| content);
-        let none = CleanTexts::default();
-        let request_body = self.body(kept(reading.request_body), &none, &mut bodies);
-        let response_body = self.body(kept(reading.response_body), &none, &mut bodies);
-        let clean = match self.mode {
-            // What is left as it is has to be counted wherever it is found.
-            RedactMode::Off => none,
-            _ => CleanTexts::of([request_body.as_ref(), response_body.as_ref()]),
-        };
-        let mut column = |value: Option<Value>| self.body(kept(value), &clean, &mut columns);
-        let (question, answer) = (column(reading.question), column(reading.answer));
-        let (context, ground_truth) = (column(reading.context), column(reading.ground_truth));
-        let chat_history = column(reading.chat_history);
-        drop(clean);
+        let texts = if full { texts } else { RedactedTexts::default() };
         let mut side = |headers: &Fields, captured: &CapturedBody, body| Message {
             headers: if full { self.headers(headers, &mut names) } else { BTreeMap::new() },
             body,
             bytes: captured.bytes,
             truncated: captured.truncated(),
         };
-        let request = side(&exchange.request_headers, &exchange.request, request_body);
-        let response = side(&exchange.response_headers, &exchange.response, response_body);
-        let request_id = exchange.request_id.as_deref().map(|id| self.name(id, &mut names));
-        names.add_all(&bodies.larger(&columns));
+        let request = side(&exchange.request_headers, &exchange.request, texts.request);
+        let response = side(&exchange.response_headers, &exchange.response, texts.response);
+        // One that we made says nothing of anybody.
+        let own = exchange.id.as_uuid();
+        let request_id = exchange.request_id.as_deref().map(|id| match id == own {
+            true => own.clone(),
+            false => self.name(id, &mut names),
+        });
+        names.add_all(&texts.counts);
         Record {
             summary,
             calls: calls.into_iter().map(|call| self.call(call)).collect(),
-            question,
-            answer,
-            context,
-            ground_truth,
-            chat_history,
+            question: texts.question,
+            answer: texts.answer,
+            context: texts.context,
+            ground_truth: texts.ground_truth,
+            chat_history: texts.chat_history,
             request,
             response,
             trace_id: Some(exchange.trace.trace_id),
             span_id: Some(exchange.trace.span_id),
             request_id,
             redactions: names.into_named(),
+        }
+    }
+
+    /// The texts of a reading without what must not be kept; none of an unknown operation.
+    pub fn texts(&self, reading: Reading) -> RedactedTexts<'static> {
+        if reading.operation == Operation::Other {
+            return RedactedTexts::default();
+        }
+        let (mut bodies, mut columns) = (Counts::default(), Counts::default());
+        let none = CleanTexts::default();
+        let request = self.body(reading.request_body, &none, &mut bodies);
+        let response = self.body(reading.response_body, &none, &mut bodies);
+        let clean = match self.mode {
+            // What is left as it is has to be counted wherever it is found.
+            RedactMode::Off => none,
+            _ => CleanTexts::of([request.as_ref(), response.as_ref()]),
+        };
+        let mut column =
+            |value: Option<Value>| self.body(value, &clean, &mut columns).map(Json::Value);
+        let (question, answer) = (column(reading.question), column(reading.answer));
+        let (context, ground_truth) = (column(reading.context), column(reading.ground_truth));
+        let chat_history = column(reading.chat_history);
+        drop(clean);
+        let (request, response) = (request.map(Json::Value), response.map(Json::Value));
+        let counts = bodies.larger(&columns);
+        RedactedTexts {
+            request,
+            response,
+            question,
+            answer,
+            context,
+            ground_truth,
+            chat_history,
+            counts,
         }
     }
 

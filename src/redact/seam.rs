@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::secret::is_token_sign;
 use super::{Counts, Redactor, credential};
 use crate::config::{RedactKind, RedactMode};
+use crate::domain::Node;
 
 /// Members of a list's elements that hold a piece of text.
 const MEMBERS: &[&str] = &["text", "content", "delta", "arguments"];
@@ -19,8 +20,7 @@ struct Piece {
 impl Redactor {
     /// Takes out what is a secret only once the texts of neighbouring elements are joined.
     pub(super) fn seams(&self, items: &mut [Value], counts: &mut Counts) {
-        let looks = self.kinds.contains(&RedactKind::Secret) && self.mode != RedactMode::Off;
-        if items.len() < 2 || !looks {
+        if !self.looks_at_seams(items.len()) {
             return;
         }
         self.joined(items, counts, &mut |item| match item {
@@ -35,39 +35,34 @@ impl Redactor {
         }
     }
 
+    /// True where [`Self::seams`] would take something out of the elements of a list.
+    pub(super) fn has_seams<'o, 'a: 'o>(
+        &self,
+        items: impl Iterator<Item = Node<'o, 'a>> + Clone,
+    ) -> bool {
+        let has_any = |text: &dyn Fn(Node<'o, 'a>) -> Option<&'o str>| {
+            !secrets(items.clone().map(|item| text(item).unwrap_or(""))).is_empty()
+        };
+        self.looks_at_seams(items.clone().take(2).count())
+            && (has_any(&Node::text)
+                || MEMBERS.iter().any(|member| has_any(&|item| item.member(member)?.text())))
+    }
+
+    fn looks_at_seams(&self, items: usize) -> bool {
+        items > 1 && self.kinds.contains(&RedactKind::Secret) && self.mode != RedactMode::Off
+    }
+
     fn joined(
         &self,
         items: &mut [Value],
         counts: &mut Counts,
         text: &mut impl FnMut(&mut Value) -> Option<&mut String>,
     ) {
-        let (mut run, mut pieces) = (String::new(), Vec::new());
-        let mut secrets = Vec::new();
-        for (element, item) in items.iter_mut().enumerate() {
-            let found = text(item).map_or("", |text| text.as_str());
-            let head = found.bytes().take_while(|byte| is_token_sign(*byte)).count();
-            add(&mut run, &mut pieces, found, Piece { element, start: 0, end: head });
-            if head < found.len() || found.is_empty() {
-                self.settle(&mut run, &mut pieces, &mut secrets);
-                let tail = found.bytes().rev().take_while(|byte| is_token_sign(*byte)).count();
-                let (start, end) = (found.len() - tail, found.len());
-                add(&mut run, &mut pieces, found, Piece { element, start, end });
-            }
-        }
-        self.settle(&mut run, &mut pieces, &mut secrets);
-        for secret in secrets.iter().rev() {
+        let texts = items.iter_mut().map(|item| text(item).map_or("", |text| text.as_str()));
+        for secret in secrets(texts).iter().rev() {
             counts.add("secret", 1);
             self.take_out(items, secret, text);
         }
-    }
-
-    /// Keeps the pieces of a run that is a secret as a whole, and begins anew.
-    fn settle(&self, run: &mut String, pieces: &mut Vec<Piece>, secrets: &mut Vec<Vec<Piece>>) {
-        if pieces.len() > 1 && is_secret(run) && reads_on(run, pieces) {
-            secrets.push(std::mem::take(pieces));
-        }
-        pieces.clear();
-        run.clear();
     }
 
     /// The first piece becomes the placeholder, and the others go.
@@ -87,6 +82,33 @@ impl Redactor {
             text.replace_range(piece.start..piece.end, &placeholder);
         }
     }
+}
+
+/// The secrets in pieces among the texts of a list's elements.
+fn secrets<'t>(texts: impl Iterator<Item = &'t str>) -> Vec<Vec<Piece>> {
+    let (mut run, mut pieces) = (String::new(), Vec::new());
+    let mut secrets = Vec::new();
+    for (element, found) in texts.enumerate() {
+        let head = found.bytes().take_while(|byte| is_token_sign(*byte)).count();
+        add(&mut run, &mut pieces, found, Piece { element, start: 0, end: head });
+        if head < found.len() || found.is_empty() {
+            settle(&mut run, &mut pieces, &mut secrets);
+            let tail = found.bytes().rev().take_while(|byte| is_token_sign(*byte)).count();
+            let (start, end) = (found.len() - tail, found.len());
+            add(&mut run, &mut pieces, found, Piece { element, start, end });
+        }
+    }
+    settle(&mut run, &mut pieces, &mut secrets);
+    secrets
+}
+
+/// Keeps the pieces of a run that is a secret as a whole, and begins anew.
+fn settle(run: &mut String, pieces: &mut Vec<Piece>, secrets: &mut Vec<Vec<Piece>>) {
+    if pieces.len() > 1 && is_secret(run) && reads_on(run, pieces) {
+        secrets.push(std::mem::take(pieces));
+    }
+    pieces.clear();
+    run.clear();
 }
 
 fn is_secret(text: &str) -> bool {
@@ -112,8 +134,13 @@ fn add(run: &mut String, pieces: &mut Vec<Piece>, text: &str, piece: Piece) {
     }
 }
 
+/// True where the line behind `line` belongs to a private key; `in_key`: so does `line` itself.
+pub(super) fn is_in_key(line: &str, in_key: bool) -> bool {
+    if in_key { !line.contains("-----END ") } else { begins_key(line) }
+}
+
 /// True where a private key begins in `text` and does not end in it.
-pub(super) fn begins_key(text: &str) -> bool {
+fn begins_key(text: &str) -> bool {
     let begin = text.rfind("-----BEGIN ").map(|at| &text[at..]);
     begin.is_some_and(|key| key.contains("PRIVATE KEY") && !key.contains("-----END "))
 }

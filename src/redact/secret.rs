@@ -1,7 +1,6 @@
 //! Shapes of credentials in text: tokens with a known prefix, assignments (`api_key=…`), schemes
 //! (`Bearer …`), private keys, userinfo in URLs.
 
-use std::ops::Range;
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
@@ -9,12 +8,12 @@ use memchr::{memchr2, memchr2_iter};
 use regex::{Captures, Regex};
 
 use super::credential;
-use super::find::{Finding, Glance, runs};
+use super::find::{Finding, Glance, Words};
 use crate::config::RedactKind;
 
 /// Adds the secrets in `text`.
-pub(super) fn find(text: &str, seen: Glance, found: &mut Vec<Finding>) {
-    let sight = Sight::of(text, seen);
+pub(super) fn find(text: &str, seen: Glance, words: Words, found: &mut Vec<Finding>) {
+    let sight = Sight::of(text, seen, words);
     find_shapes(text, |shape| (shape.possible)(&sight), found);
 }
 
@@ -45,17 +44,18 @@ struct Sight<'t> {
     seen: Glance,
     /// See [`has_assignment`].
     assigns: bool,
-    /// See [`has_token`].
+    /// There is a word in which a token could lie, or the beginning of a web token.
     token: bool,
     /// See [`has_scheme`].
     scheme: bool,
 }
 
 impl<'t> Sight<'t> {
-    fn of(text: &'t str, seen: Glance) -> Self {
+    fn of(text: &'t str, seen: Glance, words: Words) -> Self {
         let assigns = (seen.colon || seen.equals || seen.bar) && has_assignment(text);
         let text = text.as_bytes();
-        Self { text, seen, assigns, token: has_token(text), scheme: has_scheme(text) }
+        let token = words.token || WEB_TOKEN.find(text).is_some();
+        Self { text, seen, assigns, token, scheme: has_scheme(text) }
     }
 
     fn has(&self, literal: &Finder<'_>) -> bool {
@@ -315,18 +315,14 @@ fn has_scheme(text: &[u8]) -> bool {
 }
 
 /// The shortest token of all but JSON's: `xoxb-` and ten characters.
-const TOKEN_BYTES_MIN: usize = 15;
+pub(super) const TOKEN_BYTES_MIN: usize = 15;
 /// Longer runs of letters alone are no words either.
 const LETTERS_MIN: usize = 20;
 
-/// True if there is a run of characters in which a token of [`TOKENS`] or a key in hexadecimal digits or
-/// base64 could lie. Prose has none, and the largest of the patterns is spared.
-fn has_token(bytes: &[u8]) -> bool {
-    let is_long = |run: Range<usize>| {
-        let plain = bytes[run.clone()].iter().all(u8::is_ascii_alphabetic);
-        run.len() >= if plain { LETTERS_MIN } else { TOKEN_BYTES_MIN }
-    };
-    runs(bytes, TOKEN_BYTES_MIN, is_token_sign).any(is_long) || WEB_TOKEN.find(bytes).is_some()
+/// True for a run of [`TOKEN_BYTES_MIN`] and more characters in which a token of [`TOKENS`] or a key in
+/// hexadecimal digits or base64 could lie. Prose has none, and the largest of the patterns is spared.
+pub(super) fn may_be_token(run: &[u8]) -> bool {
+    run.len() >= LETTERS_MIN || !run.iter().all(u8::is_ascii_alphabetic)
 }
 
 /// True for a character that may stand in a token.
@@ -399,6 +395,10 @@ mod tests {
         use proptest::strategy::{Strategy as _, ValueTree as _};
         use proptest::test_runner::TestRunner;
         let mut runner = TestRunner::deterministic();
+        let has_token = |text: &str| {
+            let words = Words::of(text.as_bytes());
+            Sight::of(text, Glance::default(), words).token
+        };
         let hex = "[0-9a-f]{32,64}";
         let base64 = "[A-Za-z0-9+/]{40,}={0,2}";
         for pattern in TOKENS.iter().copied().chain([hex, base64]) {
@@ -407,12 +407,12 @@ mod tests {
             for before in ["", " ", "x", "the key is: ", "a long sentence before the token, \""] {
                 let token = tokens.new_tree(&mut runner).expect("a token").current();
                 let text = format!("{before}{token} and more");
-                assert!(has_token(text.as_bytes()), "{pattern}: {text}");
-                assert!(has_token(format!("{before}{token}").as_bytes()), "{pattern}: {text}");
+                assert!(has_token(&text), "{pattern}: {text}");
+                assert!(has_token(&format!("{before}{token}")), "{pattern}: {text}");
             }
         }
-        assert!(!has_token(b"An understandable sentence, with everything in it, has no token."));
-        let sight = |text| Sight::of(text, Glance::default());
+        assert!(!has_token("An understandable sentence, with everything in it, has no token."));
+        let sight = |text| Sight::of(text, Glance::default(), Words::default());
         assert!(sight("say BeArer now").has_word("bearer") && !sight("bear er").has_word("bearer"));
     }
 
@@ -450,7 +450,8 @@ mod tests {
         proptest!(|(pieces in texts)| {
             let text = pieces.concat();
             let (mut spared, mut all) = (Vec::new(), Vec::new());
-            find(&text, Glance::of(text.as_bytes()), &mut spared);
+            let bytes = text.as_bytes();
+            find(&text, Glance::of(bytes), Words::of(bytes), &mut spared);
             find_shapes(&text, |_| true, &mut all);
             prop_assert_eq!(spared, all);
         });

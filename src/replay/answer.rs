@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::recorded::{Recorded, Told};
 use crate::config::{CaptureMode, Config, DialectChoice, Tap};
 use crate::dialect;
-use crate::domain::{Exchange, Outcome, Reading, Summary, UsageSource};
+use crate::domain::{Exchange, Json, Outcome, Reading, Summary, UsageSource};
 use crate::redact::Redactor;
 use crate::tokens;
 
@@ -52,7 +52,7 @@ impl Reader {
         let summary = self.summary(recorded, exchange, &reading);
         let record = self.redactor.record(
             exchange,
-            reading,
+            self.redactor.texts(reading),
             self.redactor.summary(summary),
             CaptureMode::Full,
             vec![],
@@ -69,8 +69,8 @@ impl Reader {
         Answer {
             told,
             request_id: record.request_id,
-            answer: record.answer.filter(|_| judged),
-            context: record.context.filter(|_| judged),
+            answer: record.answer.filter(|_| judged).and_then(Json::into_value),
+            context: record.context.filter(|_| judged).and_then(Json::into_value),
         }
     }
 

@@ -19,7 +19,7 @@ fn metrics() -> Metrics {
     Metrics::new(&config::MetricsLimits { models_max: 10, deployments_max: 10 })
 }
 
-fn sample() -> Sample {
+fn sample() -> Sample<'static> {
     let time = Timestamp::UNIX_EPOCH;
     let summary = Summary {
         id: ExchangeId::new(time),

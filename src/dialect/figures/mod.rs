@@ -87,7 +87,7 @@ fn is_model_call(operation: Operation) -> bool {
 }
 
 /// The body, where all of it is here.
-fn whole<'a>(body: &'a CapturedBody, headers: &Fields) -> Option<Decoded<'a>> {
+pub(super) fn whole<'a>(body: &'a CapturedBody, headers: &Fields) -> Option<Decoded<'a>> {
     let decoded = decode::decode(body, headers);
     let whole = body.complete && !decoded.missing && decoded.tail.is_empty();
     (whole && decoded.fault.is_none()).then_some(decoded)

@@ -5,7 +5,9 @@ use serde_json::{Map, Value};
 
 use crate::dialect::Fault;
 use crate::dialect::fold::{self, Carried, Fold, Folded};
+use crate::dialect::template::{self, Texts};
 use crate::dialect::usage::Tally;
+use crate::domain::Node;
 
 /// The chunks so far.
 #[derive(Default)]
@@ -15,6 +17,8 @@ pub(in crate::dialect) struct Chunks {
     tally: Tally,
     chunks: u64,
     left_out: bool,
+    /// Where the content of the last chunk went: which choice's, and whether it is no message's.
+    last: (usize, bool),
 }
 
 impl Fold for Chunks {
@@ -37,6 +41,41 @@ impl Fold for Chunks {
             self.take_choice(choice);
         }
         Carried::content_if(carried)
+    }
+
+    /// A chunk of one choice that brings one text and nothing else to add.
+    fn repeatable(&mut self, chunk: Node<'_, '_>) -> Option<Texts> {
+        let mut choices = chunk.member("choices")?.items();
+        let choice = choices.next().filter(|_| choices.next().is_none())?;
+        let message = choice.member("delta").and_then(|delta| delta.member("content"));
+        let text = message.or_else(|| choice.member("text"))?;
+        let idle = fold::is_idle_but_for(text, "", choice);
+        if !idle || self.left_out || choice.member("message").is_some() {
+            return None;
+        }
+        let index = choice.member("index").map_or(Some(0), Node::count)?;
+        let same = |choice: &Value| choice.member("index").and_then(Value::as_u64) == Some(index);
+        self.last = (self.choices.iter().position(same)?, message.is_none());
+        // Of a text that only makes chunks equally long, the first counts.
+        let known = self.whole.member("obfuscation").and_then(Value::as_str);
+        let padding =
+            chunk.member("obfuscation").filter(|_| known.is_some_and(|text| !text.is_empty()));
+        Some((
+            template::place(text)?,
+            padding.filter(|text| text.text().is_some()).map(Node::range),
+        ))
+    }
+
+    fn go_on(&mut self, content: &str) {
+        let (at, is_plain) = self.last;
+        let choice = self.choices.get_mut(at);
+        let text = match is_plain {
+            true => choice.and_then(|choice| choice.get_mut("text")),
+            false => choice.and_then(|choice| choice.get_mut("message")?.get_mut("content")),
+        };
+        if let Some(Value::String(text)) = text {
+            text.push_str(content);
+        }
     }
 
     fn finish(mut self) -> Folded {

@@ -34,7 +34,7 @@ const RESPONSES: &str = "/v1/responses";
 const MESSAGES: &str = "/v1/messages";
 
 /// Answers as real servers give them: path, body, whether it is a stream.
-fn recorded() -> Vec<(&'static str, Vec<u8>, bool)> {
+pub(super) fn recorded() -> Vec<(&'static str, Vec<u8>, bool)> {
     let of = |path, name: &str, stream| {
         let mut body = fixture(name);
         if name.starts_with("openai/c") && stream {
@@ -74,15 +74,15 @@ fn recorded_answers_are_read_without_building_them() {
 }
 
 /// One change to a JSON text: where, what takes its place, and under which key it comes besides.
-type Change = (prop::sample::Index, &'static str, Option<&'static str>, bool);
+pub(super) type Change = (prop::sample::Index, &'static str, Option<&'static str>, bool);
 
-fn change() -> impl Strategy<Value = Change> {
+pub(super) fn change() -> impl Strategy<Value = Change> {
     let key = prop::option::of(select(super::hostile::KEYS));
     (any::<prop::sample::Index>(), member(), key, any::<bool>())
 }
 
 /// The text with one of its values replaced, left out, or joined by another.
-fn changed(text: &str, (place, value, key, out): &Change) -> String {
+pub(super) fn changed(text: &str, (place, value, key, out): &Change) -> String {
     let Ok(mut whole) = serde_json::from_str::<serde_json::Value>(text) else {
         return text.to_owned();
     };

@@ -24,7 +24,9 @@ mod hostile;
 mod models;
 mod pieces;
 mod recorded;
+mod repeats;
 mod routes;
+mod texts;
 
 /// A tap that detects its dialect, with the default columns.
 fn tap() -> Tap {
