@@ -146,6 +146,16 @@ impl Shared {
 }
 
 impl Outtake {
+    /// Exchanges that wait to be taken.
+    pub fn waiting(&self) -> usize {
+        self.shared.queue.len()
+    }
+
+    /// Exchanges that may wait.
+    pub fn waiting_max(&self) -> usize {
+        self.shared.queue.capacity()
+    }
+
     /// When the youngest exchange that was turned away since the last call had begun.
     pub fn take_lost(&self) -> Option<jiff::Timestamp> {
         let lost_us = self.shared.lost_us.swap(i64::MIN, Ordering::Relaxed);
