@@ -82,11 +82,6 @@ impl CapturedBody {
         (self.head.len() + self.tail.len()) as u64 != self.bytes
     }
 
-    /// Bytes of the memory budget that it holds.
-    pub fn held_bytes(&self) -> u64 {
-        self.reservation.as_ref().map_or(0, Reservation::bytes)
-    }
-
     /// Microseconds until byte `offset` of the body had arrived; `None` past the last mark.
     pub fn arrival_us(&self, offset: u64) -> Option<u64> {
         self.marks.iter().find(|mark| mark.bytes > offset).map(|mark| mark.at_us)

@@ -146,14 +146,10 @@ impl Shared {
 }
 
 impl Outtake {
-    /// Exchanges that wait to be taken.
-    pub fn waiting(&self) -> usize {
-        self.shared.queue.len()
-    }
-
-    /// Exchanges that may wait.
-    pub fn waiting_max(&self) -> usize {
-        self.shared.queue.capacity()
+    /// True where less than a quarter of the queue is free, those that were `taken` of it included: more will
+    /// soon be turned away. A burst that fits is no crowd.
+    pub fn is_crowded(&self, taken: usize) -> bool {
+        taken + self.shared.queue.len() > self.shared.queue.capacity() / 4 * 3
     }
 
     /// When the youngest exchange that was turned away since the last call had begun.

@@ -5,12 +5,12 @@
 //! of the steps inside them, where spans are received. Unredacted text passes no further:
 //! what leaves here are figures, and records made by the redactor. A panic costs one exchange, which
 //! is counted; a full queue before `tokens` costs an exact count of its tokens, which are estimated then.
-//! Where `pipeline` falls behind, samples are given up first, and figures last (`pressure`).
+//! Where `pipeline` falls behind, samples are given up first, and figures last: a sample
+//! costs many times what figures do.
 
 mod feedback;
 mod intake;
 mod joining;
-mod pressure;
 mod settle;
 mod spans;
 mod steps;
@@ -43,7 +43,6 @@ use crate::trace::Tracer;
 
 use feedback::Feedbacks;
 use joining::{Joining, Parking};
-use pressure::Pressure;
 use spans::Telling;
 
 pub use intake::{Ending, Intake, Outtake, intake};
@@ -146,14 +145,12 @@ impl Pipeline {
         let mut batch = Vec::new();
         let (mut parking, mut rolled_up) = (Parking::default(), Instant::now());
         let mut feedbacks = Feedbacks::new(&self.feedback);
-        let mut pressure = Pressure::new(outtake.waiting_max(), &self.outlets.budget);
         while outtake.next_batch(&mut batch, parking.patience(Instant::now())) {
             outtake.take_lost().into_iter().for_each(|began| self.lost_unseen(began));
-            pressure.weigh(&batch);
             let mut taken = batch.len();
             for exchange in batch.drain(..) {
                 taken -= 1;
-                let hurried = self.hurried(&pressure, taken + outtake.waiting());
+                let hurried = self.hurried(outtake.is_crowded(taken));
                 if let Some(understood) = self.read(exchange, hurried) {
                     self.note(&understood, &mut feedbacks);
                     self.route(understood, &mut parking, to_count);
@@ -173,10 +170,10 @@ impl Pipeline {
         self.release_all(parking, to_count);
     }
 
-    /// Which stage is behind, if any is.
-    fn hurried(&self, pressure: &Pressure, waiting: usize) -> Option<DropStage> {
+    /// Which stage is so far behind that no sample is made, if any is.
+    fn hurried(&self, is_crowded: bool) -> Option<DropStage> {
         let by_spool = || self.outlets.spool.is_crowded().then_some(DropStage::Spool);
-        pressure.is_high(waiting).then_some(DropStage::Pipeline).or_else(by_spool)
+        is_crowded.then_some(DropStage::Pipeline).or_else(by_spool)
     }
 
     /// Enters an exchange in the books and understands it, `hurried` only as far as its figures go; `None`
