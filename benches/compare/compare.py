@@ -12,6 +12,8 @@ import datetime
 import json
 import os
 import platform
+import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -37,13 +39,14 @@ PLAN = [("plain", 1, "http1"), ("plain", 16, "http1"), ("plain", 64, "http1"), (
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--flowtap", required=True, help="the binary")
-    parser.add_argument("--baseline", help="another flowtap binary, to compare with")
+    parser.add_argument("--flowtap", type=program, required=True, help="the binary")
+    parser.add_argument("--baseline", type=program, help="another flowtap binary, to compare with")
     parser.add_argument("--envoy", help="the binary; without it Envoy is left out")
     parser.add_argument("--gateways", help="the folder below which LiteLLM and Portkey are installed")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=int, default=2, help="of each load")
-    parser.add_argument("--only", nargs="*", default=[], metavar="CASE[:CONNECTIONS[:WIRE]]")
+    parser.add_argument("--rounds", type=some, default=7)
+    parser.add_argument("--seconds", type=some, default=1, help="of each load")
+    parser.add_argument("--only", nargs="*", type=chosen, default=PLAN, metavar="CASE[:CONNECTIONS[:WIRE]]",
+                        help=f"cases: {', '.join(CASES)}; wires: {', '.join(peers.WIRES)}")
     parser.add_argument("--rates", nargs="*", type=float, default=[0.1, 0, 1], help="sampling rates")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/PERFORMANCE.md")
     return parser.parse_args()
@@ -112,7 +115,7 @@ def settle(peer):
 
 def measure(peer, folder, case, connections, wire, seconds):
     """The load's figures with what the peer spent on it."""
-    cpu, threads, dropped = peer.cpu_seconds(), peer.threads(), peer.dropped()
+    cpu, threads, lost = peer.cpu_seconds(), peer.threads(), peer.lost()
     figures = load(folder, peer, case, connections, wire, seconds)
     settle(peer)
     requests = max(figures["requests"], 1)
@@ -125,9 +128,31 @@ def measure(peer, folder, case, connections, wire, seconds):
         "p50_ms": figures["p50_ms"],
         "p99_ms": figures["p99_ms"],
         "rss_mib": peer.rss_mib(),
-        "dropped": (peer.dropped() - dropped) / requests,
+        "lost": {kind: (count - lost[kind]) / requests for kind, count in peer.lost().items()},
         "threads": {name: (after[name] - threads.get(name, 0)) / requests * 1e6 for name in after},
     }
+
+
+def system_calls(peer, folder, case, connections, wire):
+    """System calls a request, counted in a load of their own, which they slow down; None where they cannot be."""
+    report = Path(folder, "strace")
+    report.unlink(missing_ok=True)
+    attached = [part for pid in peer.pids() for part in ("-p", str(pid))]
+    with subprocess.Popen(["strace", "-c", "-f", "-o", report, *attached], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True) as tracer:
+        # It says so once it is there, and why it is not.
+        said = tracer.stderr.readline()
+        if "attached" not in said:
+            print(f"system calls of {peer.name} are not counted: {said.strip()}", file=sys.stderr)
+            tracer.kill()
+            return None
+        figures = load(folder, peer, case, connections, wire, 1)
+        tracer.send_signal(signal.SIGINT)
+        tracer.communicate(timeout=30)
+    # A line is: % time, seconds, usecs/call, calls, errors if any, system call.
+    lines = [line.split() for line in report.read_text().splitlines()]
+    calls = sum(int(line[3]) for line in lines if len(line) > 4 and line[3].isdigit() and line[-1] != "total")
+    return calls / max(figures["requests"], 1)
 
 
 def rounds(started, folder, options, case, connections, wire):
@@ -141,6 +166,10 @@ def rounds(started, folder, options, case, connections, wire):
         turn = number % len(started)
         for peer in started[turn:] + started[:turn]:
             found[peer.name].append(measure(peer, folder, case, connections, wire, options.seconds))
+    for peer in started if shutil.which("strace") else []:
+        if peer.name != "upstream":
+            found[peer.name][0]["calls"] = system_calls(peer, folder, case, connections, wire)
+            settle(peer)
     return found
 
 
@@ -148,22 +177,45 @@ def median(figures, key):
     return statistics.median(figure[key] for figure in figures)
 
 
+def ratios(figures, base, key):
+    return [one[key] / max(other[key], 1e-9) for one, other in zip(figures, base)]
+
+
 def ratio(figures, base, key):
-    return statistics.median(one[key] / max(other[key], 1e-9) for one, other in zip(figures, base))
+    return statistics.median(ratios(figures, base, key))
+
+
+def ratio_and_range(figures, base, key):
+    """A median, and between what the rounds were: what of it is the machine's doing."""
+    found = ratios(figures, base, key)
+    return f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
+
+
+def losses(figures):
+    """Shares of the exchanges, by what of them was lost."""
+    shares = {kind: statistics.median(one["lost"][kind] for one in figures) for kind in figures[0]["lost"]}
+    told = [f"{share:.1%} {kind}" for kind, share in shares.items() if share >= 0.0005]
+    return ", ".join(told) or ("nothing" if shares else "")
+
+
+COLUMNS = ["requests/s", "ratio to nginx", "CPU µs a request", "CPU, ratio to nginx (of the rounds)",
+           "system calls a request", "p50 ms", "p99 ms", "p50, ratio to nginx", "RSS MiB", "lost"]
 
 
 def table(found):
-    lines = ["| | requests/s | CPU µs a request | CPU, ratio to nginx | p50 ms | p99 ms | p50, ratio to nginx | RSS MiB | dropped |",
-             "|---|--:|--:|--:|--:|--:|--:|--:|--:|"]
+    lines = ["| | " + " | ".join(COLUMNS) + " |", "|---|" + "--:|" * len(COLUMNS)]
     base = found["nginx"]
     for name, figures in found.items():
-        label = "(none: straight to the upstream)" if name == "upstream" else name
         straight = name == "upstream"
-        cells = [label, f"{median(figures, 'rate'):,.0f}", "" if straight else f"{median(figures, 'cpu_us'):.1f}",
-                 "" if straight else f"{ratio(figures, base, 'cpu_us'):.2f}", f"{median(figures, 'p50_ms'):.2f}",
-                 f"{median(figures, 'p99_ms'):.2f}", f"{ratio(figures, base, 'p50_ms'):.2f}",
-                 "" if straight else f"{median(figures, 'rss_mib'):.0f}",
-                 f"{median(figures, 'dropped'):.1%}" if "flowtap" in name or "baseline" in name else ""]
+        calls = figures[0].get("calls")
+        cells = ["(none: straight to the upstream)" if straight else name,
+                 f"{median(figures, 'rate'):,.0f}", f"{ratio(figures, base, 'rate'):.2f}",
+                 "" if straight else f"{median(figures, 'cpu_us'):.1f}",
+                 "" if straight else ratio_and_range(figures, base, "cpu_us"),
+                 "" if calls is None else f"{calls:.1f}",
+                 f"{median(figures, 'p50_ms'):.2f}", f"{median(figures, 'p99_ms'):.2f}",
+                 f"{ratio(figures, base, 'p50_ms'):.2f}", "" if straight else f"{median(figures, 'rss_mib'):.0f}",
+                 losses(figures)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -200,11 +252,31 @@ def version(command):
     return (done.stdout + done.stderr).strip().splitlines()[0]
 
 
-def plan(options):
-    if not options.only:
-        return PLAN
-    chosen = [(entry + "::").split(":")[:3] for entry in options.only]
-    return [(case, int(connections or 16), wire or "http1") for case, connections, wire in chosen]
+def chosen(entry):
+    """What `--only` names, checked before anything is started."""
+    case, connections, wire = (entry + "::").split(":")[:3]
+    wire = wire or "http1"
+    if case not in CASES:
+        raise argparse.ArgumentTypeError(f"{entry}: there is no case {case!r}; there are {', '.join(CASES)}")
+    if wire not in peers.WIRES:
+        raise argparse.ArgumentTypeError(f"{entry}: there is no wire {wire!r}; there are {', '.join(peers.WIRES)}")
+    if connections and not connections.isdigit() or connections == "0":
+        raise argparse.ArgumentTypeError(f"{entry}: {connections!r} is no number of connections")
+    return case, int(connections or 16), wire
+
+
+def some(text):
+    """A number of at least one."""
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)
+
+
+def program(text):
+    """A file that can be run."""
+    if not os.access(text, os.X_OK) or Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is no program; `cargo build --release` makes target/release/flowtap")
+    return os.path.abspath(text)
 
 
 def write_between(begin, end, parts):
@@ -226,7 +298,7 @@ def main():
         try:
             started = start(options, folder)
             report.append(at_rest(started))
-            for name, connections, wire in plan(options):
+            for name, connections, wire in options.only:
                 case = CASES[name]
                 found = rounds(started, folder, options, case, connections, wire)
                 title = f"### {case.note}, {connections} connection{'s' if connections > 1 else ''}"

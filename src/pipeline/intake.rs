@@ -146,6 +146,12 @@ impl Shared {
 }
 
 impl Outtake {
+    /// True where less than a quarter of the queue is free, those that were `taken` of it included: more will
+    /// soon be turned away. A burst that fits is no crowd.
+    pub fn is_crowded(&self, taken: usize) -> bool {
+        taken + self.shared.queue.len() > self.shared.queue.capacity() / 4 * 3
+    }
+
     /// When the youngest exchange that was turned away since the last call had begun.
     pub fn take_lost(&self) -> Option<jiff::Timestamp> {
         let lost_us = self.shared.lost_us.swap(i64::MIN, Ordering::Relaxed);

@@ -4,7 +4,9 @@
 //! upstream reported no tokens go through `tokens`, which counts. A third, `spans`, hears what was told
 //! of the steps inside them, where spans are received. Unredacted text passes no further:
 //! what leaves here are figures, and records made by the redactor. A panic costs one exchange, which
-//! is counted; a full queue before `tokens` costs its token count, never the record.
+//! is counted; a full queue before `tokens` costs an exact count of its tokens, which are estimated then.
+//! Where `pipeline` falls behind, samples are given up first, and figures last: a sample
+//! costs many times what figures do.
 
 mod feedback;
 mod intake;
@@ -99,6 +101,8 @@ struct Understood {
     steps: Vec<Span>,
     /// It is known to those who hear spans, and will be settled there.
     announced: bool,
+    /// No sample can be made of it, for lack of time or of room: the stage that lacks it.
+    hurried: Option<DropStage>,
 }
 
 impl Pipeline {
@@ -143,8 +147,11 @@ impl Pipeline {
         let mut feedbacks = Feedbacks::new(&self.feedback);
         while outtake.next_batch(&mut batch, parking.patience(Instant::now())) {
             outtake.take_lost().into_iter().for_each(|began| self.lost_unseen(began));
+            let mut taken = batch.len();
             for exchange in batch.drain(..) {
-                if let Some(understood) = self.read(exchange) {
+                taken -= 1;
+                let hurried = self.hurried(outtake.is_crowded(taken));
+                if let Some(understood) = self.read(exchange, hurried) {
                     self.note(&understood, &mut feedbacks);
                     self.route(understood, &mut parking, to_count);
                 }
@@ -163,14 +170,21 @@ impl Pipeline {
         self.release_all(parking, to_count);
     }
 
-    /// Enters an exchange in the books and understands it; `None` where that panicked.
-    fn read(&self, exchange: Box<Exchange>) -> Option<Box<Understood>> {
+    /// Which stage is so far behind that no sample is made, if any is.
+    fn hurried(&self, is_crowded: bool) -> Option<DropStage> {
+        let by_spool = || self.outlets.spool.is_crowded().then_some(DropStage::Spool);
+        is_crowded.then_some(DropStage::Pipeline).or_else(by_spool)
+    }
+
+    /// Enters an exchange in the books and understands it, `hurried` only as far as its figures go; `None`
+    /// where that panicked.
+    fn read(&self, exchange: Box<Exchange>, hurried: Option<DropStage>) -> Option<Box<Understood>> {
         let hour = Hour::of(exchange.time);
         self.outlets.ledger.seen(hour, 1);
         let basics =
             (Arc::clone(&exchange.tap), exchange.status, exchange.outcome, exchange.timing);
         let began = exchange.time;
-        let understood = catch_unwind(AssertUnwindSafe(|| self.understand(exchange)));
+        let understood = catch_unwind(AssertUnwindSafe(|| self.understand(exchange, hurried)));
         let Ok(understood) = understood else {
             let (tap, status, outcome, timing) = basics;
             self.outlets.metrics.intake_only(&tap, status, outcome, timing.total_us as f64 / 1e6);
@@ -194,17 +208,20 @@ impl Pipeline {
                 Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => Some(back),
             },
         };
-        if let Some(understood) = refused {
+        if let Some(mut understood) = refused {
             self.outlets.ledger.dropped(hour, DropStage::Tokens, DropReason::Full, 1);
+            self.count_into(Counting::Estimate, &mut understood);
             self.settle(understood);
         }
     }
 
-    fn understand(&self, exchange: Box<Exchange>) -> Box<Understood> {
+    fn understand(&self, exchange: Box<Exchange>, hurried: Option<DropStage>) -> Box<Understood> {
         #[cfg(feature = "failpoints")]
         crate::capture::failpoint::hit("pipeline");
         let reading = match self.taps.get(&exchange.tap) {
-            Some(tap) if self.keeps_surely(&exchange) => dialect::read_kept(&exchange, tap),
+            Some(tap) if hurried.is_none() && self.keeps_surely(&exchange) => {
+                dialect::read_kept(&exchange, tap)
+            }
             Some(tap) => dialect::read_figures(&exchange, tap),
             None => Reading::new(crate::domain::Dialect::Generic, crate::domain::Operation::Other),
         };
@@ -223,31 +240,36 @@ impl Pipeline {
             usage_of_calls: false,
             steps: Vec::new(),
             announced: false,
+            hurried,
         })
     }
 
     fn count_all(&self, counting: &Receiver<Box<Understood>>) {
         while let Ok(mut understood) = counting.recv() {
             let hour = Hour::of(understood.exchange.time);
-            let reading = &mut understood.reading;
             let counting = self.outlets.counting;
-            let counted = catch_unwind(AssertUnwindSafe(|| count(counting, reading)));
             if counting == Counting::Estimate {
                 self.outlets.ledger.dropped(hour, DropStage::Tokens, DropReason::Memory, 1);
             }
-            match counted {
-                Ok(usage) => reading.usage = usage,
-                Err(_) => {
-                    self.outlets.metrics.panicked("tokens");
-                    self.outlets.ledger.dropped(hour, DropStage::Tokens, DropReason::Panic, 1);
-                }
-            }
+            self.count_into(counting, &mut understood);
             self.settle(understood);
         }
         // The last thread of the pipeline: calls that still wait have no flow, and what the rollup still holds goes with it.
         self.joining.iter().for_each(|joining| joining.join().close());
         let rows = self.rollup().take_all();
         self.append_rollup(rows);
+    }
+
+    fn count_into(&self, counting: Counting, understood: &mut Understood) {
+        let reading = &mut understood.reading;
+        match catch_unwind(AssertUnwindSafe(|| count(counting, reading))) {
+            Ok(usage) => reading.usage = usage,
+            Err(_) => {
+                let hour = Hour::of(understood.exchange.time);
+                self.outlets.metrics.panicked("tokens");
+                self.outlets.ledger.dropped(hour, DropStage::Tokens, DropReason::Panic, 1);
+            }
+        }
     }
 
     /// The spool keeps the books of what it is given, refusals included.

@@ -38,7 +38,7 @@ impl Pipeline {
         match row {
             Err(_) => self.lose_to_panic(hour),
             Ok(None) => ledger.not_sampled(hour, 1),
-            Ok(Some(Err(reason))) => ledger.dropped(hour, DropStage::Pipeline, reason, 1),
+            Ok(Some(Err((stage, reason)))) => ledger.dropped(hour, stage, reason, 1),
             // The spool keeps the books of what it is given, refusals included.
             Ok(Some(Ok(row))) => {
                 let _booked = self.outlets.spool.try_append(row);
@@ -50,7 +50,7 @@ impl Pipeline {
         &self,
         understood: Box<Understood>,
         ticket: Option<&Ticket>,
-    ) -> Option<Result<Row, DropReason>> {
+    ) -> Option<Result<Row, (DropStage, DropReason)>> {
         let Understood {
             exchange,
             mut reading,
@@ -59,10 +59,13 @@ impl Pipeline {
             usage_of_calls,
             steps,
             announced,
+            hurried,
             ..
         } = *understood;
         let outcome = outcome(exchange.outcome, &reading);
         let sampling = self.decide(&exchange, reading.session.as_deref(), outcome);
+        let given_up = hurried.filter(|_| sampling.is_some());
+        let sampling = sampling.filter(|_| given_up.is_none());
         let named = sampling.is_some() || self.outlets.tracer.is_some();
         // Names and paths come from clients and upstreams: they are redacted before any figure bears them.
         let summary = self.summarise(&exchange, &mut reading, outcome, named);
@@ -73,7 +76,11 @@ impl Pipeline {
         let spenders = if usage_of_calls { calls.as_slice() } else { &[] };
         self.measure(&exchange, &reading, &summary, spenders);
         self.settle_trace(&exchange, &summary, steps, announced, sampling.is_some());
-        Some(self.record(&exchange, reading, summary, calls, sampling?))
+        if let Some(stage) = given_up {
+            return Some(Err((stage, DropReason::Full)));
+        }
+        let row = self.record(&exchange, reading, summary, calls, sampling?);
+        Some(row.map_err(|reason| (DropStage::Pipeline, reason)))
     }
 
     /// Tells those who hear spans what became of the exchange; stores the trace of a sample.

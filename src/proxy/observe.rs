@@ -230,6 +230,17 @@ impl Observation {
         }
     }
 
+    /// The memory for the answer's first bytes, to be read into, where it has room for more than `bytes`;
+    /// [`Self::response_lent`] takes it back.
+    pub fn lend_response(&mut self, bytes: usize) -> Option<Vec<u8>> {
+        self.response.lend(bytes)
+    }
+
+    /// What was read into that memory.
+    pub fn response_lent(&mut self, memory: Vec<u8>) {
+        self.response.take_back(memory);
+    }
+
     /// A piece of the answer passes `now`.
     pub fn response_chunk(&mut self, chunk: &[u8], now: Instant) {
         self.hook("response_body", |this| {

@@ -47,6 +47,10 @@ use keeper::{Command, Keeper, Message};
 const QUEUE_ROWS_MAX: usize = 4096;
 /// Bytes of rows that may wait for the thread.
 const QUEUE_BYTES_MAX: u64 = 16 << 20;
+/// More of them are a crowd.
+const CROWDED_ROWS: usize = QUEUE_ROWS_MAX / 4 * 3;
+/// And more bytes.
+const CROWDED_BYTES: u64 = QUEUE_BYTES_MAX / 4 * 3;
 /// So many bytes of rows wake the thread from gathering.
 const HURRY_BYTES: u64 = QUEUE_BYTES_MAX / 4;
 /// Commands that may wait besides.
@@ -274,6 +278,14 @@ impl Spool {
 }
 
 impl Writer {
+    /// True where so much waits that rows will soon be refused: whoever makes them can spare the work. The
+    /// caller books what is not made for this, under [`DropStage::Spool`].
+    pub fn is_crowded(&self) -> bool {
+        let shared = &self.shared;
+        shared.rows_waiting.load(Ordering::Relaxed) > CROWDED_ROWS
+            || shared.bytes_waiting.load(Ordering::Relaxed) > CROWDED_BYTES
+    }
+
     /// Offers a row and never waits. An error says why it was dropped, and is counted already.
     pub fn try_append(&self, row: Row) -> Result<(), DropReason> {
         let (dataset, hour) = (row.dataset, Hour::of(row.time));

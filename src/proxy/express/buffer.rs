@@ -8,12 +8,16 @@ use std::pin::{Pin, pin};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use bytes::BufMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::digest::Digest;
 
 /// Bytes of a buffer: what one read may bring.
 const BUFFER_BYTES: usize = 32 * 1024;
+/// What the read that brings an answer's head may bring: more than most answers are, and little to copy
+/// where a long one is read into memory of its own.
+const FIRST_BYTES: usize = 8 * 1024;
 /// Bytes of one for a long body: a quarter of the reads and writes.
 const WIDE_BYTES: usize = 128 * 1024;
 /// Buffers kept for the next one who reads.
@@ -80,9 +84,20 @@ pub struct Inbox {
     from: usize,
     /// Much is to come.
     is_wide: bool,
+    /// A head is to come: little is read at once.
+    is_first: bool,
+    /// The last read was told to be short, and brought all that it might: more may be there.
+    was_short: bool,
+    /// `bytes` are another's memory, where all that is read shall stay.
+    is_lent: bool,
 }
 
 impl Inbox {
+    /// One for an answer.
+    pub fn for_answer() -> Self {
+        Self { is_first: true, ..Self::default() }
+    }
+
     /// One that holds `ahead` already.
     pub fn holding(ahead: &[u8], buffers: &Buffers) -> Self {
         if ahead.is_empty() {
@@ -106,6 +121,35 @@ impl Inbox {
     /// So many bytes are still to come: whether the next buffer is a wide one.
     pub fn expect(&mut self, bytes: u64) {
         self.is_wide = bytes >= WIDE_BYTES as u64;
+        self.is_first = false;
+    }
+
+    /// True where more may be there than was read.
+    pub fn was_short(&self) -> bool {
+        self.was_short
+    }
+
+    /// What is read from now on goes into `memory`, behind the rest, and stays there when it is used, until
+    /// that is full and [`Self::give_back`] is asked for it. It has room for the rest and more.
+    pub fn borrow(&mut self, mut memory: Vec<u8>, buffers: &Buffers) {
+        memory.extend_from_slice(self.rest());
+        self.consume(self.bytes.len());
+        self.release(buffers);
+        (self.bytes, self.from, self.is_lent) = (memory, 0, true);
+    }
+
+    /// The memory that was lent, where all of it was read and used.
+    pub fn give_back_full(&mut self) -> Option<Vec<u8>> {
+        let is_full = self.is_empty() && self.bytes.len() == self.bytes.capacity();
+        if is_full { self.give_back() } else { None }
+    }
+
+    /// The memory that was lent, with what was read; the next read takes a buffer again.
+    pub fn give_back(&mut self) -> Option<Vec<u8>> {
+        std::mem::take(&mut self.is_lent).then(|| {
+            self.from = 0;
+            std::mem::take(&mut self.bytes)
+        })
     }
 
     /// `count` bytes were used.
@@ -120,7 +164,7 @@ impl Inbox {
 
     /// Gives the buffer back where nothing is left in it.
     pub fn release(&mut self, buffers: &Buffers) {
-        if self.is_empty() && self.bytes.capacity() > 0 {
+        if self.is_empty() && self.bytes.capacity() > 0 && !self.is_lent {
             self.from = 0;
             buffers.give(std::mem::take(&mut self.bytes));
         }
@@ -137,7 +181,10 @@ impl Inbox {
             self.bytes = if self.is_wide { buffers.wide.take() } else { buffers.take() };
         }
         self.make_room()?;
-        let read = pin!(stream.read_buf(&mut self.bytes)).poll(cx);
+        let room = self.bytes.capacity() - self.bytes.len();
+        let room = if self.is_first { room.min(FIRST_BYTES) } else { room };
+        let read = pin!(stream.read_buf(&mut (&mut self.bytes).limit(room))).poll(cx);
+        self.was_short = self.is_first && matches!(&read, Poll::Ready(Ok(count)) if *count == room);
         if read.is_pending() {
             self.release(buffers);
         }
@@ -145,7 +192,11 @@ impl Inbox {
     }
 
     fn make_room(&mut self) -> io::Result<()> {
-        if self.from > 0 {
+        if self.is_lent && self.bytes.len() < self.bytes.capacity() {
+            return Ok(());
+        }
+        // What is left is moved to the front only where little room is behind it.
+        if self.is_empty() || self.bytes.len() > self.bytes.capacity() / 2 {
             self.bytes.drain(..self.from);
             self.from = 0;
         }
@@ -380,6 +431,33 @@ mod tests {
         let mut digest = Digest::default();
         digest.add(bytes);
         digest
+    }
+
+    #[test]
+    fn what_is_read_into_lent_memory_stays_there_until_it_is_full() {
+        let buffers = Buffers::default();
+        let mut cx = Context::from_waker(Waker::noop());
+        let bytes: Vec<u8> = (0..60_000_u32).map(|n| (n % 251) as u8).collect();
+        let mut from = &bytes[..];
+        let mut inbox = Inbox::for_answer();
+        let mut fill = |inbox: &mut Inbox| match inbox.poll_fill(&mut from, &buffers, &mut cx) {
+            Poll::Ready(Ok(count)) => count,
+            _ => panic!("there is more"),
+        };
+        assert_eq!((fill(&mut inbox), inbox.was_short()), (FIRST_BYTES, true));
+        inbox.consume(100);
+        inbox.expect(50_000);
+        inbox.borrow(Vec::with_capacity(50_000), &buffers);
+        assert_eq!(inbox.rest(), &bytes[100..FIRST_BYTES]);
+        inbox.consume(FIRST_BYTES - 100);
+        assert!(inbox.give_back_full().is_none(), "more is to be read into it");
+        inbox.release(&buffers);
+        assert_eq!((fill(&mut inbox), inbox.was_short()), (50_100 - FIRST_BYTES, false));
+        assert!(inbox.give_back_full().is_none(), "some of it was not used yet");
+        inbox.consume(inbox.rest().len());
+        assert_eq!(inbox.give_back_full().as_deref(), Some(&bytes[100..50_100]));
+        assert!(inbox.give_back().is_none() && inbox.is_empty());
+        assert_eq!((fill(&mut inbox), inbox.rest()), (9_900, &bytes[50_100..]));
     }
 
     proptest! {

@@ -123,8 +123,20 @@ impl Exchange {
 
     /// All that came was written: waiting for more begins.
     pub fn client_took_all(&mut self) {
+        if let Some(recorded) = self.from_upstream.give_back_full() {
+            self.observation.response_lent(recorded);
+        }
         if std::mem::take(&mut self.is_slow) {
             self.moved = Instant::now();
+        }
+    }
+}
+
+impl Drop for Exchange {
+    /// However it ends, what was read into the recorder's memory is handed over with the rest.
+    fn drop(&mut self) {
+        if let Some(recorded) = self.from_upstream.give_back() {
+            self.observation.response_lent(recorded);
         }
     }
 }
@@ -169,7 +181,7 @@ impl Lane<'_> {
         Some(Next::Plain(Box::new(Exchange {
             observation,
             upstream: None,
-            from_upstream: Inbox::default(),
+            from_upstream: Inbox::for_answer(),
             framing: Framing::Done,
             reusable: false,
             close,
@@ -195,6 +207,7 @@ impl Lane<'_> {
             Err(Fault::Failed(failure)) => return self.fail(exchange, failure).await,
         }
         poll_fn(|cx| self.poll_relay(&mut exchange, cx)).await?;
+        exchange.from_upstream.release(&self.depot.buffers);
         self.attest(&exchange);
         let (is_sent, close, moved) = (exchange.is_sent(), exchange.close, exchange.moved);
         let rest = Rest::of(exchange.body, exchange.upstream.take());
@@ -438,6 +451,7 @@ impl Lane<'_> {
             let head_bytes = answer.head_bytes;
             exchange.from_upstream.consume(head_bytes);
             exchange.from_upstream.expect(expected);
+            self.lend(exchange, expected);
             exchange.observation.own_time(began.into());
             exchange.moved = began;
             if exchange.framing == Framing::Done {

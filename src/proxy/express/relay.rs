@@ -13,6 +13,17 @@ use crate::domain::Outcome;
 type Relayed = Poll<Result<(), Stop>>;
 
 impl Lane<'_> {
+    /// Of an answer that is long enough, what is to be recorded is read into the recorder's own memory and
+    /// written from there, so that none of it is copied.
+    pub fn lend(&self, exchange: &mut Exchange, expected: u64) {
+        let there = exchange.from_upstream.rest().len();
+        if (there as u64) < expected
+            && let Some(memory) = exchange.observation.lend_response(there)
+        {
+            exchange.from_upstream.borrow(memory, &self.depot.buffers);
+        }
+    }
+
     /// Passes the answer on to its end. What breaks off is broken off: no end is made up.
     pub fn poll_relay(&mut self, exchange: &mut Exchange, cx: &mut Context<'_>) -> Relayed {
         loop {
@@ -20,6 +31,7 @@ impl Lane<'_> {
             if self.poll_upload(exchange, cx).is_err() {
                 exchange.give_up();
             }
+            self.read_on(exchange, cx);
             self.decode(exchange);
             let (inbox, buffers) = (&mut exchange.from_upstream, &self.depot.buffers);
             match self.to_client.poll_send(&mut self.client, inbox, buffers, cx) {
@@ -41,6 +53,22 @@ impl Lane<'_> {
                 Poll::Ready(_) => return cut(exchange, Outcome::UpstreamAbort),
                 Poll::Pending => return self.poll_writer(exchange, cx),
             }
+        }
+    }
+
+    /// Where a short read brought all that it might and more of a long answer is there, that goes with it: one
+    /// write instead of two. What ends or fails with this does so at the next read.
+    fn read_on(&mut self, exchange: &mut Exchange, cx: &mut Context<'_>) {
+        let Exchange { from_upstream, upstream: Some(upstream), framing, moved, .. } = exchange
+        else {
+            return;
+        };
+        let fresh = !self.to_client.is_passing() && from_upstream.was_short();
+        if fresh
+            && matches!(framing, Framing::Length(left) if *left > from_upstream.rest().len() as u64)
+            && let Poll::Ready(Ok(1..)) = from_upstream.poll_fill(upstream, &self.depot.buffers, cx)
+        {
+            *moved = Instant::now();
         }
     }
 
