@@ -38,6 +38,17 @@ pub(super) fn canaries() -> Vec<(String, String)> {
         "npm_",
     ];
     let mut all: Vec<(String, String)> = bare.map(|p| (token(p), token(p))).to_vec();
+    let hex32 = "c0ffee11c0ffee22c0ffee33c0ffee55";
+    let with_hex = ["dapi", "SK", "key-", "fc-", "shpat_"].map(|p| format!("{p}{hex32}"));
+    all.extend(with_hex.map(|token| (token.clone(), token)));
+    let newer = ["api_org_", "nvapi-", "fw_", "tgp_v1_", "csk-", "pcsk_", "tvly-dev-", "dckr_pat_"];
+    all.extend(newer.map(|p| (token(p), token(p))));
+    let others =
+        ["hvs.", "dp.pt.", "glc_", "NRAK-", "sntrys_", "ATATT3", "lin_api_", "figd_", "sbp_"];
+    all.extend(others.map(|p| (token(p), token(p))));
+    let long = format!("{body}{body}");
+    all.push((long.clone(), format!("{long}AZDOab12")));
+    all.push((body.to_owned(), format!("ab18Q~{body}")));
     let upper = &body.to_uppercase()[..16];
     let jwt = format!("eyJhbGciOiJIUzI1NiJ9.eyJzdWIi{body}.{body}");
     let pem = format!("-----BEGIN EC PRIVATE KEY-----\n{body}\n-----END EC PRIVATE KEY-----");

@@ -1,15 +1,21 @@
 //! Names that say "credential": JSON keys and headers. And what a credential looks like.
 
+use memchr::memmem;
+use serde_json::Value;
+
+use crate::domain::Node;
+
 /// Names of credentials, without `-`, `_`, `.` and blanks, in lower case.
 const NAMES: &[&str] = &[
-    "secret",
     "token",
     "pwd",
+    "pw",
     "pass",
     "passwd",
     "passcode",
     "passphrase",
     "cookie",
+    "cookies",
     "setcookie",
     "credential",
     "credentials",
@@ -19,17 +25,24 @@ const NAMES: &[&str] = &[
     "auth",
     "xfunctionskey",
     "functionskey",
-    "xcsrftoken",
     "sessionid",
+    "jsessionid",
+    "pem",
+    "kubeconfig",
+    "connectionstrings",
 ];
 
 /// Ends of names of credentials: `openai_api_key`, `x-ms-client-secret`, `db_password`.
 const ENDS: &[&str] = &[
     "apikey",
+    "apikeys",
     "password",
-    "clientsecret",
-    "appsecret",
-    "webhooksecret",
+    "passwords",
+    "passwort",
+    "kennwort",
+    "contrasena",
+    "secret",
+    "secrets",
     "accesstoken",
     "refreshtoken",
     "idtoken",
@@ -39,6 +52,8 @@ const ENDS: &[&str] = &[
     "bearertoken",
     "apitoken",
     "sastoken",
+    "csrftoken",
+    "authorizationtoken",
     "accesskey",
     "secretkey",
     "accountkey",
@@ -55,7 +70,25 @@ const ENDS: &[&str] = &[
 ];
 
 /// Names whose value is a credential only if it looks like one.
-const LABELS: &[&str] = &["key", "sig", "signature", "code"];
+const LABELS: &[&str] = &[
+    "sig",
+    "signature",
+    "code",
+    "pincode",
+    "pat",
+    "otp",
+    "sid",
+    "sso",
+    "csrf",
+    "xsrf",
+    "authentication",
+];
+
+/// Ends of such names: `azure_search_key`, `hf_token`, `basic_auth`, `DB_PASS`.
+const LABEL_ENDS: &[&str] = &["key", "token", "auth", "pass", "pwd"];
+
+/// Parts of such names: `password_confirmation`, `secret_id`.
+const LABEL_PARTS: &[&str] = &["password", "apikey", "secret", "credential", "authorization"];
 
 /// Longer names are sentences.
 const NAME_BYTES_MAX: usize = 64;
@@ -63,23 +96,87 @@ const NAME_BYTES_MAX: usize = 64;
 /// True for the name of a credential, whatever its case and separators.
 pub(super) fn is_name(name: &str) -> bool {
     let (buffer, len) = plain(name);
-    let plain = &buffer[..len];
+    let plain = unnumbered(&buffer[..len]);
     NAMES.iter().any(|known| known.as_bytes() == plain)
         || ENDS.iter().any(|end| plain.ends_with(end.as_bytes()))
 }
 
-/// True for a name that may label a credential.
+/// True for a name that may label a credential. What has a placeholder in it is none.
 pub(super) fn is_label(name: &str) -> bool {
+    if name.contains('[') {
+        return false;
+    }
     let (buffer, len) = plain(name);
-    LABELS.iter().any(|known| known.as_bytes() == &buffer[..len])
+    let plain = unnumbered(&buffer[..len]);
+    LABELS.iter().any(|known| known.as_bytes() == plain)
+        || LABEL_ENDS.iter().any(|end| plain.ends_with(end.as_bytes()))
+        || LABEL_PARTS.iter().any(|part| memmem::find(plain, part.as_bytes()).is_some())
+}
+
+/// Without a number at its end: `api_key_2`.
+fn unnumbered(name: &[u8]) -> &[u8] {
+    let digits = name.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    &name[..name.len() - digits]
+}
+
+/// Names of the two members of an element that say a name and its value, as lists of headers and of
+/// variables have them.
+const PAIRS: &[(&str, &str)] = &[("name", "value"), ("key", "value"), ("header", "value")];
+
+/// True for an element of which [`value_of_pair`] would find a value.
+pub(super) fn is_pair(element: Node<'_, '_>) -> bool {
+    let text = |member: &str| element.member(member).and_then(|value| value.text());
+    let named = |(name, value): &(&str, &str)| {
+        text(name).is_some_and(is_name) && text(value).is_some_and(|value| !value.is_empty())
+    };
+    let mut items = element.items();
+    let listed = match (items.next(), items.next(), items.next()) {
+        (Some(name), Some(value), None) => {
+            name.text().is_some_and(is_name) && value.text().is_some_and(is_opaque_word)
+        }
+        _ => false,
+    };
+    listed || PAIRS.iter().any(named)
+}
+
+/// The value of an element that says `{"name": "api_key", "value": …}` or `["api_key", …]`.
+pub(super) fn value_of_pair(element: &mut Value) -> Option<&mut String> {
+    let is_pair = |name: Option<&Value>| name.and_then(Value::as_str).is_some_and(is_name);
+    let value = match element {
+        Value::Object(members) => {
+            let (_, value) = PAIRS.iter().find(|(name, _)| is_pair(members.get(*name)))?;
+            members.get_mut(*value)?
+        }
+        // A list of two words is one of names, more often than not.
+        Value::Array(items) if items.len() == 2 && is_pair(items.first()) => {
+            items.get_mut(1).filter(|value| value.as_str().is_some_and(is_opaque_word))?
+        }
+        _ => return None,
+    };
+    match value {
+        Value::String(text) if !text.is_empty() => Some(text),
+        _ => None,
+    }
 }
 
 /// True for a header that carries credentials: never kept, even where the allow-list names it.
 pub(super) fn is_header(name: &str) -> bool {
     let (buffer, len) = plain(name);
     let plain = String::from_utf8_lossy(&buffer[..len]);
-    let parts = ["authorization", "cookie", "apikey", "secret", "password", "credential"];
-    is_name(name) || plain.ends_with("token") || parts.iter().any(|part| plain.contains(part))
+    let parts = [
+        "authorization",
+        "cookie",
+        "apikey",
+        "secret",
+        "password",
+        "credential",
+        "assertion",
+        "secwebsocketprotocol",
+    ];
+    is_name(name)
+        || plain.ends_with("token")
+        || plain.ends_with("auth")
+        || parts.iter().any(|part| plain.contains(part))
 }
 
 /// True for text that is no word: it has a digit, capitals inside, or is longer than words are.
@@ -135,8 +232,20 @@ mod tests {
             "aws_secret_access_key",
             "Ocp-Apim-Subscription-Key",
             "x-functions-key",
+            "api_key_2",
+            "password1",
+            "webhook_secret",
+            "cookies",
+            "Passwort",
+            "authorization_token",
         ] {
             assert!(is_name(name), "{name}");
+        }
+        for name in ["key", "azure_search_key", "HF_TOKEN", "basic_auth", "DB_PASS", "secret_id"] {
+            assert!(is_label(name) && !is_name(name), "{name}");
+        }
+        for name in ["[secret]", "postal_code", "question", "tokens"] {
+            assert!(!is_label(name), "{name}");
         }
         for name in [
             "max_tokens",

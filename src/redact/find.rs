@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{escaped, personal, secret};
+use super::{escaped, issued, personal, secret};
 use crate::config::RedactKind;
 
 /// A stretch of text that must not be kept, in bytes.
@@ -140,9 +140,9 @@ pub(super) struct Words {
 impl Words {
     pub(super) fn of(bytes: &[u8]) -> Self {
         let mut words = Self::default();
-        for run in runs(bytes, secret::TOKEN_BYTES_MIN, secret::is_token_sign) {
+        for run in runs(bytes, issued::TOKEN_BYTES_MIN, issued::is_token_sign) {
             words.encoded |= run.len() >= escaped::BASE64_BYTES_MIN;
-            words.token = words.token || secret::may_be_token(&bytes[run]);
+            words.token = words.token || issued::may_be_token(&bytes[run]);
         }
         words
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::secret::is_token_sign;
+use super::issued::is_token_sign;
 use super::{Counts, Redactor, credential};
 use crate::config::{RedactKind, RedactMode};
 use crate::domain::Node;
@@ -20,7 +20,14 @@ struct Piece {
 impl Redactor {
     /// Takes out what is a secret only once the texts of neighbouring elements are joined.
     pub(super) fn seams(&self, items: &mut [Value], counts: &mut Counts) {
-        if !self.looks_at_seams(items.len()) {
+        if !self.looks_for_secrets() {
+            return;
+        }
+        for value in items.iter_mut().filter_map(credential::value_of_pair) {
+            counts.add("secret", 1);
+            *value = self.placeholder(RedactKind::Secret, value);
+        }
+        if items.len() < 2 {
             return;
         }
         self.joined(items, counts, &mut |item| match item {
@@ -43,13 +50,17 @@ impl Redactor {
         let has_any = |text: &dyn Fn(Node<'o, 'a>) -> Option<&'o str>| {
             !secrets(items.clone().map(|item| text(item).unwrap_or(""))).is_empty()
         };
-        self.looks_at_seams(items.clone().take(2).count())
-            && (has_any(&Node::text)
-                || MEMBERS.iter().any(|member| has_any(&|item| item.member(member)?.text())))
+        let reads_on = || {
+            has_any(&Node::text)
+                || MEMBERS.iter().any(|member| has_any(&|item| item.member(member)?.text()))
+        };
+        self.looks_for_secrets()
+            && (items.clone().any(credential::is_pair)
+                || (items.clone().nth(1).is_some() && reads_on()))
     }
 
-    fn looks_at_seams(&self, items: usize) -> bool {
-        items > 1 && self.kinds.contains(&RedactKind::Secret) && self.mode != RedactMode::Off
+    fn looks_for_secrets(&self) -> bool {
+        self.kinds.contains(&RedactKind::Secret) && self.mode != RedactMode::Off
     }
 
     fn joined(

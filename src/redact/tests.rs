@@ -75,6 +75,41 @@ fn credentials_in_text_are_masked() {
         ("AccountName=a;AccountKey=aaBB11==;E=x", "AccountName=a;AccountKey=[secret];E=x"),
         ("-----BEGIN RSA PRIVATE KEY-----\nMII\n-----END RSA PRIVATE KEY----- end", "[secret] end"),
         ("cut -----BEGIN PRIVATE KEY-----\nMIIabc", "cut [secret]"),
+        ("//joe:pa55@host/x", "//[secret]@host/x"),
+        ("my client secret is 65qmg52se4ije41i ok", "my client secret is [secret] ok"),
+        (
+            "Mein Passwort ist hunter2, contraseña: abc123",
+            "Mein Passwort ist [secret], contraseña: [secret]",
+        ),
+        ("mot de passe : Lu26VY, 密码：qEuURnUC3w", "mot de passe : [secret], 密码：[secret]"),
+        ("Incorrect API key provided: Zx9Qw7Er. You", "Incorrect API key provided: [secret] You"),
+        (
+            "invalid subscription key 'Zx9Qw7Er5Ty3Ui1Op0' or",
+            "invalid subscription key '[secret]' or",
+        ),
+        ("ENV API_KEY Md3hgBeKSnL1U3rRFsl", "ENV API_KEY [secret]"),
+        (
+            "tool --token ff2Y54cn --api-key=Gqvkk67o run",
+            "tool --token [secret] --api-key=[secret] run",
+        ),
+        ("curl -u admin:ZNvkK2IF8r27 https://h", "curl -u admin:[secret] https://h"),
+        ("os.environ['API_KEY'] = 'DtF9 y'", "os.environ['API_KEY'] = '[secret]'"),
+        (
+            "h.set(\"Authorization\", \"Bearer ab12cd34\")",
+            "h.set(\"Authorization\", \"Bearer [secret]\")",
+        ),
+        ("- name: DB_PASSWORD\n  value: 1fqFlqat\n", "- name: DB_PASSWORD\n  value: [secret]\n"),
+        (
+            "x [{\"name\": \"token\", \"value\": \"ePk5\"}]",
+            "x [{\"name\": \"token\", \"value\": \"[secret]\"}]",
+        ),
+        ("a {\"X-API-KEY\": [\"4XPK\"]}", "a {\"X-API-KEY\": [\"[secret]\"]}"),
+        (
+            "<input type=\"password\" value=\"xpA65\">",
+            "<input type=\"password\" value=\"[secret]\">",
+        ),
+        ("CREATE USER x WITH PASSWORD 'OFOk1'", "CREATE USER x WITH PASSWORD '[secret]'"),
+        ("Authorization: SharedKey acc:uHP2MfGDhpn=", "Authorization: SharedKey [secret]"),
     ];
     for (text, expected) in cases {
         assert_eq!(masked(text), expected, "{text}");
@@ -101,6 +136,10 @@ const HARMLESS: &[&str] = &[
     "127.0.0.1:8080 and [::1]:9464 and 0.0.0.0",
     "let x = std::vec::Vec::new(); a::b::c; fade::bed",
     "if (a[0] == b && c::d) { return 1.0e-5; }",
+    "docker run -u 1000:1000 --token-limit 4096 --user nobody:nogroup x",
+    "the private key file is in /home/joe/.ssh/id_ed25519_2024_work, the key point is patience",
+    "What is the best password manager of 2024? The API key, token and secret of success",
+    "{\"required\": [\"password\", \"email\"], \"name\": \"token\", \"type\": \"string\"}",
     "api_key = os.environ[\"OPENAI_API_KEY\"]",
     "client(api_key=api_key, token=token)",
     "password = getpass.getpass()",

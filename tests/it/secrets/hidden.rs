@@ -293,6 +293,49 @@ fn protocol(cases: &mut Cases) {
     });
 }
 
+/// What no prefix tells: a name before it, or beside it, or what an upstream says of it.
+fn told(cases: &mut Cases) {
+    let texts: [(&str, &str); 12] = [
+        ("another language", "Mein Passwort ist …."),
+        ("another script", "密码：…"),
+        ("an option", "tool --token … run"),
+        ("a user's option", "curl -u joe:… https://h"),
+        ("an image's file", "ENV API_KEY …"),
+        ("SQL", "CREATE USER joe IDENTIFIED BY '…'"),
+        ("an argument beside its name", "h.set(\"Authorization\", \"Bearer …\")"),
+        ("an index", "os.environ['API_KEY'] = '…'"),
+        ("a variable of a pod", "- name: DB_PASSWORD\n  value: …\n"),
+        ("a form of a page", "<input type=\"password\" value=\"…\">"),
+        ("a scheme with parameters", "Authorization: Digest username=\"joe\", response=\"…\""),
+        ("a list in JSON in text", "it sent {\"X-API-KEY\": [\"…\"]} there"),
+    ];
+    for (place, text) in texts {
+        cases.prompt(place, |secret| text.replace("…", &secret[8..]));
+    }
+    for name in ["azure_search_key", "hf_token", "api_key_2", "password_confirmation", "basic_auth"]
+    {
+        cases.body("a member's name", CHAT, "application/json", |secret| {
+            json!({"messages": [], "extra": {name: &secret[8..]}}).to_string()
+        });
+    }
+    cases.body("a header in a list", CHAT, "application/json", |secret| {
+        json!({"messages": [], "headers": [{"name": "x-api-key", "value": &secret[8..]}]})
+            .to_string()
+    });
+    for said in ["Incorrect API key provided: ….", "invalid subscription key '…' or address"] {
+        cases.answer("what an upstream says", |secret| {
+            let message = said.replace("…", &secret[8..]);
+            json_response(&json!({"error": {"message": message}}).to_string())
+        });
+    }
+    cases.raw("a user before a host in a path", |secret| {
+        json_post(&format!("//joe:{}@h{CHAT}", &secret[8..]), "{\"messages\":[]}")
+    });
+    cases.raw("a session in a path", |secret| {
+        json_post(&format!("{CHAT};jsessionid={}", &secret[8..]), "{\"messages\":[]}")
+    });
+}
+
 /// What is cut: secret beside secret, so that any cut goes through one.
 fn edges(cases: &mut Cases) {
     let many = |secret: &str| format!("{secret} ").repeat(3000);
@@ -325,11 +368,11 @@ fn assert_clean(cases: &[Case], places: &[(String, String)]) {
 }
 
 /// Promise (security): nor where it stands behind an escape or an encoding, comes in the pieces of a stream,
-/// or was cut. Figure: 56 places, 0 found, nor half of one.
+/// or was cut, or is told by a name beside it alone. Figure: 78 places, 0 found, nor half of one.
 #[test]
 fn secrets_behind_encodings_in_pieces_and_at_edges_leave_no_trace() {
     let mut cases = Cases::default();
-    [streams, encodings, protocol, edges].iter().for_each(|add| add(&mut cases));
+    [streams, encodings, protocol, told, edges].iter().for_each(|add| add(&mut cases));
     let Cases(cases) = cases;
     let answers: Vec<_> = cases.iter().map(|case| case.answer.clone()).collect();
     let turn = Arc::new(AtomicUsize::new(0));
