@@ -20,6 +20,7 @@ impl Mask {
         let mut by_name = Hidden::default();
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut lines: Vec<String> = text.lines().map(|text| by_name.next(text)).collect();
+        hide_anchors(text, &mut lines);
         // The first hidden column of a line hides all after it.
         let mut first = BTreeMap::new();
         for (number, column) in hidden {
@@ -49,6 +50,32 @@ impl Mask {
     }
 }
 
+/// Hides what an anchor names (`x: &a …`) that a secret key takes (`token: *a`).
+fn hide_anchors(text: &str, lines: &mut [String]) {
+    let taken = |line: &str| {
+        let value = line.get(secret_start(line)?..)?.trim_start().strip_prefix('*')?.to_owned();
+        Some(value.chars().take_while(|c| is_name(*c)).collect::<String>())
+    };
+    let mut names: Vec<String> = text.lines().filter_map(taken).collect();
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() {
+        return;
+    }
+    for line in lines {
+        let named = |at: &usize| {
+            let name = line.get(at + 1..).unwrap_or_default();
+            let end = name.find(|c| !is_name(c)).unwrap_or(name.len());
+            names.binary_search_by(|known| known.as_str().cmp(&name[..end])).is_ok()
+        };
+        let anchor = line.match_indices('&').map(|(at, _)| at).find(named);
+        if let Some(at) = anchor {
+            line.truncate(at);
+            line.push_str(STARS);
+        }
+    }
+}
+
 /// Replaces what follows the first `chars` characters.
 fn cut(line: &mut String, chars: usize) {
     if let Some((at, _)) = line.char_indices().nth(chars) {
@@ -57,9 +84,9 @@ fn cut(line: &mut String, chars: usize) {
     }
 }
 
-/// One line of output: no control characters, no user part in URLs.
+/// One line of output: no control characters, no user part, query or fragment in URLs.
 pub(super) fn line(text: &str) -> String {
-    without_user_parts(text)
+    without_queries(&without_user_parts(text))
         .chars()
         .map(|c| if c == '\t' { ' ' } else { c })
         .map(printable)
@@ -88,6 +115,11 @@ const SECRET_WORDS: &[&str] = &[
     "credential",
     "sas",
     "authorization",
+    "connection_string",
+    "connectionstring",
+    "passph",
+    "pwd",
+    "bearer",
     "cookie",
     "service_account",
     // Addresses of webhooks are secrets in themselves.
@@ -109,6 +141,18 @@ fn without_user_parts(text: &str) -> String {
         None => run.to_owned(),
     })
     .collect()
+}
+
+/// `text` without what stands behind a `?` or `#` of a URL: keys and signatures.
+fn without_queries(text: &str) -> String {
+    let ends = |c: char| c.is_whitespace() || "\"'<>`,}".contains(c);
+    let run = |run: &str| {
+        let url = run.find(":/")?;
+        let query = url + run.get(url..)?.find(['?', '#'])? + 1;
+        let end = run.trim_end_matches(ends).len();
+        (query < end).then(|| format!("{}{STARS}{}", &run[..query], &run[end..]))
+    };
+    text.split_inclusive(ends).map(|part| run(part).unwrap_or_else(|| part.to_owned())).collect()
 }
 
 fn printable(c: char) -> char {
@@ -213,6 +257,12 @@ mod tests {
     }
 
     #[test]
+    fn hides_what_an_anchor_of_a_secret_names() {
+        let text = "x: &a abc\ny: &b kept\nadmin: {token: *a, read_only: *b}";
+        assert_eq!(shown(text), "x: ***\ny: &b kept\nadmin: {token: ***");
+    }
+
+    #[test]
     fn hides_the_lines_that_belong_to_it() {
         let text = "a:\n  token: |\n    abc\n\n    def\n  b: c";
         assert_eq!(shown(text), "a:\n  token: ***\n    ***\n***\n    ***\n  b: c");
@@ -224,6 +274,8 @@ mod tests {
         assert_eq!(line("at `https://a:b@c/d`"), "at `https://***@c/d`");
         assert_eq!(line("https:/a@b c@d"), "https:/***@d");
         assert_eq!(line("x a:b@c d@e"), "x ***@c ***@e");
+        assert_eq!(line("a: \"http://h/?sig=abc#x\", b: c?d"), "a: \"http://h/?***\", b: c?d");
+        assert_eq!(line("is `https://h/#abc`: it has"), "is `https://h/#***`: it has");
         assert_eq!(line("a\u{1b}[1m\tb"), "a\u{fffd}[1m b");
     }
 }

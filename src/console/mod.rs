@@ -11,6 +11,7 @@ mod api;
 mod assets;
 #[cfg(feature = "hub")]
 mod entry;
+mod guests;
 #[cfg(feature = "hub")]
 mod monitors;
 #[cfg(feature = "hub")]
@@ -31,10 +32,6 @@ use axum::http::{HeaderName, StatusCode};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Admin;
@@ -42,11 +39,6 @@ use crate::metrics::Metrics;
 
 #[cfg(feature = "hub")]
 pub use page::View;
-
-/// Admin connections served at once.
-const CONNECTIONS_MAX: usize = 64;
-/// No admin connection is served for longer, so that those that do not read cannot take all for good.
-const CONNECTION_LIFE: Duration = Duration::from_secs(600);
 
 /// The admin listener, bound.
 pub struct Console {
@@ -114,28 +106,16 @@ impl Console {
             Ok(socket) => socket,
             Err(error) => return tracing::error!(%error, "the admin listener cannot serve"),
         };
-        let (service, permits) = (routes(self.desk), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
+        let (routes, mut guests) = (routes(self.desk), guests::Guests::default());
         loop {
             let accepted = tokio::select! {
                 () = stopping.cancelled() => return,
                 accepted = socket.accept() => accepted,
             };
-            match (accepted, Arc::clone(&permits).try_acquire_owned()) {
-                (Ok((stream, _)), Ok(permit)) => {
-                    // Else the end of a long answer waits for the client's acknowledgement: 40 ms.
-                    drop(stream.set_nodelay(true));
-                    let service = TowerToHyperService::new(service.clone());
-                    tokio::spawn(async move {
-                        let mut http = http1::Builder::new();
-                        http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
-                        let served = http.serve_connection(TokioIo::new(stream), service);
-                        // A scraper that goes away is nobody's trouble, one that never reads would stay.
-                        drop(tokio::time::timeout(CONNECTION_LIFE, served).await);
-                        drop(permit);
-                    });
-                }
-                // One too many is closed at once; a failing accept must not spin.
-                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            match accepted {
+                Ok((stream, _)) => guests.receive(stream, &routes),
+                // A failing accept must not spin.
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
             }
         }
     }

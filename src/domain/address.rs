@@ -21,9 +21,26 @@ pub fn is_metadata_address(address: IpAddr) -> bool {
         IpAddr::V4(v4) => is_metadata_v4(v4),
         IpAddr::V6(v6) => {
             v6.is_unicast_link_local()
-                || v6 == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
-                || v6.to_ipv4().is_some_and(is_metadata_v4)
+                || METADATA_V6.contains(&v6)
+                || v6.to_ipv4().or_else(|| translated(v6)).is_some_and(is_metadata_v4)
         }
+    }
+}
+
+/// Of AWS: a machine's and a pod's; of Google.
+const METADATA_V6: [Ipv6Addr; 3] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+];
+
+/// What NAT64 makes of an address of its prefix (RFC 6052).
+fn translated(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    match address.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+            Some(Ipv4Addr::from_bits((u32::from(high) << 16) | u32::from(low)))
+        }
+        _ => None,
     }
 }
 

@@ -142,6 +142,29 @@ fn a_body_that_does_not_come_is_not_waited_for() {
     }
 }
 
+/// Promise (operations): health checks and scrapes are answered while a crowd keeps connections to the admin
+/// address. Figure: 200 connections with half a head and 80 with half a body, 20 checks, 20 answered.
+#[test]
+fn a_crowd_that_only_keeps_connections_keeps_no_check_out() {
+    let flowtap = guarded();
+    let half = |text: &str| {
+        let mut peer = Peer::connect(flowtap.admin);
+        peer.send(text);
+        peer
+    };
+    let crowd: Vec<_> = (0..280)
+        .map(|number| match number % 7 {
+            0 | 1 => half("POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\nt"),
+            _ => half("GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "),
+        })
+        .collect();
+    for _ in 0..10 {
+        assert_eq!(get(&flowtap, "/livez").status(), 200);
+        assert_eq!(get(&flowtap, "/metrics").status(), 200);
+    }
+    drop(crowd);
+}
+
 #[test]
 fn monitors_are_checked_as_they_are_written_and_nothing_else_is_read() {
     let flowtap = Setup::before(1)
