@@ -190,10 +190,10 @@ pub(super) fn is_opaque(text: &str) -> bool {
         || text.len() > 20
 }
 
-/// True for one long opaque word.
+/// True for one long opaque word. JSON and placeholders are none.
 pub(super) fn is_opaque_word(text: &str) -> bool {
     text.len() >= 16
-        && !text.contains(char::is_whitespace)
+        && !text.contains(|c: char| c.is_whitespace() || matches!(c, '{' | '[' | '"'))
         && text.bytes().any(|b| b.is_ascii_digit())
 }
 
