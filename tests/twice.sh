@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 PROFILE=${PROFILE:-release}
 export CARGO_INCREMENTAL=0
-folder=target/$([[ $PROFILE == dev ]] && echo debug || echo "$PROFILE")
+folder=${CARGO_TARGET_DIR:-target}/$([[ $PROFILE == dev ]] && echo debug || echo "$PROFILE")
 hashes=()
 for _ in 1 2; do
     cargo clean --quiet --package flowtap --profile "$PROFILE"

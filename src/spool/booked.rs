@@ -174,3 +174,33 @@ fn a_copy_of_a_segment_is_set_aside_whatever_its_name() {
         assert!(own > id.incarnation && own.to_string() != "ffffffffffffffff", "{name}: {own}");
     }
 }
+
+/// Promise (operations): a segment in which its own records stand once more, or those of another one, gives
+/// each sample once and counts the rest. Figure: 4 ways, 0 twice, books exact.
+#[test]
+fn records_that_stand_in_a_segment_once_more_are_damage() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (spool, _) = open(&config::Spool { segment_bytes: 8 << 10, ..settings(dir.path()) });
+    offer(&spool, 0..150);
+    close(&spool);
+    let ids: Vec<_> = sealed(&spool).into_iter().map(|(id, _)| id).collect();
+    let read = |id: &SegmentId| fs::read(dir.path().join(format!("{id}.seg"))).expect("reads");
+    let (own, other) = (read(&ids[0]), read(&ids[1]));
+    for (what, bytes, least) in [
+        ("twice", [&own[..], &own[8..]].concat(), 150),
+        ("without a footer, then once more", [&own[..own.len() - 60], &own].concat(), 150),
+        ("and another", [&own[..], &other[..]].concat(), 150),
+        ("behind another", [&other[..3000], &own[..]].concat(), 40),
+    ] {
+        let copy = killed_copy(&spool);
+        fs::write(copy.path().join(format!("{}.seg", ids[0])), bytes).expect("writes");
+        let (after, _) = open(&settings(copy.path()));
+        finish_all(&after);
+        let rows = after.ledger().rows(at());
+        assert!(rows.iter().all(LedgerRow::balances), "{what}: {rows:?}");
+        let (stored, lost) =
+            (total(&after, |row| row.stored), total(&after, LedgerRow::dropped_total));
+        assert_eq!(stored + lost, 150, "{what}: {rows:?}");
+        assert!(stored >= least, "{what}: {stored} stored");
+    }
+}

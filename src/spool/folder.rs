@@ -199,9 +199,10 @@ pub(super) fn read_all(mut file: &File) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
+/// A pipe in a file's place is an error and no wait.
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.mode(0o600).custom_flags(flags(OFlags::NOFOLLOW));
+    options.mode(0o600).custom_flags(flags(OFlags::NOFOLLOW | OFlags::NONBLOCK));
     options
 }
 
@@ -283,6 +284,18 @@ mod tests {
         assert_eq!(folder.entries().len(), 1, "the text file is nobody's segment");
         folder.set_aside(id(1), State::Sealed).expect("moves the link itself");
         assert_eq!(fs::read_to_string(&secret).expect("there"), "keep");
+    }
+
+    /// Promise (operations): a pipe in place of the spool's lock keeps no start waiting.
+    #[test]
+    fn a_pipe_in_place_of_the_lock_is_an_error_and_no_wait() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let made = std::process::Command::new("mkfifo").arg(dir.path().join("lock")).status();
+        assert!(made.expect("mkfifo is there").success());
+        let error = Folder::open(dir.path(), 100, Faults::default()).expect_err("no file");
+        assert_eq!(error.label(), "disk");
+        fs::remove_file(dir.path().join("lock")).expect("removed");
+        folder(dir.path());
     }
 
     #[test]

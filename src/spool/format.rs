@@ -196,16 +196,19 @@ pub(super) enum Item<'a> {
     Damage(usize),
 }
 
-/// Walks over a segment's bytes behind the magic. After damage it goes on at the next whole record.
+/// Walks over a segment's bytes behind the magic. After damage it goes on at the next whole record. A head
+/// that is not the first record, and all that follows a footer, are of another segment, or of this one once
+/// more: the rest is damage.
 pub(super) struct Walk<'a> {
     bytes: &'a [u8],
     at: usize,
+    ended: bool,
 }
 
 impl<'a> Walk<'a> {
     /// A walk over the whole segment `bytes`; `None` where the magic or the version is another.
     pub(super) fn new(bytes: &'a [u8]) -> Option<Self> {
-        bytes.starts_with(MAGIC).then_some(Self { bytes, at: MAGIC.len() })
+        bytes.starts_with(MAGIC).then_some(Self { bytes, at: MAGIC.len(), ended: false })
     }
 }
 
@@ -225,6 +228,11 @@ impl<'a> Iterator for Walk<'a> {
             return None;
         }
         if let Some((kind, body)) = record(rest) {
+            if self.ended || (kind == Kind::Head && self.at != MAGIC.len()) {
+                self.at = self.bytes.len();
+                return Some(Item::Damage(rest.len()));
+            }
+            self.ended = kind == Kind::Footer;
             self.at += PREFIX_BYTES + body.len();
             return Some(Item::Record(kind, body));
         }

@@ -294,7 +294,7 @@ fn damaged_sealed_segments_give_what_is_whole_and_count_the_rest() {
 }
 
 /// Does what the archive does, without a bucket.
-fn finish_all(spool: &Spool) {
+pub(super) fn finish_all(spool: &Spool) {
     for (id, sealed) in sealed(spool) {
         let mut read = Tally::default();
         let mut damaged = sealed.damaged;

@@ -258,11 +258,20 @@ fn at_rest(flowtap: &Flowtap) -> (u64, usize) {
     (resident_bytes(flowtap.id()), files_open(flowtap.id()))
 }
 
-/// Waits until the bucket has what it was away for: after a refusal it is left alone for a minute.
+/// Waits until the bucket has what it was away for, for as long as it gets more of it: after a refusal it is
+/// left alone for a minute.
 fn all_is_brought(flowtap: &Flowtap) {
-    let deadline = Instant::now() + Duration::from_secs(300);
-    while flowtap.metric("flowtap_spool_segments", &[]) > 1.0 {
-        assert!(Instant::now() < deadline, "segments wait:\n{}", flowtap.metrics());
+    let (mut fewest, mut since) = (f64::INFINITY, Instant::now());
+    loop {
+        let waiting = flowtap.metric("flowtap_spool_segments", &[]);
+        if waiting <= 1.0 {
+            return;
+        }
+        if waiting < fewest {
+            (fewest, since) = (waiting, Instant::now());
+        }
+        let late = since.elapsed() > Duration::from_secs(180);
+        assert!(!late, "{waiting} segments wait:\n{}", flowtap.metrics());
         thread::sleep(Duration::from_millis(200));
     }
 }
@@ -309,8 +318,12 @@ fn when_everything_fails_at_once_clients_see_their_upstreams_faults_alone() {
     let seconds = std::env::var("TEST_SOAK_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
     let length = Duration::from_secs(seconds.unwrap_or(10));
     let (upstream, judge, nobody) = (upstream(), judge(), free_port());
-    let flowtap = Setup::before(upstream.port)
+    let setup = Setup::before(upstream.port);
+    // One segment a second: each costs the bucket's disk some fsyncs, and that may be a slow one.
+    let spool = format!("spool: {{dir: {}/spool, segment_age: 1s}}", setup.folder().display());
+    let flowtap = setup
         .tap("timeouts: {header: 2s}")
+        .top(&spool)
         .top("sample: {rate: 1}\ncollector: {otlp_http: 127.0.0.1:0}\nevaluate: {poll: 500ms}")
         .top(&format!("judge: {{url: \"{}\", model: scripted, retry_for: 1s}}", judge.url()))
         .top(&format!("trace: {{otlp_endpoint: \"http://127.0.0.1:{nobody}\", protocol: http}}"))
