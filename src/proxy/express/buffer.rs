@@ -15,9 +15,9 @@ use super::digest::Digest;
 
 /// Bytes of a buffer: what one read may bring.
 const BUFFER_BYTES: usize = 32 * 1024;
-/// What the read that brings an answer's head may bring: more than most answers are, and little to copy
-/// where a long one is read into memory of its own.
-const FIRST_BYTES: usize = 8 * 1024;
+/// What the read that brings an answer's head may bring: a body for which no memory is lent comes with it, and
+/// of a longer one little has to be copied there.
+const FIRST_BYTES: usize = 18 * 1024;
 /// Bytes of one for a long body: a quarter of the reads and writes.
 const WIDE_BYTES: usize = 128 * 1024;
 /// Buffers kept for the next one who reads.
