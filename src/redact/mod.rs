@@ -38,6 +38,7 @@ pub struct Redactor {
     kinds: Vec<RedactKind>,
     mode: RedactMode,
     key: Option<Secret>,
+    /// In lower case; none that carries credentials.
     headers_allowed: BTreeSet<String>,
     /// Names in which nothing was found.
     clean: Arc<Known<()>>,
@@ -84,7 +85,11 @@ impl Redactor {
             kinds: settings.detect.clone(),
             mode: settings.mode,
             key: settings.key.clone(),
-            headers_allowed: headers_allowed.iter().map(|name| name.to_ascii_lowercase()).collect(),
+            headers_allowed: headers_allowed
+                .iter()
+                .filter(|name| !credential::is_header(name))
+                .map(|name| name.to_ascii_lowercase())
+                .collect(),
             clean: Arc::default(),
             keys: Arc::default(),
         }

@@ -237,9 +237,7 @@ impl Redactor {
     }
 
     fn headers(&self, headers: &Fields, counts: &mut Counts) -> BTreeMap<String, String> {
-        let allowed = headers.names().filter(|name| {
-            self.headers_allowed.contains(name.as_str()) && !credential::is_header(name.as_str())
-        });
+        let allowed = headers.names().filter(|name| self.headers_allowed.contains(name.as_str()));
         allowed.map(|name| (name.to_string(), self.header(headers, name, counts))).collect()
     }
 
