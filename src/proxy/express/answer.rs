@@ -1,9 +1,11 @@
 //! The upstream's answer: its head read and written on, and how its body is framed.
 
+use std::mem::MaybeUninit;
+
 use http::Method;
 use httparse::{Error, Header, ParserConfig, Response, Status};
 
-use super::field::{self, Field, Tables};
+use super::field::{self, ANSWER_FIELDS_MAX, Field, Tables};
 use super::framing::{Chunk, Framing};
 use crate::proxy::failure::{BAD_FRAMING, Failure, NO_ANSWER};
 
@@ -55,17 +57,19 @@ pub fn read<'h, 'b>(
     tables: &'h mut Tables<'b>,
     method: &Method,
 ) -> Result<Read<'h, 'b>, Failure> {
-    let [strict, lenient] = tables;
+    let Tables { strict, lenient, many } = tables;
     let mut response = Response::new(&mut []);
     let mut parser = ParserConfig::default();
     let mut parsed = parser.parse_response_with_uninit_headers(&mut response, bytes, strict);
-    let odd = parsed == Err(Error::HeaderName);
+    let is_long = parsed == Err(Error::TooManyHeaders);
+    let odd = is_long || parsed == Err(Error::HeaderName);
     if odd {
         // Forbidden to senders, for a proxy to mend (RFC 9112, sections 5.1 and 5.2).
         parser.allow_obsolete_multiline_headers_in_responses(true);
         parser.allow_spaces_after_header_name_in_responses(true);
         response = Response::new(&mut []);
-        parsed = parser.parse_response_with_uninit_headers(&mut response, bytes, lenient);
+        let table: &mut [_] = if is_long { room_for_many(many) } else { lenient };
+        parsed = parser.parse_response_with_uninit_headers(&mut response, bytes, table);
     }
     let head_bytes = match parsed {
         Ok(Status::Complete(head_bytes)) => head_bytes,
@@ -82,6 +86,13 @@ pub fn read<'h, 'b>(
         }
         _ => framed(response, &bytes[..head_bytes], odd, method).map(Read::Final),
     }
+}
+
+fn room_for_many<'t, 'b>(
+    many: &'t mut Vec<MaybeUninit<Header<'b>>>,
+) -> &'t mut [MaybeUninit<Header<'b>>] {
+    many.resize_with(ANSWER_FIELDS_MAX, MaybeUninit::uninit);
+    many
 }
 
 fn framed<'h, 'b>(
@@ -306,6 +317,22 @@ mod tests {
         assert_eq!(get(odd), Ok((Framing::Done, true, written.to_owned())));
         assert_eq!(get("HTTP/1.1 200 OK\r\nX-A: one\r\n"), Err("partial"));
         assert_eq!(get("HTTP/1.1 200 OK\r\n: a\r\n\r\n").err(), Some("upstream_closed"));
+    }
+
+    #[test]
+    fn a_reason_passes_as_it_is_and_so_do_many_fields() {
+        let mut tables = field::tables();
+        let head = b"HTTP/1.1 200 \xe4\xc3 \r\nContent-Length: 0\r\n\r\n";
+        let Ok(Read::Final(answer)) = read(head, &mut tables, &Method::GET) else { panic!("read") };
+        let mut out = Vec::new();
+        answer.write(&mut out, false);
+        assert_eq!(out, head);
+        let many = |count| {
+            format!("HTTP/1.1 200 OK\r\n{}Content-Length: 0\r\n\r\n", "A: b\r\n".repeat(count))
+        };
+        let most = many(ANSWER_FIELDS_MAX - 1);
+        assert_eq!(get(&most), Ok((Framing::Done, true, most.clone())));
+        assert_eq!(get(&many(ANSWER_FIELDS_MAX)).err(), Some("upstream_closed"));
     }
 
     #[test]

@@ -15,12 +15,22 @@ pub fn table<'b>() -> Table<'b> {
     [const { MaybeUninit::uninit() }; FIELDS_MAX]
 }
 
-/// Room for two readings of one head.
-pub type Tables<'b> = [Table<'b>; 2];
+/// Fields that an answer may have: more than a request, since nobody else is there to bound them.
+pub const ANSWER_FIELDS_MAX: usize = 1000;
 
-/// Two empty tables.
+/// Room for the readings of an answer's head.
+pub struct Tables<'b> {
+    /// For the first.
+    pub strict: Table<'b>,
+    /// For one that forgives.
+    pub lenient: Table<'b>,
+    /// For one with many fields; holds nothing until there are.
+    pub many: Vec<MaybeUninit<Header<'b>>>,
+}
+
+/// Empty tables.
 pub fn tables<'b>() -> Tables<'b> {
-    [table(), table()]
+    Tables { strict: table(), lenient: table(), many: Vec::new() }
 }
 
 /// What a field is to this hop.

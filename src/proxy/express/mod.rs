@@ -138,7 +138,9 @@ pub fn read_heads(bytes: &[u8]) {
         let mut sent = Vec::new();
         answer.write(&mut sent, false);
         // Where the chunks' own field is one more than a table holds, it is not read again.
-        if answer.fields.len() == field::FIELDS_MAX && answer.framing == framing::Framing::ToEnd {
+        if answer.fields.len() == field::ANSWER_FIELDS_MAX
+            && answer.framing == framing::Framing::ToEnd
+        {
             continue;
         }
         let mut tables = field::tables();
