@@ -30,6 +30,8 @@ const SLOTS: usize = 2;
 pub(super) struct Note {
     /// Counts up; the newer one of both slots counts.
     number: u64,
+    /// The number of the run, see `lives`.
+    life: u64,
     run: Incarnation,
     segment: u64,
     bytes: u64,
@@ -38,13 +40,18 @@ pub(super) struct Note {
 }
 
 /// A place in the spool: all of the segments before this one, and so many bytes of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) id: SegmentId,
     pub(super) bytes: u64,
 }
 
 impl Note {
+    /// Which run wrote it, and the number of that.
+    pub(super) fn life(&self) -> (Incarnation, u64) {
+        (self.run, self.life)
+    }
+
     /// Up to where it covers rows.
     pub(super) fn place(&self) -> Place {
         let id = SegmentId { incarnation: self.run, sequence: self.segment };
@@ -87,9 +94,15 @@ impl Books {
     }
 
     /// Writes a note, and fsyncs it if `safe`. True where figures or place are others than last time.
-    pub(super) fn write(&mut self, place: Place, mark: Mark, safe: bool) -> io::Result<bool> {
+    pub(super) fn write(
+        &mut self,
+        life: u64,
+        place: Place,
+        mark: Mark,
+        safe: bool,
+    ) -> io::Result<bool> {
         let (run, segment) = (place.id.incarnation, place.id.sequence);
-        let note = Note { number: self.number + 1, run, segment, bytes: place.bytes, mark };
+        let note = Note { number: self.number + 1, life, run, segment, bytes: place.bytes, mark };
         let mut slot = Vec::new();
         format::write_json(&mut slot, Kind::Checkpoint, &note);
         if slot.len() > SLOT_BYTES {

@@ -58,6 +58,9 @@ pub(super) struct Head {
     /// `None` in segments of older versions.
     #[serde(default)]
     pub(super) id: Option<String>,
+    /// The number of its run, see `lives`; 0 in segments of older versions.
+    #[serde(default)]
+    pub(super) life: u64,
     pub(super) instance: String,
     pub(super) opened: Timestamp,
 }

@@ -31,6 +31,7 @@ mod folder;
 mod format;
 mod health;
 mod keeper;
+mod lives;
 mod read;
 mod recovery;
 mod segment;
@@ -186,7 +187,7 @@ impl Spool {
             Ok(folder) => Ok(folder),
         };
         let found = folder.as_ref().map(recovery::recover).unwrap_or_default();
-        let incarnation = Incarnation::new(now, found.found.last);
+        let incarnation = Incarnation::new(now, found.greatest);
         let ledger = Ledger::new(instance, incarnation, metrics.clone());
         let shared = Arc::new(Shared::new(settings.clone(), ledger, metrics));
         let (sender, receiver) = mpsc::sync_channel(QUEUE_ROWS_MAX + QUEUE_COMMANDS_MAX);

@@ -6,7 +6,7 @@
 //! version moves there at once, and so does one that bears the name of another segment: its rows are
 //! there under their own.
 
-use std::cmp::Ordering;
+use std::cmp::{self, Ordering};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
@@ -18,15 +18,20 @@ use jiff::Timestamp;
 use super::books::{self, Note, Place};
 use super::folder::{self, Entry, Folder, SegmentId, State};
 use super::format::{self, Head, Item, Kind, MAGIC, Mark, TRAILER_BYTES, Tally, Walk};
+use super::lives::{Lives, read_head};
 use super::{Recovery, Sealed, Shared, StoredRow};
 use crate::domain::{DropReason, DropStage};
-use crate::ledger::{BookKey, Checkpoint, Found, Hour, Page};
+use crate::ledger::{BookKey, Checkpoint, Found, Hour, Incarnation, Page};
 
 /// All that was found.
 #[derive(Debug, Default)]
 pub(super) struct Recovered {
     /// For the ledger.
     pub(super) found: Found,
+    /// In which order runs held the spool.
+    pub(super) lives: Lives,
+    /// The run that is named last: the next one is named behind it.
+    pub(super) greatest: Option<Incarnation>,
     /// Segments to upload.
     pub(super) sealed: BTreeMap<SegmentId, Sealed>,
     /// Segments to upload once they can be named as sealed.
@@ -45,11 +50,14 @@ pub(super) struct Recovered {
 
 /// Reads `folder`, seals what was left open, and sets aside what is not ours.
 pub(super) fn recover(folder: &Folder) -> Recovered {
-    let mut recovered = Recovered { note: books::find(folder), ..Recovered::default() };
+    let (note, mut entries) = (books::find(folder), folder.entries());
+    let lives = Lives::of(folder, &entries, note.as_ref());
+    entries.sort_by_key(|entry| (lives.rank(entry.id), entry.state == State::Sealed));
+    let mut recovered = Recovered { note, lives, ..Recovered::default() };
     let mut removing = BTreeSet::new();
     let mut before: Option<SegmentId> = None;
     // Newest first: the newest checkpoint is the one that counts.
-    for entry in folder.entries().into_iter().rev() {
+    for entry in entries.into_iter().rev() {
         // A second file of one segment, open and sealed: the sealed one counts, it comes first.
         let again = before.replace(entry.id) == Some(entry.id);
         let seen = inspect(folder, &entry, &recovered).ok().filter(|_| !again);
@@ -126,8 +134,8 @@ impl Recovered {
         removing: &mut BTreeSet<String>,
     ) {
         let name = entry.id.to_string();
-        let last = &mut self.found.last;
-        *last = Some(last.map_or(entry.id.incarnation, |id| id.max(entry.id.incarnation)));
+        self.found.last.get_or_insert(entry.id.incarnation);
+        self.greatest = self.greatest.max(Some(entry.id.incarnation));
         let opened = seen.head.as_ref().map_or(entry.id.incarnation.started(), |head| head.opened);
         self.found.last_change = self.found.last_change.max(Some(opened));
         if let Some(head) = &seen.head {
@@ -140,8 +148,8 @@ impl Recovered {
             if let Some(mark) = seen.mark {
                 removing.extend(mark.removing);
                 self.found.checkpoint = Some(mark.ledger);
-                let end = Place { id: entry.id, bytes: seen.mark_end };
-                self.note = self.note.take().filter(|note| note.place() >= end);
+                let covers = |note: &Note| behind(&self.lives, entry.id, note.place());
+                self.note = self.note.take().filter(|note| covers(note) >= seen.mark_end);
                 removing.extend(self.note.iter().flat_map(Note::removing).cloned());
             }
         }
@@ -163,8 +171,10 @@ impl Recovered {
     /// Puts the figures beside the segments over those in them: they are newer.
     fn read_note(&mut self) {
         if let Some(note) = self.note.take() {
-            let run = note.place().id.incarnation;
-            self.found.last = self.found.last.max(Some(run));
+            let (run, _) = note.life();
+            self.greatest = self.greatest.max(Some(run));
+            let last = self.found.last.unwrap_or(run);
+            self.found.last = Some(cmp::max_by_key(last, run, |run| self.lives.order(*run)));
             self.found.checkpoint = Some(note.over(self.found.checkpoint.take()));
             self.found.after = mem::take(&mut self.behind);
         }
@@ -225,7 +235,8 @@ fn inspect(folder: &Folder, entry: &Entry, recovered: &Recovered) -> io::Result<
         return Err(io::Error::from(io::ErrorKind::InvalidData));
     }
     let short = (entry.state == State::Sealed && !whole).then(|| by_footer(&file)).flatten();
-    let from = recovered.note.as_ref().map_or(u64::MAX, |note| behind(entry.id, note.place()));
+    let from = recovered.note.as_ref();
+    let from = from.map_or(u64::MAX, |note| behind(&recovered.lives, entry.id, note.place()));
     let seen = match short {
         Some(seen) => Some(seen),
         None => by_walk(&folder::read_all(&file)?, from),
@@ -236,8 +247,8 @@ fn inspect(folder: &Folder, entry: &Entry, recovered: &Recovered) -> io::Result<
 }
 
 /// From which byte of a segment on its rows are not covered by figures that go up to `place`.
-fn behind(id: SegmentId, place: Place) -> u64 {
-    match id.cmp(&place.id) {
+fn behind(lives: &Lives, id: SegmentId, place: Place) -> u64 {
+    match lives.rank(id).cmp(&lives.rank(place.id)) {
         Ordering::Less => u64::MAX,
         Ordering::Equal => place.bytes,
         Ordering::Greater => 0,
@@ -253,13 +264,7 @@ fn by_footer(file: &File) -> Option<Inspection> {
     let mut footer = vec![0; usize::try_from(bytes.checked_sub(offset)?).ok()?];
     file.read_exact_at(&mut footer, offset).ok()?;
     let tally = format::read_footer(&footer)?;
-    let mut start = vec![0; 4096.min(bytes as usize)];
-    file.read_exact_at(&mut start, 0).ok()?;
-    let head = match Walk::new(&start)?.next()? {
-        Item::Record(Kind::Head, body) => serde_json::from_slice(body).ok()?,
-        _ => return None,
-    };
-    Some(Inspection { bytes, head: Some(head), tally, ..Inspection::default() })
+    Some(Inspection { bytes, head: Some(read_head(file)?), tally, ..Inspection::default() })
 }
 
 /// Reads `bytes` as a segment's file in every way in which one is read: to be fuzzed.

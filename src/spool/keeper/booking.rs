@@ -64,7 +64,7 @@ impl Keeper {
         let mark = Mark { removing: self.removing.clone(), ledger };
         let place = self.place();
         let books = self.books.as_mut().ok_or(io::ErrorKind::NotFound)?;
-        books.write(place, mark, safe)
+        books.write(self.life, place, mark, safe)
     }
 
     /// Up to where the figures cover rows: those that are fsynced are counted as kept.

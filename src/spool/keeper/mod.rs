@@ -66,6 +66,8 @@ pub(super) struct Keeper {
     folder: Option<Folder>,
     open: Option<OpenSegment>,
     sequence: u64,
+    /// The number of this run among those that held the spool.
+    life: u64,
     /// Records gathered for the next write, and what rows they are.
     batch: Vec<u8>,
     batch_tally: Tally,
@@ -96,6 +98,7 @@ impl Keeper {
             folder: None,
             open: None,
             sequence: 0,
+            life: 1,
             batch: Vec::new(),
             batch_tally: Tally::default(),
             memo: Memo::default(),
@@ -122,6 +125,7 @@ impl Keeper {
         self.leftovers = mem::take(&mut found.leftovers);
         self.stranded.extend_from_slice(&found.stranded);
         self.folder = Some(folder);
+        self.life = found.lives.next();
         self.taken_over = true;
         found.hand_over(&self.shared, now)
     }
@@ -356,7 +360,7 @@ impl Keeper {
         let folder = self.folder.as_ref().ok_or(io::ErrorKind::NotFound)?;
         let (opened, none) = (Timestamp::now(), Default::default());
         let instance = self.shared.ledger.instance().to_string();
-        let head = Head { id: Some(id.to_string()), instance, opened };
+        let head = Head { id: Some(id.to_string()), life: self.life, instance, opened };
         let ledger = self.shared.ledger.checkpoint(&mut self.memo, true, &none, opened);
         let Some(ledger) = ledger else { return Ok(()) };
         let mark = Mark { removing: self.removing.clone(), ledger };
