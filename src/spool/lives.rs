@@ -40,7 +40,7 @@ impl Lives {
     }
 
     /// Sorts segments as they were written.
-    pub(super) fn rank(&self, id: SegmentId) -> impl Ord + use<> {
+    pub(super) fn rank(&self, id: SegmentId) -> ((u64, Incarnation), u64) {
         (self.order(id.incarnation), id.sequence)
     }
 
