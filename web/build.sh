@@ -21,7 +21,7 @@ if [[ $(cat node_modules/.page-stamp 2>/dev/null) == "$(made_of)" && -f dist/pag
     echo "    page: built already"
 else
     # What is ended in the middle is not taken for a page.
-    rm -f node_modules/.page-stamp
+    : >node_modules/.page-stamp
     npm run --silent build 2>&1 | sed 's/^/    page: /'
     made_of >node_modules/.page-stamp
 fi

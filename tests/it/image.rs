@@ -88,10 +88,11 @@ fn the_images_root_runs_as_the_sidecar_read_only_and_without_rights() {
 
 /// Waits for a line that comes once the image has been built.
 #[track_caller]
-fn await_line(process: &Process, line: &str) {
+fn await_line(process: &mut Process, line: &str) {
     let deadline = Instant::now() + Duration::from_secs(480);
     while !process.printed().contains(line) {
-        assert!(Instant::now() < deadline, "{line} does not come:\n{}", process.printed());
+        let is_late = process.is_over() || Instant::now() >= deadline;
+        assert!(!is_late, "{line} does not come:\n{}", process.printed());
         std::thread::sleep(Duration::from_millis(200));
     }
 }
@@ -123,7 +124,7 @@ fn an_engine_builds_the_dockerfile_and_what_it_builds_runs_without_rights() {
         if process.ended_with(77, Duration::from_millis(500)) {
             return eprintln!("skipped: needs root and namespaces");
         }
-        await_line(&process, "\"door\":\"admin\"");
+        await_line(&mut process, "\"door\":\"admin\"");
         let (port, admin) =
             (address(&process, "\"tap\":\"chat\""), address(&process, "\"door\":\"admin\""));
         process.await_http(admin, "/readyz", Duration::from_secs(60));
