@@ -223,7 +223,7 @@ static LIMITS: &[Key] = &[
         "headers_max",
         Whole(1, 1_000),
         Is("100"),
-        "Header fields of a request, and of an answer.",
+        "Header fields of a request. Any number but 100 sends the tap on hyper's way, where it bounds answers too; else they may have 1000.",
         "100",
     ),
     Key::new(
