@@ -67,7 +67,8 @@ impl Deref for RedactedSummary {
 impl Redactor {
     /// Makes the record of `exchange` from what was understood of it.
     ///
-    /// `CaptureMode::Metadata` keeps no text, whatever `texts` hold, and no headers. Names and paths pass the same detectors as content, and are cut at a fixed length.
+    /// `CaptureMode::Metadata` keeps no text, whatever `texts` hold, and no headers. Names and paths pass
+    /// the same detectors as content, and are cut at a fixed length.
     ///
     /// `redactions` counts what was found in bodies, headers and names. A column is a copy of part
     /// of a body, so what is found in both counts once; `binary` counts what could not be read.

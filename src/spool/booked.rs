@@ -52,11 +52,7 @@ fn dropped(rows: &[LedgerRow], stage: DropStage, reason: DropReason) -> u64 {
 /// it saw, and what it lost. Figure: 2 kills, 70 of 70 seen accounted for.
 #[test]
 fn what_was_seen_on_a_full_disk_is_accounted_for_after_a_kill() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let faults = Faults::default();
-    let (spool, _) = open_with(&settings(dir.path()), faults.clone());
-    offer(&spool, 0..10);
-    until("kept", || ledger_row(&spool).kept == 10);
+    let (_dir, faults, spool) = ten_kept();
     faults.arm(Point::Write, io::ErrorKind::StorageFull);
     offer(&spool, 10..40);
     until("dropped", || ledger_row(&spool).dropped_total() == 30);

@@ -54,6 +54,15 @@ pub(super) fn offer(spool: &Spool, rows: std::ops::Range<usize>) -> usize {
     accepted.count()
 }
 
+/// A spool that kept ten rows, and the faults of its disk.
+pub(super) fn ten_kept() -> (tempfile::TempDir, Faults, Spool) {
+    let (dir, faults) = (tempfile::tempdir().expect("a folder"), Faults::default());
+    let (spool, _) = open_with(&settings(dir.path()), faults.clone());
+    offer(&spool, 0..10);
+    until("kept", || ledger_row(&spool).kept == 10);
+    (dir, faults, spool)
+}
+
 pub(super) fn close(spool: &Spool) {
     assert!(block_on(spool.close(WAIT)), "the spool did not close in time");
 }
@@ -349,11 +358,7 @@ fn a_producer_ten_times_as_fast_loses_exactly_what_is_counted() {
 /// Promise (operations): a full disk drops and counts, and then works again.
 #[test]
 fn a_full_disk_drops_and_counts_and_then_works_again() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let faults = Faults::default();
-    let (spool, _) = open_with(&settings(dir.path()), faults.clone());
-    offer(&spool, 0..10);
-    until("kept", || ledger_row(&spool).kept == 10);
+    let (_dir, faults, spool) = ten_kept();
     faults.arm(Point::Write, io::ErrorKind::StorageFull);
     offer(&spool, 10..20);
     until("dropped", || ledger_row(&spool).dropped_total() == 10);
@@ -368,11 +373,7 @@ fn a_full_disk_drops_and_counts_and_then_works_again() {
 /// Promise (operations): after a failed fsync the segment is given up and its safe rows are saved.
 #[test]
 fn after_a_failed_fsync_the_segment_is_given_up_and_its_safe_rows_are_saved() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let faults = Faults::default();
-    let (spool, _) = open_with(&settings(dir.path()), faults.clone());
-    offer(&spool, 0..10);
-    until("kept", || ledger_row(&spool).kept == 10);
+    let (_dir, faults, spool) = ten_kept();
     faults.arm(Point::Sync, io::ErrorKind::Other);
     offer(&spool, 10..15);
     until("dropped", || ledger_row(&spool).dropped_total() >= 5);
@@ -420,11 +421,7 @@ fn a_segment_of_an_earlier_run_that_cannot_be_renamed_is_sealed_later() {
 
 #[test]
 fn safe_rows_outlive_a_failed_fsync_on_a_full_disk() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let faults = Faults::default();
-    let (spool, _) = open_with(&settings(dir.path()), faults.clone());
-    offer(&spool, 0..10);
-    until("kept", || ledger_row(&spool).kept == 10);
+    let (dir, faults, spool) = ten_kept();
     faults.arm(Point::Sync, io::ErrorKind::StorageFull);
     faults.arm(Point::Create, io::ErrorKind::StorageFull);
     offer(&spool, 10..15);

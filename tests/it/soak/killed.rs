@@ -363,6 +363,10 @@ fn is_all_there(objects: &std::path::Path, books: &Books) {
     assert!(books.dropped.keys().all(safe), "fsynced and lost: {books:?}");
 }
 
+/// Promise (operations): killed, stopped, its disk full, frozen, read-only and forbidden, its clock set and its
+/// store failing, all at once, it gives no wrong answer, stores each sample once, and its books balance. Figure:
+/// `make soak` alone: 300 s with 32 kills, 16,533 stored once, 0 wrong answers.
+///
 /// Cases 34, 49, 51, 53, 54, 55 and 80 of the catalogue, at once. For `make soak` alone, since it takes minutes
 /// to tell anything. Where an answer is wrong it says why it ended, and what was done to whom shortly before.
 #[test]
