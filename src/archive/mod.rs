@@ -289,7 +289,8 @@ impl Archive {
     }
 
     /// Writes the rows that changed. The spool makes the same figures safe first, so that the next run
-    /// can never publish smaller ones.
+    /// can never publish smaller ones. Where it cannot, that run will not know of them either: each row is
+    /// written as it can stand, should it be the last.
     async fn publish(&mut self) -> Result<(), BucketError> {
         self.published_at = Some(Instant::now());
         let rows = self.ledger.rows(Timestamp::now());
@@ -299,8 +300,9 @@ impl Archive {
         if changed.is_empty() {
             return Ok(());
         }
-        self.spool.checkpoint().await;
+        let is_safe = self.spool.checkpoint().await;
         for row in changed {
+            let row = if is_safe { row } else { row.as_last_word() };
             if let Some(line) = line(&row) {
                 self.bucket.put(&row.name(), line).await?;
                 failpoint::hit("ledger_put");

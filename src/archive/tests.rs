@@ -356,6 +356,48 @@ async fn a_segment_that_vanished_is_counted_and_does_not_block_the_rest() {
     assert!(spool.ledger().rows(Timestamp::now()).iter().all(LedgerRow::balances));
 }
 
+/// What the bucket would hold of the ledger, if the process ended now.
+async fn last_words(archive: &mut Archive, bucket: &Memory) -> Vec<LedgerRow> {
+    archive.publish().await.expect("publishes");
+    let report = verify(bucket).await.expect("reads");
+    assert!(report.ok, "{report}");
+    report.checked.into_iter().filter_map(|hour| hour.ledger).collect()
+}
+
+#[tokio::test]
+async fn a_row_whose_figures_are_on_no_disk_stands_as_if_it_were_the_last() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("spool");
+    std::fs::write(&path, "in the way").expect("writes");
+    let (spool, bucket) = (open(&path), Memory::new(Mood::Takes));
+    let (ledger, hour) = (spool.ledger(), Hour::of(Timestamp::now()));
+    let mut archive = archive(&spool, &bucket);
+    ledger.seen(hour, 5);
+    ledger.not_sampled(hour, 3);
+    let row = last_words(&mut archive, &bucket).await.remove(0);
+    assert_eq!((row.seen, row.in_flight, row.closed), (3, 0, false));
+    let window = row.unaccounted.first().expect("what comes now is not accounted for");
+    assert_eq!((window.from, window.to), (row.updated, hour.end().max(row.updated)));
+
+    std::fs::remove_file(&path).expect("removes");
+    until("usable", || path.join("lock").exists()).await;
+    let row = last_words(&mut archive, &bucket).await.remove(0);
+    assert_eq!((row.seen, row.in_flight), (5, 2), "the next run will know");
+    assert!(row.unaccounted.is_empty());
+
+    ledger.not_sampled(hour, 2);
+    std::fs::remove_dir_all(&path).expect("removes");
+    std::fs::write(&path, "in the way").expect("writes");
+    ledger.seen(hour, 1);
+    let row = last_words(&mut archive, &bucket).await.remove(0);
+    assert_eq!((row.seen, row.in_flight, row.unaccounted.len()), (5, 0, 1), "no longer");
+
+    assert!(spool.close(Duration::from_secs(20)).await);
+    ledger.not_sampled(hour, 1);
+    let row = last_words(&mut archive, &bucket).await.remove(0);
+    assert_eq!((row.seen, row.unaccounted.len(), row.closed), (6, 0, true));
+}
+
 #[tokio::test]
 async fn verify_finds_what_is_missing_doubled_unledgered_or_unreadable() {
     let dir = tempfile::tempdir().expect("a folder");

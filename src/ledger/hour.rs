@@ -23,6 +23,11 @@ impl Hour {
         Timestamp::from_second(self.0.saturating_mul(3600)).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
+    /// The first moment after it.
+    pub fn end(self) -> Timestamp {
+        Self(self.0.saturating_add(1)).start()
+    }
+
     /// `date=2026-11-23/hour=22`: the hour's folders, in Hive's form.
     pub fn partition(self) -> String {
         self.start().strftime("date=%Y-%m-%d/hour=%H").to_string()

@@ -1,5 +1,7 @@
 //! The ledger as published: one small object an instance, run and hour, overwritten as it grows.
 
+use std::mem;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -106,6 +108,19 @@ impl LedgerRow {
     /// True where nothing of this row can change any more.
     pub fn is_settled(&self) -> bool {
         self.closed && self.pending == 0
+    }
+
+    /// The row as it can stand for good, should its run leave nothing behind but this: what is not decided
+    /// yet counts as not seen, and what comes of its hour from now on as not accounted for. A later row says
+    /// better.
+    #[must_use]
+    pub fn as_last_word(mut self) -> Self {
+        let until = Hour::of(self.hour).end().max(self.updated);
+        if !self.closed && (self.in_flight > 0 || until > self.updated) {
+            self.seen -= mem::take(&mut self.in_flight);
+            self.unaccounted.push(Window { from: self.updated, to: until });
+        }
+        self
     }
 
     /// The same figures, whenever they were written.

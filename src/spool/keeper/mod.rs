@@ -206,7 +206,7 @@ impl Keeper {
                 let _ = reply.send(());
             }
             Command::Checkpoint { reply } => {
-                let _ = reply.send(self.sync(true, false));
+                let _ = reply.send(self.sync(true, false) || self.book(true));
             }
             Command::Close { reply } => {
                 self.close();
