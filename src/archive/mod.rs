@@ -343,8 +343,8 @@ impl Archive {
             if kind.is_transient() {
                 tracing::warn!(kind = kind.label(), %error, "the bucket fails; samples wait in the spool");
             } else {
-                tracing::error!(kind = kind.label(), %error, "the bucket refuses us: check its name, the \
-                    credentials, and the permission to write; samples wait in the spool meanwhile");
+                tracing::error!(kind = kind.label(), %error, "the bucket refuses us: check its name, \
+                    region and endpoint, the credentials, the permission to write and the clock; samples wait in the spool meanwhile");
             }
         }
         let wait = self.pace.failed(kind.is_transient(), chance());

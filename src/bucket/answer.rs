@@ -92,7 +92,8 @@ fn of_status(operation: &str, status: u16) -> BucketErrorKind {
         404 if matches!(operation, "get" | "delete") => Kind::NotFound,
         404 => Kind::NoBucket,
         408 => Kind::Timeout,
-        429 | 503 => Kind::Throttled,
+        // A conflict without a code: another write is under way, which passes.
+        409 | 429 | 503 => Kind::Throttled,
         300..=399 | 400 | 405 | 501 => Kind::Configuration,
         500..=599 => Kind::Unavailable,
         _ => Kind::Other,

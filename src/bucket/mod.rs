@@ -23,12 +23,14 @@ mod guard;
 mod lines;
 mod local;
 mod remote;
+mod renewed;
 mod s3;
 
 pub use error::{BucketError, BucketErrorKind};
 pub use lines::{LineError, Lines};
 
 use guard::Guard;
+use renewed::Renewed;
 
 /// The most bytes an object may have: 512 MiB, far above a segment, so that a foreign object cannot
 /// fill the memory.
@@ -97,21 +99,31 @@ pub struct Listed {
 /// Opens the bucket that the settings name. Reads files and environment at most; the network is
 /// first touched by the first operation. Errors are settings that can never work.
 pub async fn open(settings: &config::Bucket) -> Result<Arc<dyn Bucket>, BucketError> {
-    let (attempt, operation) = (settings.attempt_timeout, settings.operation_timeout);
     let (store, prefix): (Box<dyn Bucket>, &str) = match &settings.store {
         config::BucketStore::Local { path } => (Box::new(local::Local::new(path.clone())), ""),
+        config::BucketStore::S3(s3) => (Box::new(Renewed::open(settings)?), &s3.prefix),
+        config::BucketStore::Azure(azure) => (Box::new(Renewed::open(settings)?), &azure.prefix),
+        config::BucketStore::Gcs(gcs) => (Box::new(Renewed::open(settings)?), &gcs.prefix),
+    };
+    Ok(Arc::new(Guard::new(store, prefix, settings.operation_timeout)))
+}
+
+/// A store with the credentials of `settings`, and of files and environment as they are now.
+fn open_remote(settings: &config::Bucket) -> Result<Arc<dyn Bucket>, BucketError> {
+    let (attempt, operation) = (settings.attempt_timeout, settings.operation_timeout);
+    Ok(match &settings.store {
+        config::BucketStore::Local { path } => Arc::new(local::Local::new(path.clone())),
         config::BucketStore::S3(s3) => {
             endpoint::check(s3.endpoint.as_deref())?;
-            (Box::new(s3::S3::new(s3.clone(), attempt, operation)), &s3.prefix)
+            Arc::new(s3::S3::new(s3.clone(), attempt, operation))
         }
         config::BucketStore::Azure(azure) => {
             endpoint::check(azure.endpoint.as_deref())?;
-            (Box::new(azure::open(azure, attempt, operation)?), &azure.prefix)
+            Arc::new(azure::open(azure, attempt, operation)?)
         }
         config::BucketStore::Gcs(gcs) => {
             endpoint::check(gcs.endpoint.as_deref())?;
-            (Box::new(gcs::open(gcs, attempt, operation)?), &gcs.prefix)
+            Arc::new(gcs::open(gcs, attempt, operation)?)
         }
-    };
-    Ok(Arc::new(Guard::new(store, prefix, operation)))
+    })
 }

@@ -218,6 +218,21 @@ fn default(data_dir: &Path) -> Bucket {
     }
 }
 
+impl Bucket {
+    /// The same settings, with the secrets that their files hold now.
+    pub fn with_secrets_of_now(&self) -> Self {
+        let mut settings = self.clone();
+        let secrets: [Option<&mut SecretText>; 2] = match &mut settings.store {
+            BucketStore::Local { .. } => [None, None],
+            BucketStore::S3(s3) => [s3.credentials.as_mut().map(|(_, secret)| secret), None],
+            BucketStore::Azure(azure) => [azure.access_key.as_mut(), azure.sas.as_mut()],
+            BucketStore::Gcs(gcs) => [gcs.service_account.as_mut(), None],
+        };
+        secrets.into_iter().flatten().for_each(|secret| *secret = secret.of_now());
+        settings
+    }
+}
+
 struct Secrets {
     s3: Option<SecretText>,
     azure_key: Option<SecretText>,

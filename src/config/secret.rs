@@ -3,30 +3,52 @@
 use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A secret: no `Display`, and a `Debug` that tells nothing.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+#[derive(Clone)]
+pub struct Secret {
+    value: String,
+    /// Where it was read from.
+    file: Option<PathBuf>,
+}
 
 impl Secret {
     /// Wraps `value`.
     pub fn new(value: impl Into<String>) -> Self {
-        Self(value.into())
+        Self { value: value.into(), file: None }
+    }
+
+    /// What its file holds now: itself where it came from none, or where that cannot be read or may be
+    /// changed by others.
+    pub fn of_now(&self) -> Self {
+        let file = self.file.as_deref();
+        let trusted =
+            file.filter(|file| matches!(exposure(file), Ok(kept) if kept != Exposure::Writable));
+        trusted.and_then(|file| read_secret(file).ok()).unwrap_or_else(|| self.clone())
     }
 
     /// The value itself: for the one place that has to send or compare it.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.value
     }
 
     /// Whether `given` is this secret; takes as long for a wrong one as for the right one of the same
     /// length.
     pub fn is(&self, given: &[u8]) -> bool {
-        let own = self.0.as_bytes();
+        let own = self.value.as_bytes();
         own.len() == given.len() && own.iter().zip(given).fold(0, |all, (a, b)| all | (a ^ b)) == 0
     }
 }
+
+/// The same value, wherever it came from.
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.is(other.value.as_bytes())
+    }
+}
+
+impl Eq for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,7 +92,7 @@ pub(super) fn read_secret(path: &Path) -> Result<Secret, String> {
     let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned())?;
     match text.trim_end_matches(['\r', '\n']) {
         "" => Err("is empty".to_owned()),
-        secret => Ok(Secret::new(secret)),
+        secret => Ok(Secret { value: secret.to_owned(), file: Some(path.to_owned()) }),
     }
 }
 

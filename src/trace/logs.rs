@@ -80,9 +80,11 @@ pub fn report_panics() {
     }));
 }
 
-/// Ours at every level, others from `info` up.
+/// Ours at every level, others from `info` up, but for the AWS SDK: it quotes what a store answered, and
+/// what went wrong comes to us as an error anyway.
 fn speaks_of_itself(metadata: &Metadata<'_>) -> bool {
-    metadata.target().starts_with("flowtap") || *metadata.level() <= Level::INFO
+    let (target, level) = (metadata.target(), metadata.level());
+    target.starts_with("flowtap") || (*level <= Level::INFO && !target.starts_with("aws_"))
 }
 
 struct JsonLines {

@@ -8,6 +8,7 @@ mod conformance;
 mod faults;
 mod gcs_front;
 mod live;
+mod outside;
 mod stores;
 mod wire;
 

@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use flowtap::bucket;
+use flowtap::bucket::{self, Bucket, BucketErrorKind};
 use flowtap::config::BucketStore;
 
 use super::stores;
@@ -15,6 +15,8 @@ use super::wire::{Reply, Request, Scripted};
 const ENDPOINT: &str = "FLOWTAP_TEST_ENDPOINT";
 /// Which store it opens.
 const STORE: &str = "FLOWTAP_TEST_STORE";
+/// Which file it writes other credentials to after its first PUT, for a second one.
+const MENDED: &str = "FLOWTAP_TEST_MENDED";
 
 /// What the child runs: one PUT with nothing but the environment, told on its output. Among the
 /// other tests it has no endpoint, and nothing to do.
@@ -34,10 +36,72 @@ async fn child() {
     let begun = Instant::now();
     let bucket = bucket::open(&settings).await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(1), "opening waited for somebody");
+    put(bucket.as_ref()).await;
+    if let Ok(file) = std::env::var(MENDED) {
+        std::fs::write(&file, profile("new")).unwrap();
+        put(bucket.as_ref()).await;
+    }
+}
+
+async fn put(bucket: &dyn Bucket) {
     match bucket.put("a", Bytes::from_static(b"x")).await {
         Ok(()) => println!("outcome: stored"),
         Err(error) => println!("outcome: {error}"),
     }
+}
+
+fn profile(id: &str) -> String {
+    format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = s\n")
+}
+
+/// A store that knows the credentials named `new`, and says of others that they have expired.
+async fn choosy() -> Scripted {
+    Scripted::start(|request: Request| {
+        let asked = [&request.target, request.header("authorization").unwrap_or_default()].concat();
+        let expired = "<Error><Code>ExpiredToken</Code></Error>";
+        std::future::ready(match asked.contains("new") {
+            true => Reply::status("201 Created", &["ETag: \"x\""], ""),
+            false => Reply::status("400 Bad Request", &[], expired),
+        })
+    })
+    .await
+}
+
+/// Promise (operations): credentials that are mended on disk are used without a restart, once the store has
+/// refused those before. Figure: a profile of the AWS chain, a file of a signature; stored at the next try.
+#[tokio::test]
+async fn credentials_that_are_mended_on_disk_are_used_once_the_old_ones_are_refused() {
+    let (store, home) = (choosy().await, tempfile::tempdir().unwrap());
+    let file = home.path().join("credentials");
+    std::fs::write(&file, profile("old")).unwrap();
+    let name = file.to_str().unwrap();
+    let environment = [("AWS_SHARED_CREDENTIALS_FILE", name), (MENDED, name), ("AWS_REGION", "r")];
+    let output = run(&store, "s3", &environment).await;
+    let outcomes: Vec<_> = output.lines().filter(|line| line.contains("outcome: ")).collect();
+    assert!(outcomes[0].contains("denied: put: status 400 ExpiredToken"), "{output}");
+    assert!(outcomes[1].contains("outcome: stored"), "{output}");
+
+    let signature = |sig: &str| {
+        std::fs::write(home.path().join("sas"), format!("sv=2021-12-02&ss=b&sig={sig}")).unwrap();
+    };
+    signature("old");
+    let config = home.path().join("flowtap.yaml");
+    let (url, sas) = (store.url(), home.path().join("sas"));
+    let bucket = format!(
+        "{{url: az://account/samples, endpoint: \"{url}/account\", sas_file: {}}}",
+        sas.display()
+    );
+    let taps = "taps: [{listen: 127.0.0.1:1, upstream: \"http://127.0.0.1:2\"}]";
+    std::fs::write(&config, format!("{taps}\nbucket: {bucket}\n")).unwrap();
+    std::fs::set_permissions(&sas, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let settings = flowtap::config::load(Some(&config), &Default::default(), &[]).unwrap().bucket;
+    let bucket = bucket::open(&settings).await.unwrap();
+    let put = async || bucket.put("a", Bytes::from_static(b"x")).await;
+    assert_eq!(put().await.unwrap_err().kind, BucketErrorKind::Denied);
+    assert_eq!(put().await.unwrap_err().kind, BucketErrorKind::Denied, "it has not changed");
+    signature("new");
+    assert_eq!(put().await.unwrap_err().kind, BucketErrorKind::Denied, "this tells that it has");
+    put().await.unwrap();
 }
 
 #[tokio::test]

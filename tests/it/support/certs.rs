@@ -53,13 +53,26 @@ impl Authority {
 
     /// A certificate for `name`: a host or an address.
     pub fn issue(&self, name: &str) -> Identity {
+        self.sign(name, name, |_| {})
+    }
+
+    /// The same, valid until the day after it began to be, long ago.
+    pub fn issue_expired(&self, name: &str) -> Identity {
+        self.sign(name, &format!("{name}.expired"), |params| {
+            params.not_before = rcgen::date_time_ymd(2024, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2024, 1, 2);
+        })
+    }
+
+    fn sign(&self, name: &str, file: &str, change: impl Fn(&mut CertificateParams)) -> Identity {
         let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        change(&mut params);
         // With the authority's own name, OpenSSL would take it for one that signed itself.
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("signed");
         let file = |ending: &str, text: String| {
-            let path = self.folder.path().join(format!("{name}.{ending}"));
+            let path = self.folder.path().join(format!("{file}.{ending}"));
             write_private(&path, &text);
             path
         };
