@@ -56,6 +56,18 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Names of keys are words, and shorter than this.
+const NAME_BYTES_MAX: usize = 40;
+/// The shortest word with a digit that may be a secret.
+const OPAQUE_BYTES_MIN: usize = 16;
+
+/// True for what stands where a key's name should and may be a secret instead: it is longer than names are, or
+/// a long word with a digit in it.
+pub(super) fn may_be(name: &str) -> bool {
+    let has_digit = name.bytes().any(|byte| byte.is_ascii_digit());
+    name.len() > NAME_BYTES_MAX || (has_digit && name.len() >= OPAQUE_BYTES_MIN)
+}
+
 /// The longest secret file, in bytes: a service account's JSON has about 2.5 KiB.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
 

@@ -36,12 +36,17 @@ fn strangers(entries: &[Entry], path: &str, keys: &[Key], report: &mut Report) {
     let mut seen: HashMap<&str, &Origin> = HashMap::new();
     for entry in entries {
         let full = join(path, &entry.key);
-        if let Some(first) = seen.insert(&entry.key, &entry.origin) {
+        let known = keys.iter().any(|key| key.name == entry.key);
+        if !known && secret::may_be(&entry.key) {
+            report.hide(&entry.origin);
+            let message = "unknown key, which may be a secret and is not shown".to_owned();
+            report.fault(&entry.origin, Complaint::new(message).allowed(names(keys).join(", ")));
+        } else if let Some(first) = seen.insert(&entry.key, &entry.origin) {
             let place = report.place_in_words(first);
             let message = format!("`{full}` stands twice, before at {place}");
             report.fault(&entry.origin, Complaint::new(message).allowed("each key once"));
-        } else if !keys.iter().any(|key| key.name == entry.key) {
-            let names: Vec<&str> = keys.iter().map(|key| key.name).collect();
+        } else if !known {
+            let names = names(keys);
             let near = nearest(&entry.key, names.iter().copied());
             if keys.iter().any(|key| Some(key.name) == near && key.kind.is_secret()) {
                 report.hide(&entry.node.origin);
@@ -60,6 +65,10 @@ fn strangers(entries: &[Entry], path: &str, keys: &[Key], report: &mut Report) {
             report.fault(&entry.origin, complaint);
         }
     }
+}
+
+fn names(keys: &[Key]) -> Vec<&'static str> {
+    keys.iter().map(|key| key.name).collect()
 }
 
 struct Walker<'a> {

@@ -8,7 +8,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
@@ -20,6 +19,7 @@ use super::include_usage::Stripper;
 use super::io::ConnectionState;
 use super::observe::{Observation, RequestFault, RequestSide};
 use super::pool::Pool;
+use super::tail::Trailers;
 use super::tap::TapShared;
 use crate::domain::Outcome;
 
@@ -32,9 +32,9 @@ pub enum BodyError {
     /// Nothing came for longer than the tap's idle timeout.
     #[error("nothing came within the idle timeout")]
     Idle,
-    /// HTTP/1.1's trailers ended in the middle of a line, and what followed was taken for more of them.
-    #[error("the trailers cannot be read")]
-    Trailers,
+    /// The client's chunks break their grammar, whatever hyper makes of them.
+    #[error("the chunks break their grammar")]
+    Chunks,
     /// The client holds its body back, and was not told to send it.
     #[error("the body was not asked for")]
     Unwanted,
@@ -60,8 +60,10 @@ pub struct StreamedRequest {
     kept: Option<Arc<Mutex<Kept>>>,
     /// The client holds it back.
     held: Option<Held>,
-    /// It came in chunks.
-    is_chunked: bool,
+    /// The client's connection.
+    client: Arc<ConnectionState>,
+    /// Where its trailers go, where hyper would not write them.
+    trailers: Option<Arc<Trailers>>,
 }
 
 /// So much of a body is kept to be sent once more: as much as on the express way.
@@ -113,16 +115,17 @@ impl Again {
 }
 
 impl RequestBody {
-    /// The body `inner`, noted by `observation`. It came in chunks, as HTTP/1.1 has them, or not.
-    pub fn streamed(inner: Incoming, observation: &Observation, is_chunked: bool) -> Self {
+    /// The body `inner`, noted by `observation`.
+    pub fn streamed(inner: Incoming, observation: &Observation) -> Self {
         let (side, tap) = (Arc::clone(observation.request()), Arc::clone(observation.tap()));
         if inner.is_end_stream() {
             side.complete();
             return Self::Empty;
         }
         let idle = IdleTimer::new(tap.settings.timeouts.idle);
-        let (kept, held) = (None, None);
-        let body = StreamedRequest { inner, side, tap, idle, kept, held, is_chunked };
+        let client = Arc::clone(observation.connection());
+        let (kept, held, trailers) = (None, None, None);
+        let body = StreamedRequest { inner, side, tap, idle, kept, held, client, trailers };
         Self::Streamed(Box::new(body))
     }
 
@@ -133,6 +136,15 @@ impl RequestBody {
         let (holder, held) = held::hold(Arc::clone(client));
         body.held = Some(held);
         Some(holder)
+    }
+
+    /// The body goes up in chunks, or will once `trailers` are known: they are put there past hyper.
+    pub fn end_with(&mut self, trailers: &Arc<Trailers>) {
+        if let Self::Streamed(body) = self
+            && body.inner.size_hint().exact().is_none()
+        {
+            body.trailers = Some(Arc::clone(trailers));
+        }
     }
 
     /// Keeps what is sent of the body from now on, to be sent once more.
@@ -211,9 +223,9 @@ impl StreamedRequest {
         };
         self.idle.touch();
         self.keep(&frame);
-        if self.is_chunked && is_without_a_field(&frame) {
+        if self.client.is_broken() {
             self.side.fail(RequestFault::Broken);
-            return Poll::Ready(Some(Err(BodyError::Trailers)));
+            return Poll::Ready(Some(Err(BodyError::Chunks)));
         }
         match &frame {
             Some(Ok(frame)) => {
@@ -227,23 +239,25 @@ impl StreamedRequest {
             Some(Err(error)) => self.side.fail(RequestFault::of(error)),
             None => self.side.complete(),
         }
-        Poll::Ready(frame.map(|frame| frame.map(settled).map_err(BodyError::from)))
+        let frame = frame.map(|frame| frame.map_err(BodyError::from));
+        Poll::Ready(settled(frame, self.trailers.as_deref()))
     }
 }
 
-/// True for trailers without a field: hyper takes a bare line feed behind the last chunk for their beginning,
-/// and all up to the next empty line, which may be another request, for more of them.
-fn is_without_a_field(frame: &Option<Result<Frame<Bytes>, hyper::Error>>) -> bool {
-    let trailers = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.trailers_ref());
-    trailers.is_some_and(HeaderMap::is_empty)
-}
-
-/// What passes of a frame.
-fn settled(mut frame: Frame<Bytes>) -> Frame<Bytes> {
-    if let Some(trailers) = frame.trailers_mut() {
-        guard::strip_trailers(trailers);
+/// What hyper is given: of trailers nothing, where they go `past` it.
+fn settled(
+    frame: Option<Result<Frame<Bytes>, BodyError>>,
+    past: Option<&Trailers>,
+) -> Option<Result<Frame<Bytes>, BodyError>> {
+    let Some(Ok(mut frame)) = frame else { return frame };
+    if let Some(fields) = frame.trailers_mut() {
+        guard::strip_trailers(fields);
+        if let Some(past) = past {
+            past.add(fields);
+            return None;
+        }
     }
-    frame
+    Some(Ok(frame))
 }
 
 impl RequestFault {
@@ -278,18 +292,27 @@ pub struct StreamedResponse {
     connection: Option<(Http1, Arc<Pool>)>,
     /// Takes out the event that was asked for on the client's behalf.
     stripper: Option<Stripper>,
+    /// It goes down in chunks.
+    is_chunked: bool,
+    /// What it broke off by, to be told in the next turn.
+    failed: Option<BodyError>,
 }
 
 impl ResponseBody {
-    /// The body `inner`, noted by `observation`; at its end the connection goes back to its pool.
+    /// The body `inner`, noted by `observation`; at its end the connection goes back to its pool. It goes down
+    /// in chunks, or not.
     pub fn streamed(
         inner: Incoming,
         observation: Observation,
         connection: Option<(Http1, Arc<Pool>)>,
         stripper: Option<Stripper>,
+        is_chunked: bool,
     ) -> Self {
         let idle = IdleTimer::new(observation.tap().settings.timeouts.idle);
-        let mut body = StreamedResponse { inner, observation, idle, connection, stripper };
+        let is_chunked = is_chunked && inner.size_hint().exact().is_none();
+        let failed = None;
+        let mut body =
+            StreamedResponse { inner, observation, idle, connection, stripper, is_chunked, failed };
         if body.inner.is_end_stream() {
             body.end();
         }
@@ -333,6 +356,9 @@ impl StreamedResponse {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Pending => {
                 return self.idle.poll(cx).map(|()| {
@@ -355,7 +381,16 @@ impl StreamedResponse {
             Some(Err(_)) => self.observation.ended(Outcome::UpstreamAbort),
             None => self.end(),
         }
-        Poll::Ready(frame.map(|frame| frame.map(settled).map_err(BodyError::from)))
+        let frame = frame.map(|frame| frame.map_err(BodyError::from));
+        match settled(frame, self.is_chunked.then(|| self.observation.connection().trailers())) {
+            // hyper would drop what it has not written yet, the head with it: it is given a turn for that.
+            Some(Err(error)) => {
+                self.failed = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            frame => Poll::Ready(frame),
+        }
     }
 
     fn poll_stripped(

@@ -67,6 +67,13 @@ pub const BROKEN_BODY: Failure = failure(
     "body",
     "the request's body broke its framing",
 );
+/// The client's chunks say more beside their data than anybody reads.
+pub const LONG_EXTENSIONS: Failure = failure(
+    StatusCode::BAD_REQUEST,
+    Outcome::ClientError,
+    "chunk_extensions",
+    "the extensions of the request's chunks are longer than 16 KiB together",
+);
 /// The client left in the middle of its body.
 pub const CLIENT_LEFT: Failure = failure(
     StatusCode::BAD_REQUEST,

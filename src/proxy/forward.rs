@@ -63,6 +63,13 @@ pub async fn forward(passage: &Passage, mut request: Request<Incoming>) -> Respo
         |selection| selection.of_request(&head.headers),
         beginning,
     );
+    passage.connection.trailers().clear();
+    if pending.is_some() {
+        passage.connection.leave_http();
+    } else {
+        let is_chunked = head.headers.contains_key(TRANSFER_ENCODING);
+        passage.connection.begin_body(is_chunked, body.size_hint().exact().unwrap_or(0));
+    }
     if let Err(refused) = guard::check(&head, passage.tap.settings.limits.headers_max) {
         passage.tap.metrics.rejected(&passage.tap.name, refused.reason);
         passage.connection.leave_unread();
@@ -77,7 +84,7 @@ pub async fn forward(passage: &Passage, mut request: Request<Incoming>) -> Respo
     let sent = if passage.tap.injection.concerns(&head) {
         send_asking_for_usage(passage, &observation, head, body).await
     } else {
-        let body = RequestBody::streamed(body, &observation, client < Version::HTTP_2);
+        let body = RequestBody::streamed(body, &observation);
         send(passage, &observation, Request::from_parts(head, body)).await.map(Answered::plain)
     };
     passage.connection.said_ahead().await;
@@ -246,8 +253,11 @@ fn reply(
     if stripper.is_some() {
         guard::remove_in_order(&mut head.headers, |name| *name == CONTENT_LENGTH);
     }
+    let is_chunked =
+        client.version == Version::HTTP_11 && !head.headers.contains_key(CONTENT_LENGTH);
     let connection = answered.connection.map(|sender| (sender, Arc::clone(&passage.pool)));
-    Response::from_parts(head, ResponseBody::streamed(body, observation, connection, stripper))
+    let body = ResponseBody::streamed(body, observation, connection, stripper, is_chunked);
+    Response::from_parts(head, body)
 }
 
 /// An answer whose `Transfer-Encoding` is other than one `chunked` would change its meaning here; one with two

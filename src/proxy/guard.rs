@@ -30,12 +30,12 @@ const fn refusal(status: StatusCode, reason: &'static str, message: &'static str
 /// its codec, and the number of HTTP/1.1's fields.
 pub fn check(head: &Parts, headers_max: usize) -> Result<(), Refusal> {
     check_method(&head.method)?;
+    check_length(&head.headers)?;
     check_nominations(&head.headers)?;
     if head.version <= Version::HTTP_11 {
         check_host(head)?;
         return check_framing(head);
     }
-    check_length(&head.headers)?;
     check_authority(head)?;
     if head.headers.len() > headers_max {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
@@ -44,15 +44,28 @@ pub fn check(head: &Parts, headers_max: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// HTTP/2's codec holds the body against the first length alone; two that differ would reach HTTP/1.1.
+/// The longest body that whoever counts in signed integers of 64 bits knows.
+const LENGTH_MAX: u64 = i64::MAX.unsigned_abs();
+
+/// HTTP/2's codec holds the body against the first length alone; two that differ would reach HTTP/1.1. hyper
+/// takes lengths in which others see a sign.
 fn check_length(headers: &HeaderMap) -> Result<(), Refusal> {
+    let bad = |told| Err(refusal(StatusCode::BAD_REQUEST, "length", told));
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let first = lengths.next();
-    if lengths.any(|length| Some(length) != first) {
-        let told = "Content-Length may only be one number";
-        return Err(refusal(StatusCode::BAD_REQUEST, "length", told));
+    if lengths.any(|length| length_of(length) != first.and_then(length_of)) {
+        return bad("Content-Length may only be one number");
     }
-    Ok(())
+    match first.and_then(length_of) {
+        Some(..=LENGTH_MAX) => Ok(()),
+        None if first.is_none() => Ok(()),
+        _ => bad("Content-Length is no number, or one of more than 63 bits"),
+    }
+}
+
+fn length_of(length: &HeaderValue) -> Option<u64> {
+    let digits = length.to_str().ok()?.trim();
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
 /// HTTP/2 names the host in `:authority`; a `Host` beside it may say nothing else (RFC 9113, section 8.3.1).

@@ -19,7 +19,9 @@ use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::scan::{Broken, Scan};
 use super::stream::Stream;
+use super::tail::{Tail, Trailers};
 use super::timer::Timer;
 
 /// What a connection is doing.
@@ -54,6 +56,12 @@ pub struct ConnectionState {
     ahead: Mutex<BytesMut>,
     /// Whom to wake when that is there, and when it has gone.
     ahead_moved: AtomicWaker,
+    /// What came, as strictly as on the express way.
+    scan: Mutex<Scan>,
+    /// The chunks of a request broke their grammar, whatever hyper says.
+    broken: AtomicBool,
+    /// The trailers of an answer.
+    trailers: Arc<Trailers>,
 }
 
 /// Of what an upstream says ahead of its answer, so much waits for the client.
@@ -127,6 +135,36 @@ impl ConnectionState {
         .await;
     }
 
+    /// The request whose head has come has a body in chunks, or of so many bytes.
+    pub fn begin_body(&self, is_chunked: bool, length: u64) {
+        self.scanned(|scan| scan.body(is_chunked, length));
+    }
+
+    /// What comes from now on may be another protocol's.
+    pub fn leave_http(&self) {
+        self.scanned(|scan| {
+            scan.stop();
+            Ok(())
+        });
+    }
+
+    /// True once the chunks of a request broke their grammar.
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    /// The trailers of the answer that is under way.
+    pub fn trailers(&self) -> &Trailers {
+        &self.trailers
+    }
+
+    fn scanned(&self, look: impl FnOnce(&mut Scan) -> Result<(), Broken>) {
+        let mut scan = self.scan.lock().unwrap_or_else(PoisonError::into_inner);
+        if look(&mut scan).is_err() {
+            self.broken.store(true, Ordering::Relaxed);
+        }
+    }
+
     fn ahead(&self) -> MutexGuard<'_, BytesMut> {
         self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -162,6 +200,7 @@ pub struct TimedStream {
     write_timer: Timer,
     /// The phase that was waited in last, and since when.
     timed_phase: (Phase, Instant),
+    tail: Tail,
 }
 
 impl TimedStream {
@@ -174,7 +213,8 @@ impl TimedStream {
     ) -> Self {
         let (read_timer, write_timer) = (Timer::default(), Timer::default());
         let timed_phase = (Phase::Idle, Instant::now());
-        Self { stream, ahead, state, limits, read_timer, write_timer, timed_phase }
+        let tail = Tail::of(Arc::clone(&state.trailers));
+        Self { stream, ahead, state, limits, read_timer, write_timer, timed_phase, tail }
     }
 
     /// The stream, for what is sent past hyper.
@@ -202,7 +242,7 @@ impl TimedStream {
     }
 
     /// Bytes came: the head's clock starts with its first byte and does not start again with the next.
-    fn note_read(&mut self, bytes: &[u8]) {
+    fn note_read(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.state.phase() == Phase::Idle {
             self.state.set_phase(Phase::Head);
             self.timed_phase = (Phase::Head, Instant::now());
@@ -211,6 +251,8 @@ impl TimedStream {
             let end = memchr::memmem::find(bytes, b"\r\n\r\n");
             self.state.note_body(end.is_none_or(|end| end + 4 < bytes.len()));
         }
+        self.state.scanned(|scan| scan.push(bytes));
+        if self.state.is_broken() { Err(io::ErrorKind::InvalidData.into()) } else { Ok(()) }
     }
 
     /// An error where the client reset the connection while its answer is under way. Its end alone says
@@ -247,6 +289,19 @@ impl TimedStream {
             self.state.ahead_moved.wake();
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// What becomes of `parts` where a body's trailers come before their end, or have to go first.
+    fn poll_tail(
+        &mut self,
+        parts: &[io::IoSlice<'_>],
+        cx: &mut Context<'_>,
+    ) -> Option<Poll<io::Result<usize>>> {
+        match self.tail.poll_drain(&mut self.stream, cx) {
+            Poll::Ready(Ok(())) => self.tail.take(parts).map(|count| Poll::Ready(Ok(count))),
+            Poll::Ready(Err(error)) => Some(Poll::Ready(Err(error))),
+            Poll::Pending => Some(Poll::Pending),
+        }
     }
 
     /// Passes a write's result on; a wait longer than the limit becomes an error.
@@ -289,8 +344,7 @@ impl AsyncRead for TimedStream {
         if !this.ahead.is_empty() {
             let ahead = this.ahead.split_to(buf.remaining().min(this.ahead.len()));
             buf.put_slice(&ahead);
-            this.note_read(&ahead);
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(this.note_read(&ahead));
         }
         let before = buf.filled().len();
         match Pin::new(&mut this.stream).poll_read(cx, buf) {
@@ -300,7 +354,7 @@ impl AsyncRead for TimedStream {
             },
             ready => {
                 if buf.filled().len() > before {
-                    this.note_read(&buf.filled()[before..]);
+                    this.note_read(&buf.filled()[before..])?;
                 }
                 ready
             }
@@ -318,7 +372,10 @@ impl AsyncWrite for TimedStream {
         if this.hold_back(bytes) {
             return Poll::Ready(Ok(bytes.len()));
         }
-        let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        let written = match this.poll_tail(&[io::IoSlice::new(bytes)], cx) {
+            Some(taken) => taken,
+            None => Pin::new(&mut this.stream).poll_write(cx, bytes),
+        };
         this.guard_write(written, cx)
     }
 
@@ -331,7 +388,10 @@ impl AsyncWrite for TimedStream {
         if this.hold_back(parts.first().map_or(&[], |part| part)) {
             return Poll::Ready(Ok(parts.iter().map(|part| part.len()).sum()));
         }
-        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, parts);
+        let written = match this.poll_tail(parts, cx) {
+            Some(taken) => taken,
+            None => Pin::new(&mut this.stream).poll_write_vectored(cx, parts),
+        };
         this.guard_write(written, cx)
     }
 
@@ -343,6 +403,10 @@ impl AsyncWrite for TimedStream {
         let this = self.get_mut();
         if let Some(reset) = this.poll_reset(cx) {
             return Poll::Ready(Err(reset));
+        }
+        let drained = this.tail.poll_drain(&mut this.stream, cx);
+        if !matches!(drained, Poll::Ready(Ok(()))) {
+            return this.guard_write(drained, cx);
         }
         let said = this.poll_ahead(cx);
         if !matches!(said, Poll::Ready(Ok(()))) {

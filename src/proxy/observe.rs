@@ -199,7 +199,7 @@ impl Observation {
     }
 
     /// The client's connection.
-    pub fn connection(&self) -> &ConnectionState {
+    pub fn connection(&self) -> &Arc<ConnectionState> {
         &self.connection
     }
 

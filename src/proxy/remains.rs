@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::stream::Stream;
+use super::tail::{Tail, Trailers};
 
 /// How long a connection's refusal is waited for, which comes one way through the network and back
 /// after what it refuses.
@@ -43,12 +44,19 @@ pub struct Remains {
     came: Arc<AtomicU64>,
     /// Bytes that had come when a request went up.
     came_before: u64,
+    trailers: Arc<Trailers>,
 }
 
 impl Remains {
     /// A request goes up now.
     pub fn mark(&mut self) {
         self.came_before = self.came.load(Ordering::Relaxed);
+        self.trailers.clear();
+    }
+
+    /// The trailers of the request that is under way.
+    pub fn trailers(&self) -> &Arc<Trailers> {
+        &self.trailers
     }
 
     /// True where nothing came since.
@@ -76,6 +84,7 @@ pub struct Leaving {
     /// The other side takes nothing more. What it answered before may still be read: to whoever writes,
     /// all goes on, until what can be read has been.
     is_deaf: bool,
+    tail: Tail,
 }
 
 impl Leaving {
@@ -83,13 +92,36 @@ impl Leaving {
     pub fn over(stream: Stream) -> (Self, Remains) {
         let (heir, remains) = oneshot::channel();
         let came = Arc::<AtomicU64>::default();
-        let remains = Remains { socket: remains, came: Arc::clone(&came), came_before: 0 };
+        let trailers = Arc::<Trailers>::default();
+        let tail = Tail::of(Arc::clone(&trailers));
+        let remains =
+            Remains { socket: remains, came: Arc::clone(&came), came_before: 0, trailers };
         let stream = Some(stream);
-        (Self { stream, heir: Some(heir), came, has_ended: false, is_deaf: false }, remains)
+        (Self { stream, heir: Some(heir), came, has_ended: false, is_deaf: false, tail }, remains)
     }
 
     fn stream(&mut self) -> io::Result<Pin<&mut Stream>> {
         self.stream.as_mut().map(Pin::new).ok_or_else(|| ErrorKind::NotConnected.into())
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Some(stream) => self.tail.poll_drain(stream, cx),
+            None => Poll::Ready(Err(ErrorKind::NotConnected.into())),
+        }
+    }
+
+    /// What becomes of `parts` where a body's trailers come before their end, or have to go first.
+    fn poll_tail(
+        &mut self,
+        parts: &[io::IoSlice<'_>],
+        cx: &mut Context<'_>,
+    ) -> Option<Poll<io::Result<usize>>> {
+        match self.poll_drain(cx) {
+            Poll::Ready(Ok(())) => self.tail.take(parts).map(|count| Poll::Ready(Ok(count))),
+            Poll::Ready(Err(error)) => Some(Poll::Ready(Err(error))),
+            Poll::Pending => Some(Poll::Pending),
+        }
     }
 
     /// A write's result, of `count` bytes: that they are not taken is no failure of the exchange.
@@ -137,7 +169,10 @@ impl AsyncWrite for Leaving {
         if self.is_deaf {
             return Poll::Ready(Ok(bytes.len()));
         }
-        let polled = self.stream()?.poll_write(cx, bytes);
+        let polled = match self.poll_tail(&[io::IoSlice::new(bytes)], cx) {
+            Some(taken) => taken,
+            None => self.stream()?.poll_write(cx, bytes),
+        };
         self.written(polled, bytes.len())
     }
 
@@ -150,7 +185,10 @@ impl AsyncWrite for Leaving {
         if self.is_deaf {
             return Poll::Ready(Ok(count));
         }
-        let polled = self.stream()?.poll_write_vectored(cx, parts);
+        let polled = match self.poll_tail(parts, cx) {
+            Some(taken) => taken,
+            None => self.stream()?.poll_write_vectored(cx, parts),
+        };
         self.written(polled, count)
     }
 
@@ -162,6 +200,8 @@ impl AsyncWrite for Leaving {
         if self.is_deaf {
             return Poll::Ready(Ok(()));
         }
+        let drained = ready!(self.poll_drain(cx)).map(|()| 0);
+        ready!(self.written(Poll::Ready(drained), 0))?;
         self.stream()?.poll_flush(cx)
     }
 

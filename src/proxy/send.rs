@@ -56,6 +56,9 @@ pub async fn send_asking_for_usage(
         Ok(Err(error)) => return Err(unanswered(RequestFault::of(&error))),
         Err(_) => return Err(IDLE_BODY),
     };
+    if passage.connection.is_broken() {
+        return Err(BROKEN_BODY);
+    }
     observation.request().chunk(&passage.tap, &body, Instant::now());
     observation.request().complete();
     let whole = |body: Bytes| {
@@ -233,6 +236,7 @@ async fn send_once(
     match sender {
         Sender::Http1(mut http1) => {
             http1.remains.mark();
+            request.body_mut().end_with(http1.remains.trailers());
             http1.holder = holder;
             let answer = http1.sender.try_send_request(request);
             match within(limit, observation, answer).await {

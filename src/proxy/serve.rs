@@ -235,6 +235,7 @@ async fn speaks_http2(stream: &mut Stream, ahead: &mut BytesMut) -> io::Result<b
 async fn serve_http2(listener: Listener, stream: Stream, ahead: Bytes) {
     let state = Arc::new(ConnectionState::default());
     state.set_phase(Phase::Serving);
+    state.leave_http();
     let for_service = listener.clone();
     let asked = CancellationToken::new();
     let first = asked.clone();

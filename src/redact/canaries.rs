@@ -237,6 +237,30 @@ fn credentials_go_by_their_key_whatever_they_look_like() {
 }
 
 #[test]
+fn an_allowed_header_keeps_names_and_no_credential() {
+    let headers = ["idempotency-key", "x-search-key"].map(str::to_owned);
+    let settings = Redact { detect: super::tests::ALL.to_vec(), mode: RedactMode::Mask, key: None };
+    let redactor = Redactor::new(&settings, &headers);
+    let kept = |value: &str| {
+        let exchange =
+            exchange("/score", &[("idempotency-key", value), ("x-search-key", value)], "id");
+        let (texts, summary) = (RedactedTexts::default(), redactor.summary(summary("/score", "m")));
+        let record = redactor.record(&exchange, texts, summary, CaptureMode::Full, Vec::new());
+        record.request.headers.into_values().collect::<Vec<_>>()
+    };
+    let uuid = "018f6c3e-9a5b-7c3d-8e2f-0123456789ab";
+    for (value, expected) in [
+        ("c0ffee11c0ffee22c0ffee33c0ffee55", "[secret]"),
+        ("C4n4ryC4n4ryC4n4ry", "[secret]"),
+        ("Bearer C4n4ryC4n4ry", "Bearer [secret]"),
+        (uuid, uuid),
+        ("order-17", "order-17"),
+    ] {
+        assert_eq!(kept(value), [expected, expected], "{value}");
+    }
+}
+
+#[test]
 fn unknown_operations_and_metadata_keep_no_content() {
     let plain = |capture, operation| record_of(RedactMode::Mask, capture, operation, "harmless");
     let full = plain(CaptureMode::Full, Operation::Chat);

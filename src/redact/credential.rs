@@ -58,6 +58,7 @@ const ENDS: &[&str] = &[
     "secretkey",
     "accountkey",
     "privatekey",
+    "privatekeyid",
     "masterkey",
     "subscriptionkey",
     "signingkey",
@@ -177,6 +178,20 @@ pub(super) fn is_header(name: &str) -> bool {
         || plain.ends_with("token")
         || plain.ends_with("auth")
         || parts.iter().any(|part| plain.contains(part))
+}
+
+/// True for a header whose value is a credential if it looks like one: `x-search-key`. A UUID under such a name
+/// is what tells requests apart: `idempotency-key`.
+pub(super) fn is_in_header(name: &str, value: &str) -> bool {
+    is_label(name) && is_opaque_word(value) && !is_uuid(value)
+}
+
+fn is_uuid(text: &str) -> bool {
+    let is_sign = |(at, byte): (usize, u8)| match at {
+        8 | 13 | 18 | 23 => byte == b'-',
+        _ => byte.is_ascii_hexdigit(),
+    };
+    text.len() == 36 && text.bytes().enumerate().all(is_sign)
 }
 
 /// True for text that is no word: it has a digit, capitals inside, or is longer than words are.

@@ -1,4 +1,5 @@
-//! Text behind an encoding: escapes undone (`\u0073k-`, `sk%2D`, `&quot;`), and base64 read.
+//! Text behind an encoding: escapes undone (`\u0073k-`, `sk%2D`, `&quot;`), base64 read, and what is not seen
+//! left out: characters without width, and the codes by which a terminal colours.
 
 use base64::Engine as _;
 use base64::alphabet::{STANDARD, URL_SAFE};
@@ -8,6 +9,83 @@ use memchr::{memchr, memchr3};
 use super::find::{Finding, find, runs};
 use crate::config::RedactKind;
 
+/// `text` without what nobody sees; `None` where it has nothing of that. In what is written in ASCII, one scan.
+pub(super) fn visible(text: &str) -> Option<String> {
+    let bytes = text.as_bytes();
+    let (mut plain, mut from, mut at): (Option<String>, _, _) = (None, 0, 0);
+    while let Some(found) = next_unseen(&bytes[at..]) {
+        at += found;
+        match unseen(&bytes[at..]) {
+            0 => at += 1,
+            len => {
+                plain.get_or_insert_default().push_str(text.get(from..at)?);
+                at += len;
+                from = at;
+            }
+        }
+    }
+    let mut plain = plain?;
+    plain.push_str(text.get(from..)?);
+    Some(plain)
+}
+
+/// Where the next byte stands that something unseen may begin with.
+fn next_unseen(bytes: &[u8]) -> Option<usize> {
+    bytes.iter().position(|byte| UNSEEN[usize::from(*byte)])
+}
+
+/// The bytes that something unseen begins with.
+const UNSEEN: [bool; 256] = {
+    let mut begins = [false; 256];
+    let firsts = [ESCAPE, 0xc2, 0xcd, 0xd8, 0xe1, 0xe2, 0xef];
+    let mut at = 0;
+    while at < firsts.len() {
+        begins[firsts[at] as usize] = true;
+        at += 1;
+    }
+    begins
+};
+
+const ESCAPE: u8 = 0x1b;
+
+/// How many bytes nobody sees at the beginning of `bytes`: a character without width, or a terminal's code
+/// (ECMA-48, 5.4 and 5.6).
+fn unseen(bytes: &[u8]) -> usize {
+    match bytes {
+        [ESCAPE, rest @ ..] => code(rest).map_or(0, |len| len + 1),
+        // Soft hyphen; grapheme joiner; Arabic letter mark; Mongolian vowel separator.
+        [0xc2, 0xad, ..] | [0xcd, 0x8f, ..] | [0xd8, 0x9c, ..] => 2,
+        [0xe1, 0xa0, 0x8e, ..] => 3,
+        // U+200B to 200F, 202A to 202E, 2060 to 206F; variation selectors; the byte order mark.
+        [0xe2, 0x80, 0x8b..=0x8f | 0xaa..=0xae, ..] | [0xe2, 0x81, 0xa0..=0xaf, ..] => 3,
+        [0xef, 0xb8, 0x80..=0x8f, ..] | [0xef, 0xbb, 0xbf, ..] => 3,
+        _ => 0,
+    }
+}
+
+/// A code's parameters are short.
+const CODE_BYTES_MAX: usize = 32;
+/// What a code says to the terminal may be an address.
+const STRING_BYTES_MAX: usize = 1024;
+
+/// How long the terminal's code is that `bytes`, behind its escape, begin with.
+fn code(bytes: &[u8]) -> Option<usize> {
+    match bytes {
+        [b'[', rest @ ..] => {
+            let most = &rest[..rest.len().min(CODE_BYTES_MAX)];
+            let len = most.iter().take_while(|byte| matches!(byte, b' '..=b'?')).count();
+            most.get(len).filter(|byte| matches!(byte, b'@'..=b'~')).map(|_| len + 2)
+        }
+        [b']', rest @ ..] => {
+            let most = &rest[..rest.len().min(STRING_BYTES_MAX)];
+            let end = most.iter().position(|byte| matches!(*byte, 7 | ESCAPE))?;
+            let closed = most[end] == 7 || most.get(end + 1) == Some(&b'\\');
+            closed.then_some(end + if most[end] == 7 { 2 } else { 3 })
+        }
+        _ => None,
+    }
+}
+
 /// `text` with every escape of a printable ASCII character undone, those of JSON, JavaScript, URLs and
 /// HTML; `None` where it has none.
 pub(super) fn unescaped(text: &str) -> Option<String> {
@@ -15,11 +93,12 @@ pub(super) fn unescaped(text: &str) -> Option<String> {
     let mut at = memchr3(b'%', b'\\', b'&', bytes)?;
     let (mut plain, mut from) = (None, 0);
     loop {
-        match undone(&bytes[at..]) {
+        let written = undone(&bytes[at..]).map(|(sign, len)| (Some(sign), len));
+        match written.or_else(|| Some((None, unseen_when_read(&bytes[at..])?))) {
             Some((sign, len)) => {
                 let plain: &mut String = plain.get_or_insert_default();
                 plain.push_str(&text[from..at]);
-                plain.push(char::from(sign));
+                plain.extend(sign.map(char::from));
                 at += len;
                 from = at;
             }
@@ -33,6 +112,20 @@ pub(super) fn unescaped(text: &str) -> Option<String> {
     let mut plain = plain?;
     plain.push_str(&text[from..]);
     Some(plain)
+}
+
+/// How long the escape at the beginning of `bytes` is, with what belongs to it, where nobody would see what it
+/// stands for: `\u200b`, `\x1b[0m`.
+fn unseen_when_read(bytes: &[u8]) -> Option<usize> {
+    const ESCAPES: [&[u8]; 5] = [b"\\u001b", b"\\u001B", b"\\x1b", b"\\033", b"\\e"];
+    if let Some(escape) = ESCAPES.iter().find(|escape| bytes.starts_with(escape)) {
+        return code(&bytes[escape.len()..]).map(|len| escape.len() + len);
+    }
+    let number = bytes.strip_prefix(b"\\u")?.get(..4)?;
+    let number = u32::from_str_radix(std::str::from_utf8(number).ok()?, 16).ok()?;
+    let mut buffer = [0; 4];
+    let sign = char::from_u32(number)?.encode_utf8(&mut buffer);
+    (unseen(sign.as_bytes()) > 0).then_some(6)
 }
 
 /// The character that the escape at the beginning of `bytes` stands for, and the escape's length.
@@ -128,6 +221,29 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(unescaped(text).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_sees_is_left_out_and_all_else_stays() {
+        let cases = [
+            ("sk\u{200b}-a\u{feff}", Some("sk-a")),
+            ("a\u{ad}b\u{2060}c\u{202e}d\u{fe0f}", Some("abcd")),
+            ("KEY\x1b[0m=\x1b[1;32mv\x1b[K", Some("KEY=v")),
+            ("\x1b]8;;https://h\x07link\x1b]8;;\x1b\\ b", Some("link b")),
+            ("\u{201c}quoted\u{201d} \u{2014} \u{4f60}\u{597d} \u{e9} \x1b alone \x1b[", None),
+            ("plain", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(visible(text).as_deref(), expected, "{text:?}");
+        }
+        let cases = [
+            (r"sk\u200b-a", Some("sk-a")),
+            (r"K\u001b[0m=\x1b[32mv\033[m\e[1m!", Some("K=v!")),
+            (r"C:\e\new \u4f60 \033 \e[", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(unescaped(text).as_deref(), expected, "{text:?}");
         }
     }
 

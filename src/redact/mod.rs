@@ -1,8 +1,8 @@
 //! The one choke point: what may leave the process. Every stored byte of an exchange passes here.
 //!
 //! Detection is by shape and checksum, in linear time. It sees through JSON inside JSON strings, through
-//! the escapes of JSON, URLs and HTML, through base64 of text, and across neighbouring pieces of a list;
-//! not through other encodings, zero-width characters or foreign digits. What it cannot read (binary
+//! the escapes of JSON, URLs and HTML, through base64 of text, characters without width and a terminal's codes,
+//! and across neighbouring pieces of a list; not through other encodings or foreign digits. What it cannot read (binary
 //! bodies, embedding vectors, tokens' log probabilities) is not kept at all.
 
 mod checksum;
@@ -125,6 +125,9 @@ impl Redactor {
         let mut current = Cow::Borrowed(text);
         for round in 0..ROUNDS_MAX {
             let mut found = self.found(&current, round > 0);
+            if let Some((plain, more)) = self.behind_unseen(&current, &found) {
+                (current, found) = (Cow::Owned(plain), more);
+            }
             found.iter().for_each(|finding| counts.add(label(finding.kind), 1));
             if self.mode == RedactMode::Off {
                 break;
@@ -146,6 +149,17 @@ impl Redactor {
             drop_placeholders(&mut found, text, hashes_believed);
         }
         found
+    }
+
+    /// `text` without what nobody sees and what is found in it, where that is more than `found`: a secret may
+    /// be cut in two by a character without width.
+    fn behind_unseen(&self, text: &str, found: &[Finding]) -> Option<(String, Vec<Finding>)> {
+        let plain = escaped::visible(text)?;
+        let more = self.found(&plain, true);
+        let bytes = |found: &[Finding]| found.iter().map(|one| one.end - one.start).sum::<usize>();
+        let unseen = |one: &Finding| escaped::visible(&text[one.start..one.end]).is_some();
+        let is_more = bytes(&more) > bytes(found) || found.iter().any(unseen);
+        (is_more && self.mode != RedactMode::Off).then_some((plain, more))
     }
 
     /// `text` without its escapes, if something is found only then.

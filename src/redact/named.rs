@@ -12,7 +12,7 @@ use super::secret::{Row, always, opaque_part};
 
 /// Names of what is assigned, where the name alone says that the value is a credential; passwords in some
 /// other languages, too.
-pub(super) const NAMES: &str = r"api[_ -]?key|(?:account|access|shared|secret|private|master|subscription|functions|signing|encryption|auth)[ _-]?(?:access[ _-]?)?key|(?:access|auth|refresh|id|session|security|api|bearer|sas)[ _-]?token|(?:client|app)[ _-]?secret|pass(?:word|wd|phrase|code)|(?:(?-u:\b)|_)pwd|authorization|connection[_-]?string|passwort|kennwort|wachtwoord|contrase(?:ñ|n)a|senha|mot de passe|пароль|密码|密碼|パスワード|비밀번호";
+pub(super) const NAMES: &str = r"api[_ -]?key|private[_ -]?key[_ -]?id|(?:account|access|shared|secret|private|master|subscription|functions|signing|encryption|auth)[ _-]?(?:access[ _-]?)?key|(?:access|auth|refresh|id|session|security|api|bearer|sas)[ _-]?token|(?:client|app)[ _-]?secret|pass(?:word|wd|phrase|code)|(?:(?-u:\b)|_)pwd|authorization|connection[_-]?string|passwort|kennwort|wachtwoord|contrase(?:ñ|n)a|senha|mot de passe|пароль|密码|密碼|パスワード|비밀번호";
 
 /// Names that often label something harmless: the value must look like a credential.
 const LABELS: &str =
@@ -138,6 +138,28 @@ pub(super) fn neighbours() -> Vec<Row> {
             |sight| sight.has(&QUOTE) && has_word(sight.text),
             always,
         ),
+        // A variable of Terraform, by its name or since it says that it is sensitive.
+        (
+            format!(
+                r#"(?i)variable[ \t]+\\*"[^"\\\r\n]*(?:{NAMES}|secret|token|credential)[^"\\\r\n]*\\*"\s*\{{[^{{}}]*?(?-u:\b)default\s*=\s*{QUOTED}"#
+            ),
+            |sight| sight.seen.equals && sight.has(&VARIABLE),
+            in_quotes,
+        ),
+        (
+            format!(
+                r#"variable[ \t]+\\*"[^"\\\r\n]+\\*"\s*\{{[^{{}}]*?(?-u:\b)sensitive\s*=\s*true[^{{}}]*?(?-u:\b)default\s*=\s*{QUOTED}"#
+            ),
+            |sight| sight.seen.equals && sight.has(&VARIABLE),
+            in_quotes,
+        ),
+        (
+            format!(
+                r#"variable[ \t]+\\*"[^"\\\r\n]+\\*"\s*\{{[^{{}}]*?(?-u:\b)default\s*=\s*{QUOTED}[^{{}}]*?(?-u:\b)sensitive\s*=\s*true"#
+            ),
+            |sight| sight.seen.equals && sight.has(&VARIABLE),
+            in_quotes,
+        ),
         // A secret of AWS beside its id.
         (
             r#"(?:AKIA|ASIA)[A-Z0-9]{16}["'\s,:;|/]{1,8}([A-Za-z0-9+/]{40})(?:[^A-Za-z0-9+/]|\z)"#
@@ -152,6 +174,7 @@ pub(super) fn neighbours() -> Vec<Row> {
 static FLAG: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("--"));
 static SHORT_FLAG: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("-u"));
 static VALUE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("value"));
+static VARIABLE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("variable"));
 static QUOTE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(" '"));
 static AKIA: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("AKIA"));
 static ASIA: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("ASIA"));
@@ -168,6 +191,9 @@ static SIGN: LazyLock<Option<Regex>> =
 /// Ends of all names that the patterns with `assigns` begin with.
 const NAME_ENDS: &[&str] = &[
     "key",
+    "key_id",
+    "keyid",
+    "key-id",
     "token",
     "secret",
     "password",

@@ -193,10 +193,15 @@ impl Redactor {
     fn method(&self, method: &str, counts: &mut Counts) -> String {
         let hides = self.kinds.contains(&RedactKind::Secret) && self.mode != RedactMode::Off;
         if hides && credential::is_opaque_word(method) {
-            counts.add("secret", 1);
-            return self.placeholder(RedactKind::Secret, method);
+            return self.secret(method, counts);
         }
         self.name(method, counts)
+    }
+
+    /// What takes the place of `text`, which is a secret as a whole.
+    fn secret(&self, text: &str, counts: &mut Counts) -> String {
+        counts.add("secret", 1);
+        self.placeholder(RedactKind::Secret, text)
     }
 
     /// As [`Self::name`], for names that come again and again: one that is clean is not copied.
@@ -254,6 +259,14 @@ impl Redactor {
             .map(|value| match value.split_once('?') {
                 Some((before, _)) if has_url => before.to_owned(),
                 _ => value,
+            })
+            .collect();
+        let hides = self.kinds.contains(&RedactKind::Secret) && self.mode != RedactMode::Off;
+        let values: Vec<Cow<'_, str>> = values
+            .iter()
+            .map(|value| match hides && credential::is_in_header(name.as_str(), value) {
+                true => Cow::Owned(self.secret(value, counts)),
+                false => Cow::Borrowed(value.as_str()),
             })
             .collect();
         cut(self.repeated(&values.join(", "), counts), LINE_BYTES_MAX)

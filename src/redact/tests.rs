@@ -116,6 +116,33 @@ fn credentials_in_text_are_masked() {
     }
 }
 
+#[test]
+fn credentials_are_masked_behind_what_nobody_sees_and_in_variables() {
+    let cases = [
+        ("it is sk-abcdef\u{200b}ghij1234klmn56\u{200b}78 so", "it is [secret] so"),
+        ("API_KEY\x1b[0m=\x1b[32mab12cd34ef\x1b[0m.", "API_KEY=[secret]"),
+        (r"API_KEY\u001b[0m=\u001b[32mab12cd34ef\x1b[0m,", "API_KEY=[secret],"),
+        ("pass\u{ad}word: hun\u{200d}ter2x", "password: [secret]"),
+        (
+            "variable \"db_password\" {\n  type = string\n  default = \"plain words\"\n}",
+            "variable \"db_password\" {\n  type = string\n  default = \"[secret]\"\n}",
+        ),
+        (
+            "variable \"it\" {\n  sensitive = true\n  default   = \"ab\"\n}",
+            "variable \"it\" {\n  sensitive = true\n  default   = \"[secret]\"\n}",
+        ),
+        (
+            "variable \"it\" {\n  default = \"ab\"\n  sensitive = true\n}",
+            "variable \"it\" {\n  default = \"[secret]\"\n  sensitive = true\n}",
+        ),
+        ("private_key_id: c0ffee11c0ffee22", "private_key_id: [secret]"),
+        (r#"{\"private_key_id\":\"ab1\",\"a\":1"#, r#"{\"private_key_id\":\"[secret]\",\"a\":1"#),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(masked(text), expected, "{text}");
+    }
+}
+
 /// Ordinary text that looks a little like something.
 const HARMLESS: &[&str] = &[
     "The quick brown fox asked: what is the password policy? It must be long.",
@@ -158,6 +185,12 @@ const HARMLESS: &[&str] = &[
     "12 345 678 901 234 567",
     "DE12 is a code and GB29 too",
     "#ff00aa 0x1f 1e100 00:1A:2B:3C:4D:5E",
+    "\u{feff}a family \u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467} says \u{201c}hi\u{201d} \u{2014} \u{4f60}\u{597d}, soft\u{ad}ware",
+    "\x1b[1;31merror\x1b[0m: the password field is required",
+    r"printf '\033[0;32mok\e[0m\n' \u200b\u2029",
+    "variable \"region\" {\n  type = string\n  default = \"eu-west-1\"\n}",
+    "a variable \"token\" has no default; the default = none",
+    "key_id: 7, private key id, key-id is a column",
 ];
 
 #[test]

@@ -78,11 +78,37 @@ fn cookies_are_joined_and_the_host_is_the_upstreams() {
     assert_eq!(received.matches("host:").count(), 1);
 }
 
+/// They need not be announced, and come behind a body that has no length.
+#[test]
+fn trailers_of_a_request_reach_the_upstream() {
+    let upstream = Upstream::answering(json_response("{}"));
+    let flowtap = open_to_http2(&upstream);
+    run(async {
+        let tcp = tokio::net::TcpStream::connect(("127.0.0.1", flowtap.port)).await;
+        let handshake = h2::client::handshake(tcp.expect("connected")).await;
+        let (sender, connection) = handshake.expect("HTTP/2");
+        tokio::spawn(async move { drop(connection.await) });
+        let mut sender = sender.ready().await.expect("ready");
+        for number in ["1", "2"] {
+            let request = Request::post("http://client.test/t").body(()).expect("a request");
+            let (answer, mut body) = sender.send_request(request, false).expect("sent");
+            body.send_data("data".into(), false).expect("sent");
+            let trailers = [("x-sum".parse().expect("a name"), number.parse().expect("a value"))];
+            body.send_trailers(trailers.into_iter().collect()).expect("sent");
+            assert_eq!(answer.await.expect("an answer").status(), 200);
+        }
+    });
+    let up = upstream.received_text();
+    for number in ["1", "2"] {
+        assert!(up.contains(&format!("4\r\ndata\r\n0\r\nx-sum: {number}\r\n\r\n")), "{up}");
+    }
+}
+
 #[test]
 fn trailers_reach_the_client() {
     let upstream = Upstream::start(|peer| {
         peer.read_request();
-        peer.send("HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n");
+        peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
         peer.chunk("body");
         peer.send("0\r\nX-Sum: 42\r\n\r\n");
     });

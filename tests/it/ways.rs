@@ -98,6 +98,9 @@ const ANSWERS: &[&str] = &[
     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n1\r\n!\r\n0\r\n\r\n",
     "HTTP/1.1 200 OK\r\nTrailer: T\r\nTransfer-Encoding: Chunked\r\n\r\n5\r\nhello\r\n0\r\nT: 1\r\n\r\n",
     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nt: 1\r\nt: 2\r\nu:\r\nContent-Length: 9\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nno size\r\n",
     "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
@@ -192,32 +195,67 @@ fn without_cuts(body: &str) -> String {
 }
 
 /// Promise (operations): chunks and trailers of a request go up whole, however they are cut, on a kept
-/// connection too. Figure: 3 requests, each byte a segment of its own.
+/// connection too. Figure: 3 requests on both ways, each byte a segment of its own.
 #[test]
 fn chunks_go_up_whole_however_they_are_cut() {
     const CHUNKED: &str = "POST /x HTTP/1.1\r\nHost: a\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\nx-request-id: r\r\n\r\na;x=\"y\"\r\nABCDEFGHIJ\r\n1\r\n!\r\n0\r\nX-Sum: 7\r\nx-more:  8\r\nContent-Length: 9\r\n\r\n";
     let upstream = Upstream::answering(ANSWERS[0]);
-    let flowtap = Setup::before(upstream.port).top("sample: {rate: 1}\ndrain_timeout: 25s").start();
-    let mut client = flowtap.client();
-    for _ in 0..3 {
-        for byte in CHUNKED.as_bytes() {
-            client.send([*byte]);
+    // hyper tells the fields of trailers in its own way.
+    for (way, trailers) in
+        [("", "X-Sum: 7\r\nx-more:  8\r\n\r\n"), (HYPERS_WAY, "x-sum: 7\r\nx-more: 8\r\n\r\n")]
+    {
+        let before = upstream.received_text().len();
+        let setup = Setup::before(upstream.port).tap(way);
+        let flowtap = setup.top("sample: {rate: 1}\ndrain_timeout: 25s").start();
+        let mut client = flowtap.client();
+        for _ in 0..3 {
+            for byte in CHUNKED.as_bytes() {
+                client.send([*byte]);
+            }
+            assert_eq!(client.read_response().text(), "hello");
         }
-        assert_eq!(client.read_response().text(), "hello");
+        let received = upstream.received_text();
+        let up = &received[before..];
+        let requests: Vec<&str> = up.split_inclusive(trailers).collect();
+        assert_eq!(requests.len(), 3, "{up}");
+        for request in requests {
+            let (head, body) = request.split_once("\r\n\r\n").expect("a head");
+            assert!(head.contains("Trailer: X-Sum\r\nTransfer-Encoding: chunked"), "{head}");
+            // Each byte came alone, and so each is a chunk.
+            let bytes = "ABCDEFGHIJ!".chars().map(|byte| format!("1\r\n{byte}\r\n"));
+            let whole = format!("{}0\r\n{trailers}", bytes.collect::<String>());
+            assert_eq!(without_cuts(body), without_cuts(&whole));
+        }
+        let books = crate::support::books::Books::of(flowtap.stop().folder());
+        assert_eq!((books.seen, books.stored, books.dropped.len()), (3, 3, 0), "{books:?}");
     }
-    let up = upstream.received_text();
-    let requests: Vec<&str> = up.split_inclusive("x-more:  8\r\n\r\n").collect();
-    assert_eq!(requests.len(), 3, "{up}");
-    for request in requests {
-        let (head, body) = request.split_once("\r\n\r\n").expect("a head");
-        assert!(head.contains("Trailer: X-Sum\r\nTransfer-Encoding: chunked"), "{head}");
-        // Each byte came alone, and so each is a chunk.
-        let bytes = "ABCDEFGHIJ!".chars().map(|byte| format!("1\r\n{byte}\r\n"));
-        let whole = bytes.collect::<String>() + "0\r\nX-Sum: 7\r\nx-more:  8\r\n\r\n";
-        assert_eq!(without_cuts(body), without_cuts(&whole));
+}
+
+/// What stands at the end of a body may look like the end of its chunks.
+#[test]
+fn trailers_stand_behind_the_body_whatever_that_ends_with() {
+    const LAST: &str = "0\r\n\r\n";
+    let upstream = Upstream::start(|peer| {
+        while peer.read_request().is_some() {
+            peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            peer.chunk(LAST);
+            peer.send("0\r\nx-t: 1\r\n\r\n");
+        }
+    });
+    for way in ["", HYPERS_WAY] {
+        let flowtap = Setup::before(upstream.port).tap(way).start();
+        let mut client = flowtap.client();
+        for number in 0..20 {
+            client.send(format!("POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{LAST}\r\n0\r\nx-s: {number}\r\n\r\n"));
+            let answer = client.read_response();
+            let raw = String::from_utf8_lossy(&answer.raw_body).into_owned();
+            assert_eq!(raw, "5\r\n0\r\n\r\n\r\n0\r\nx-t: 1\r\n\r\n", "{way:?}");
+            assert!(upstream.received_text().ends_with(&format!("0\r\nx-s: {number}\r\n\r\n")));
+        }
+        client.send("GET /x HTTP/1.0\r\nHost: a\r\n\r\n");
+        let raw = client.read_to_end();
+        assert!(raw.ends_with(b"\r\n\r\n0\r\n\r\n"), "{way:?}: {}", String::from_utf8_lossy(&raw));
     }
-    let books = crate::support::books::Books::of(flowtap.stop().folder());
-    assert_eq!((books.seen, books.stored, books.dropped.len()), (3, 3, 0), "{books:?}");
 }
 
 /// How much of a request that never comes whole went up is the clock's to say: what came down is not.

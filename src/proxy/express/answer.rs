@@ -6,7 +6,7 @@ use http::Method;
 use httparse::{Error, Header, ParserConfig, Response, Status};
 
 use super::field::{self, ANSWER_FIELDS_MAX, Field, Tables};
-use super::framing::{Chunk, Framing};
+use super::framing::{Chunks, Framing};
 use crate::proxy::failure::{BAD_FRAMING, Failure, NO_ANSWER};
 
 /// What the upstream's bytes so far are.
@@ -132,7 +132,7 @@ fn framed<'h, 'b>(
     let framing = match (status, codings, length) {
         (204 | 304, _, _) | (_, 0, Some(0)) => Framing::Done,
         _ if *method == Method::HEAD => Framing::Done,
-        (_, 1.., _) => Framing::Chunked(Chunk::Size),
+        (_, 1.., _) => Framing::Chunked(Chunks::START),
         (_, _, Some(length)) => Framing::Length(length),
         (_, _, None) => Framing::ToEnd,
     };
@@ -267,7 +267,7 @@ mod tests {
         answered(&Method::GET, head)
     }
 
-    const CHUNKS: Framing = Framing::Chunked(Chunk::Size);
+    const CHUNKS: Framing = Framing::Chunked(Chunks::START);
 
     #[test]
     fn names_order_and_reason_stay_and_what_ends_at_this_hop_goes() {

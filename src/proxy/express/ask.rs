@@ -4,7 +4,7 @@ use http::Method;
 use httparse::{Header, ParserConfig, Request, Status};
 
 use super::field::{self, Field, Table};
-use super::framing::{Chunk, Framing};
+use super::framing::{Chunks, Framing};
 use crate::proxy::forward::RequestId;
 use crate::proxy::guard;
 use crate::proxy::route::Route;
@@ -99,7 +99,7 @@ fn plain<'h, 'b>(request: Request<'h, 'b>, head_bytes: usize) -> Option<Ask<'h, 
             }
             Field::Coding if field.value.eq_ignore_ascii_case(b"chunked") => {
                 framings += 1;
-                ask.body = Framing::Chunked(Chunk::Size);
+                ask.body = Framing::Chunked(Chunks::START);
             }
             // What nobody knows to be expected is the upstream's to judge.
             Field::Expect => ask.expects |= field.value.eq_ignore_ascii_case(b"100-continue"),
@@ -228,7 +228,7 @@ mod tests {
     fn only_what_no_rule_is_about_is_plain() {
         assert_eq!(post("Content-Length: 12\r\n"), Some((Framing::Length(12), false)));
         assert_eq!(post("connection: Keep-Alive, CLOSE\r\n"), Some((Framing::Done, true)));
-        let chunks = Some((Framing::Chunked(Chunk::Size), false));
+        let chunks = Some((Framing::Chunked(Chunks::START), false));
         assert_eq!(post("Transfer-Encoding: Chunked\r\nTE: gzip\r\nTrailer: x\r\n"), chunks);
         assert_eq!(post("Expect: 100-Continue\r\nTransfer-Encoding: chunked\r\n"), chunks);
         for field in

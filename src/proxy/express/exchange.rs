@@ -14,12 +14,12 @@ use super::ask::{self, Ask};
 use super::buffer::Inbox;
 use super::digest::Came;
 use super::field;
-use super::framing::Framing;
+use super::framing::{Broken, Framing};
 use super::rest::Rest;
 use super::{Keep, Lane, Next, body};
 use crate::domain::ExchangeId;
 use crate::proxy::failure::{
-    BROKEN_BODY, CLIENT_LEFT, Failure, IDLE_BODY, NO_ANSWER, RESPONSE_TIMEOUT,
+    BROKEN_BODY, CLIENT_LEFT, Failure, IDLE_BODY, LONG_EXTENSIONS, NO_ANSWER, RESPONSE_TIMEOUT,
 };
 use crate::proxy::forward::RequestId;
 use crate::proxy::io::AHEAD_BYTES_MAX;
@@ -413,7 +413,10 @@ impl Lane<'_> {
         if *body == Framing::Done {
             side.complete();
         }
-        taken.map_err(|_| Fault::Failed(BROKEN_BODY))
+        taken.map_err(|broken| match broken {
+            Broken::Grammar => Fault::Failed(BROKEN_BODY),
+            Broken::Extensions => Fault::Failed(LONG_EXTENSIONS),
+        })
     }
 
     /// Reads the answer's head and puts the client's into its outbox; false while it has not come whole.

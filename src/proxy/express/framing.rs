@@ -4,6 +4,9 @@
 const LINE_BYTES_MAX: usize = 16 * 1024;
 /// All trailers together may be so long.
 const TRAILER_BYTES_MAX: usize = 16 * 1024;
+/// All extensions of a body's chunks together may be so long, as on hyper's way: nobody needs them, and each
+/// byte of data could bring a line of them.
+const EXTENSION_BYTES_MAX: usize = 16 * 1024;
 
 /// How a body is framed, and how much of it is still to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,16 +14,24 @@ pub enum Framing {
     /// So many bytes.
     Length(u64),
     /// Chunks.
-    Chunked(Chunk),
+    Chunked(Chunks),
     /// All until the connection's end.
     ToEnd,
     /// The end was seen.
     Done,
 }
 
+/// A chunked body, as far as it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunks {
+    at: Chunk,
+    /// Bytes of extensions that have come.
+    extension_bytes: usize,
+}
+
 /// Where in a chunked body the next byte stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Chunk {
+enum Chunk {
     /// In a size line.
     Size,
     /// In data, of which so many bytes are to come.
@@ -31,9 +42,14 @@ pub enum Chunk {
     Trailers(usize),
 }
 
-/// The bytes break the framing.
+/// Why the bytes are no body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Broken;
+pub enum Broken {
+    /// They break the grammar of chunks.
+    Grammar,
+    /// The chunks' extensions are too long together.
+    Extensions,
+}
 
 /// What the next bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,43 +119,51 @@ impl Framing {
     }
 }
 
-impl Chunk {
+impl Chunks {
+    /// Nothing of it was read.
+    pub const START: Self = Self { at: Chunk::Size, extension_bytes: 0 };
+
     /// `None` at the empty line that ends the body.
     fn next(&mut self, bytes: &[u8]) -> Result<Option<Piece>, Broken> {
-        match self {
-            Self::Size => {
+        match &mut self.at {
+            Chunk::Size => {
                 let Some(line) = line(bytes)? else { return Ok(Some(Piece::Partial)) };
                 let count = line.len() + 2;
-                let (next, piece) = match size(line)? {
-                    0 => (Self::Trailers(0), Piece::Last(count)),
-                    size => (Self::Data(size), Piece::Framing(count)),
+                let (size, extension) = size(line)?;
+                self.extension_bytes += extension.len();
+                if self.extension_bytes > EXTENSION_BYTES_MAX {
+                    return Err(Broken::Extensions);
+                }
+                let (next, piece) = match size {
+                    0 => (Chunk::Trailers(0), Piece::Last(count)),
+                    size => (Chunk::Data(size), Piece::Framing(count)),
                 };
-                *self = next;
+                self.at = next;
                 Ok(Some(piece))
             }
-            Self::Data(left) => {
+            Chunk::Data(left) => {
                 let data = take(left, bytes.len());
                 if *left == 0 {
-                    *self = Self::DataEnd;
+                    self.at = Chunk::DataEnd;
                 }
                 Ok(Some(Piece::Data(data)))
             }
-            Self::DataEnd => match bytes {
+            Chunk::DataEnd => match bytes {
                 [b'\r', b'\n', ..] => {
-                    *self = Self::Size;
+                    self.at = Chunk::Size;
                     Ok(Some(Piece::Framing(2)))
                 }
                 [b'\r'] => Ok(Some(Piece::Partial)),
-                _ => Err(Broken),
+                _ => Err(Broken::Grammar),
             },
-            Self::Trailers(seen) => {
+            Chunk::Trailers(seen) => {
                 let Some(line) = line(bytes)? else { return Ok(Some(Piece::Partial)) };
                 if line.is_empty() {
                     return Ok(None);
                 }
                 *seen += line.len() + 2;
                 let sound = *seen <= TRAILER_BYTES_MAX && is_field(line);
-                sound.then_some(Some(Piece::Trailer(line.len() + 2))).ok_or(Broken)
+                sound.then_some(Some(Piece::Trailer(line.len() + 2))).ok_or(Broken::Grammar)
             }
         }
     }
@@ -155,23 +179,25 @@ fn take(left: &mut u64, there: usize) -> usize {
 fn line(bytes: &[u8]) -> Result<Option<&[u8]>, Broken> {
     match memchr::memchr2(b'\r', b'\n', bytes) {
         Some(at) if bytes[at..].starts_with(b"\r\n") => Ok(Some(&bytes[..at])),
-        Some(at) if at + 1 < bytes.len() || bytes[at] == b'\n' => Err(Broken),
-        _ if bytes.len() > LINE_BYTES_MAX => Err(Broken),
+        Some(at) if at + 1 < bytes.len() || bytes[at] == b'\n' => Err(Broken::Grammar),
+        _ if bytes.len() > LINE_BYTES_MAX => Err(Broken::Grammar),
         _ => Ok(None),
     }
 }
 
-/// The number that a size line begins with: 1 to 16 hex digits, then nothing or an extension.
-fn size(line: &[u8]) -> Result<u64, Broken> {
+/// The number that a size line begins with, and the extension behind it: 1 to 16 hex digits of a number that
+/// any integer of 64 bits holds, then nothing or an extension.
+fn size(line: &[u8]) -> Result<(u64, &[u8]), Broken> {
     let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
     let (number, rest) = line.split_at(digits);
     let extension = rest.trim_ascii_start();
     let is_extension = extension.is_empty() || extension[0] == b';';
     if !(1..=16).contains(&digits) || !is_extension || !rest.iter().all(is_printed) {
-        return Err(Broken);
+        return Err(Broken::Grammar);
     }
-    let text = std::str::from_utf8(number).map_err(|_| Broken)?;
-    u64::from_str_radix(text, 16).map_err(|_| Broken)
+    let text = std::str::from_utf8(number).map_err(|_| Broken::Grammar)?;
+    let size = i64::from_str_radix(text, 16).map_err(|_| Broken::Grammar)?;
+    Ok((size.unsigned_abs(), extension))
 }
 
 /// True for what may stand in a value (RFC 9110, section 5.5).
@@ -215,7 +241,7 @@ mod tests {
     }
 
     fn chunked(text: &str) -> Option<(String, bool, usize)> {
-        let (data, done, left) = decoded(Framing::Chunked(Chunk::Size), text.as_bytes(), &[])?;
+        let (data, done, left) = decoded(Framing::Chunked(Chunks::START), text.as_bytes(), &[])?;
         Some((String::from_utf8(data).expect("text"), done, left))
     }
 
@@ -241,6 +267,8 @@ mod tests {
             "3\r\nabcd\r\n",
             "3 4\r\nabc\r\n",
             "11111111111111111\r\n",
+            "8000000000000000\r\n",
+            "ffffffffffffffff\r\n",
             "3;a\nb\r\nabc\r\n",
             "3;a\0b\r\nabc\r\n",
             "00000000000000003\r\nabc\r\n",
@@ -260,6 +288,23 @@ mod tests {
         );
     }
 
+    #[test]
+    fn extensions_are_bounded_in_one_line_and_in_all() {
+        let body = |extension: &str, count: usize| {
+            format!("{}0\r\n\r\n", format!("1{extension}\r\na\r\n").repeat(count))
+        };
+        let most = EXTENSION_BYTES_MAX / 16;
+        let sixteen = ";0123456789abcde";
+        assert!(chunked(&body(sixteen, most)).is_some_and(|(_, done, _)| done));
+        assert_eq!(chunked(&body(sixteen, most + 1)), None);
+        // Some fill a size up with blanks, which end nobody's stream.
+        let padded = body("       ", 10_000);
+        assert!(chunked(&padded).is_some_and(|(data, done, _)| done && data.len() == 10_000));
+        let mut framing = Framing::Chunked(Chunks::START);
+        let line = format!("1;{}\r\n", "x".repeat(EXTENSION_BYTES_MAX));
+        assert_eq!(framing.next(line.as_bytes()), Err(Broken::Extensions));
+    }
+
     proptest! {
         #[test]
         fn any_split_gives_the_same_data(sizes in proptest::collection::vec(1usize..40, 0..8), mut cuts in proptest::collection::vec(0usize..300, 0..12)) {
@@ -272,7 +317,7 @@ mod tests {
             }
             text.push_str("0\r\nT: 1\r\n\r\n");
             cuts.sort_unstable();
-            let (found, done, left) = decoded(Framing::Chunked(Chunk::Size), text.as_bytes(), &cuts).expect("whole");
+            let (found, done, left) = decoded(Framing::Chunked(Chunks::START), text.as_bytes(), &cuts).expect("whole");
             prop_assert_eq!(found, data.into_bytes());
             prop_assert!(done && left == 0);
         }

@@ -37,6 +37,7 @@ use super::timer::Timer;
 use buffer::{Inbox, Outbox};
 pub use depot::Depot;
 use exchange::{Exchange, Stop};
+pub use framing::{Chunks, Framing};
 
 /// One client's connection on this way. Only its own task ever polls what is here.
 struct Lane<'l> {
@@ -153,7 +154,7 @@ pub fn read_heads(bytes: &[u8]) {
         assert!(to_end || again.framing == answer.framing, "another framing");
     }
     let (mut body, mut rest, mut data) =
-        (framing::Framing::Chunked(framing::Chunk::Size), bytes, 0);
+        (framing::Framing::Chunked(framing::Chunks::START), bytes, 0);
     while let Ok(piece) = body.next(rest) {
         match piece {
             framing::Piece::Partial => break,
