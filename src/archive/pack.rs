@@ -38,11 +38,11 @@ pub(super) struct Packed {
 pub(super) fn pack(rows: &SegmentRows, id: SegmentId, instance: &str) -> io::Result<Packed> {
     let mut groups: BTreeMap<(Dataset, &str, Hour), Vec<&[u8]>> = BTreeMap::new();
     let mut tally = Tally::default();
-    for row in rows.rows() {
+    let damaged = rows.each(|row| {
         let hour = Hour::of(row.time);
         groups.entry((row.dataset, row.deployment, hour)).or_default().push(row.json);
         tally.add(row.dataset, hour);
-    }
+    });
     let run = run_name(instance, id.incarnation);
     let objects = groups.into_iter().map(|((dataset, deployment, hour), lines)| {
         let folder = format!("{}/deployment={}", dataset.label(), folder_name(deployment));
@@ -50,7 +50,7 @@ pub(super) fn pack(rows: &SegmentRows, id: SegmentId, instance: &str) -> io::Res
         Ok(Object { dataset, name, body: gzip(&lines)? })
     });
     let objects = objects.collect::<io::Result<Vec<_>>>()?;
-    Ok(Packed { objects, tally, damaged: rows.is_damaged() })
+    Ok(Packed { objects, tally, damaged })
 }
 
 /// `lines` as one gzip member, each with its line feed, without a time in its header.

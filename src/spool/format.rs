@@ -146,22 +146,22 @@ pub(super) fn row_bytes(row: &Row) -> u64 {
     (PREFIX_BYTES + 11 + row.deployment.len() + row.json.len()) as u64
 }
 
-/// Appends `row` as a record.
-pub(super) fn write_row(out: &mut Vec<u8>, row: &Row) {
+/// Appends the record of `row` up to its JSON, which has to follow.
+pub(super) fn write_row_head(out: &mut Vec<u8>, row: &Row) {
     // Deployments are short labels; one that is not is cut, never written with a wrong length.
     let deployment = row.deployment.as_bytes();
     let deployment = &deployment[..deployment.len().min(usize::from(u16::MAX))];
     let length = (deployment.len() as u16).to_le_bytes();
     let micros = row.time.as_microsecond().to_le_bytes();
     let dataset = [row.dataset as u8];
-    write_record(out, Kind::Row, &[&dataset, &micros, &length, deployment, &row.json]);
+    write_record(out, Kind::Row, &[&dataset, &micros, &length, deployment], &row.json);
 }
 
 /// Appends `value` as a JSON record; false, and nothing appended, if it cannot be written as JSON.
 pub(super) fn write_json(out: &mut Vec<u8>, kind: Kind, value: &impl Serialize) -> bool {
     let json = serde_json::to_vec(value);
     if let Ok(json) = &json {
-        write_record(out, kind, &[json]);
+        write_record(out, kind, &[json], &[]);
     }
     json.is_ok()
 }
@@ -175,14 +175,16 @@ pub(super) fn write_footer(out: &mut Vec<u8>, tally: &Tally, offset: u64) {
     }
 }
 
-fn write_record(out: &mut Vec<u8>, kind: Kind, parts: &[&[u8]]) {
-    let length: usize = parts.iter().map(|part| part.len()).sum();
+/// Appends a record of `parts`, whose body ends with `rest`: that has to follow.
+fn write_record(out: &mut Vec<u8>, kind: Kind, parts: &[&[u8]], rest: &[u8]) {
+    let length = rest.len() + parts.iter().map(|part| part.len()).sum::<usize>();
     let start = out.len();
     out.extend_from_slice(&(length as u32).to_le_bytes());
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&[RECORD_VERSION, kind.byte()]);
     parts.iter().for_each(|part| out.extend_from_slice(part));
     let crc = checksum(&out[start..start + 4], &out[start + 8..]);
+    let crc = crc32c::crc32c_append(crc, rest);
     out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
 }
 
@@ -305,6 +307,12 @@ mod tests {
         let time = "2026-11-23T22:47:50.123456Z".parse().expect("a time");
         let json = format!("{{\"id\":\"{text}\"}}").into_bytes();
         Row { dataset: Dataset::Exchanges, deployment: Arc::from("blue"), time, json }
+    }
+
+    /// Appends `row` as a record.
+    pub(in super::super) fn write_row(out: &mut Vec<u8>, row: &Row) {
+        write_row_head(out, row);
+        out.extend_from_slice(&row.json);
     }
 
     fn segment(n: usize) -> Vec<u8> {

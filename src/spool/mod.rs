@@ -25,6 +25,7 @@ use crate::domain::{DropReason, DropStage, Row};
 use crate::ledger::{Hour, Incarnation, Ledger, Window};
 use crate::metrics::Metrics;
 
+mod batch;
 mod books;
 mod faults;
 mod folder;

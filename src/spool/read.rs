@@ -21,17 +21,17 @@ impl SegmentRows {
         }
     }
 
-    /// The rows in the order in which they were appended; damaged ones are left out.
-    pub fn rows(&self) -> impl Iterator<Item = StoredRow<'_>> {
-        Walk::new(&self.bytes).into_iter().flatten().filter_map(|item| match item {
-            Item::Record(Kind::Row, body) => format::read_row(body),
-            _ => None,
-        })
-    }
-
-    /// True where some of the segment cannot be read.
-    pub fn is_damaged(&self) -> bool {
-        let mut items = Walk::new(&self.bytes).into_iter().flatten();
-        items.any(|item| matches!(item, Item::Damage(_)))
+    /// Gives `take` the rows in the order in which they were appended; damaged ones are left out. True where
+    /// some of the segment cannot be read.
+    pub fn each<'a>(&'a self, mut take: impl FnMut(StoredRow<'a>)) -> bool {
+        let mut is_damaged = false;
+        for item in Walk::new(&self.bytes).into_iter().flatten() {
+            match item {
+                Item::Record(Kind::Row, body) => format::read_row(body).into_iter().for_each(&mut take),
+                Item::Record(..) => {}
+                Item::Damage(_) => is_damaged = true,
+            }
+        }
+        is_damaged
     }
 }

@@ -1,7 +1,7 @@
 //! A segment while it is written.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Instant;
 
@@ -89,13 +89,21 @@ impl OpenSegment {
     /// Writes whole records at the end. After an error the segment ends where it ended before: what
     /// was half written is cut off, or else overwritten by the next records.
     pub(super) fn append(&mut self, folder: &Folder, records: &[u8]) -> io::Result<()> {
-        let written = folder
-            .faults
-            .at(Point::Write)
-            .and_then(|()| self.file.write_all_at(records, self.bytes));
+        self.append_all(folder, &mut [IoSlice::new(records)])
+    }
+
+    /// As [`Self::append`], for records in pieces.
+    pub(super) fn append_all(
+        &mut self,
+        folder: &Folder,
+        pieces: &mut [IoSlice<'_>],
+    ) -> io::Result<()> {
+        let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let written = folder.faults.at(Point::Write);
+        let written = written.and_then(|()| write_all_at(&self.file, pieces, self.bytes));
         match written {
             Ok(()) => {
-                self.bytes += records.len() as u64;
+                self.bytes += bytes as u64;
                 failpoint::hit("spool_written");
             }
             Err(_) => {
@@ -138,6 +146,23 @@ impl OpenSegment {
         self.file.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)
     }
+}
+
+/// Writes all `pieces` from byte `at` on.
+fn write_all_at(file: &File, mut pieces: &mut [IoSlice<'_>], mut at: u64) -> io::Result<()> {
+    IoSlice::advance_slices(&mut pieces, 0);
+    while !pieces.is_empty() {
+        match rustix::io::pwritev(file, pieces, at) {
+            Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero)),
+            Ok(bytes) => {
+                IoSlice::advance_slices(&mut pieces, bytes);
+                at += bytes as u64;
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Writes a sealed segment in one go: the rows that could be saved from one that failed.

@@ -98,7 +98,9 @@ pub(super) fn sealed(spool: &Spool) -> Vec<(SegmentId, Sealed)> {
 
 fn stored_rows(spool: &Spool) -> Vec<String> {
     let segments = spool.sealed().into_iter().filter_map(|id| spool.read(id).ok());
-    segments.flat_map(|rows| rows.rows().map(|row| text(row.json)).collect::<Vec<_>>()).collect()
+    let mut texts = Vec::new();
+    segments.for_each(|rows| _ = rows.each(|row| texts.push(text(row.json))));
+    texts
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -308,8 +310,7 @@ pub(super) fn finish_all(spool: &Spool) {
         let mut read = Tally::default();
         let mut damaged = sealed.damaged;
         if let Ok(rows) = spool.read(id) {
-            rows.rows().for_each(|row| read.add(row.dataset, Hour::of(row.time)));
-            damaged |= rows.is_damaged();
+            damaged |= rows.each(|row| read.add(row.dataset, Hour::of(row.time)));
         }
         let lost = sealed.tally.minus(&read);
         assert!(block_on(spool.finish(id, read, lost, damaged)));

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
+use super::batch::Batch;
 use super::books::Books;
 use super::faults::Faults;
 use super::folder::{Entry, Folder, SegmentId, State};
@@ -27,7 +28,7 @@ use crate::domain::{Dataset, DropReason, DropStage, Row};
 use crate::ledger::{Hour, Memo};
 
 /// Rows are written at the latest when so many bytes of them have been gathered.
-const BATCH_BYTES: usize = 1 << 20;
+const BATCH_BYTES: u64 = 1 << 20;
 /// How long the thread, once a row woke it, lets more of them gather: waking it for each cost more than
 /// the writing.
 const GATHER: Duration = Duration::from_millis(10);
@@ -68,9 +69,8 @@ pub(super) struct Keeper {
     sequence: u64,
     /// The number of this run among those that held the spool.
     life: u64,
-    /// Records gathered for the next write, and what rows they are.
-    batch: Vec<u8>,
-    batch_tally: Tally,
+    /// Rows gathered for the next write.
+    batch: Batch,
     memo: Memo,
     checkpointed: Instant,
     /// Names of segments whose rows are stored and whose files may still be there.
@@ -99,8 +99,7 @@ impl Keeper {
             open: None,
             sequence: 0,
             life: 1,
-            batch: Vec::new(),
-            batch_tally: Tally::default(),
+            batch: Batch::default(),
             memo: Memo::default(),
             checkpointed: now,
             removing: Vec::new(),
@@ -175,7 +174,7 @@ impl Keeper {
     /// Takes `message` and what waits behind it, up to one batch.
     fn take_all(&mut self, message: Message) {
         self.take(message);
-        while self.batch.len() < BATCH_BYTES {
+        while self.batch.bytes() < BATCH_BYTES {
             match self.receiver.try_recv() {
                 Ok(message) => self.take(message),
                 Err(_) => break,
@@ -188,8 +187,9 @@ impl Keeper {
         match message {
             Message::Row(row) => {
                 self.shared.release(format::row_bytes(&row));
-                if let Err(reason) = self.gather(&row) {
-                    self.drop_rows(&tally_of(row.dataset, Hour::of(row.time)), reason);
+                let (dataset, hour) = (row.dataset, Hour::of(row.time));
+                if let Err(reason) = self.gather(row) {
+                    self.drop_rows(&tally_of(dataset, hour), reason);
                 }
             }
             Message::Command(command) => {
@@ -216,12 +216,12 @@ impl Keeper {
     }
 
     /// Adds a row to the batch.
-    fn gather(&mut self, row: &Row) -> Result<(), DropReason> {
-        let bytes = format::row_bytes(row);
+    fn gather(&mut self, row: Row) -> Result<(), DropReason> {
+        let bytes = format::row_bytes(&row);
         if self.closed {
             return Err(DropReason::Shutdown);
         }
-        let waiting = self.batch.len() as u64 + bytes + FOOTER_BYTES;
+        let waiting = self.batch.bytes() + bytes + FOOTER_BYTES;
         let full = self.open.as_ref().is_some_and(|open| {
             open.bytes() + waiting > self.shared.settings.segment_bytes
                 && (open.has_rows() || !self.batch.is_empty())
@@ -236,8 +236,7 @@ impl Keeper {
         if self.bytes() + bytes > self.quota() {
             return Err(DropReason::Quota);
         }
-        format::write_row(&mut self.batch, row);
-        self.batch_tally.add(row.dataset, Hour::of(row.time));
+        self.batch.add(row);
         Ok(())
     }
 
@@ -246,12 +245,11 @@ impl Keeper {
         if self.batch.is_empty() {
             return;
         }
-        let tally = mem::take(&mut self.batch_tally);
         let written = match (&mut self.open, &self.folder) {
-            (Some(open), Some(folder)) => open.append(folder, &self.batch),
+            (Some(open), Some(folder)) => open.append_all(folder, &mut self.batch.pieces()),
             _ => Err(io::Error::from(io::ErrorKind::NotFound)),
         };
-        self.batch.clear();
+        let tally = self.batch.clear();
         match written {
             Ok(()) => self.note_written(&tally),
             Err(error) => {
@@ -458,7 +456,7 @@ impl Keeper {
     fn bytes(&self) -> u64 {
         let open = self.open.as_ref().map_or(0, OpenSegment::bytes);
         let stranded: u64 = self.stranded.iter().map(|(_, sealed)| sealed.bytes).sum();
-        self.shared.sealed_bytes() + stranded + open + self.batch.len() as u64
+        self.shared.sealed_bytes() + stranded + open + self.batch.bytes()
     }
 
     fn quota(&self) -> u64 {

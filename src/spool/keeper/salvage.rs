@@ -16,8 +16,7 @@ impl Keeper {
     /// A fault of this code costs the rows at hand, not the thread.
     pub(super) fn recover_from_panic(&mut self) {
         tracing::error!("the spool's thread panicked; it goes on with a new segment");
-        self.batch.clear();
-        let lost = mem::take(&mut self.batch_tally);
+        let lost = self.batch.clear();
         self.drop_rows(&lost, DropReason::Panic);
         self.abandon(&io::Error::other("a panic"));
     }
