@@ -138,7 +138,9 @@ pub fn dialects(data: &[u8]) {
             format!("{:?} {:?} {:?}", reading.usage, reading.model, reading.fault)
         };
         assert_eq!(of(&whole), of(&figures), "without texts, other figures");
-        let outlines = dialect::outlines(&exchange, whole.operation);
+        let kept = dialect::read_kept(&exchange, tap);
+        assert_eq!(of(&whole), of(&kept), "by where the values stand, other figures");
+        let outlines = dialect::outlines(&exchange, whole.operation, None);
         let texts = outlines.as_ref().and_then(|found| found.texts(tap, whole.operation));
         if let Some(clean) = texts.and_then(|texts| REDACTOR.clean(&texts)) {
             let built = REDACTOR.texts(whole).into_values();

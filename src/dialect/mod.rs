@@ -12,7 +12,7 @@
 use serde_json::Value;
 
 use crate::config::Tap;
-use crate::domain::{Countable, Exchange, Fields, Operation, Outcome, Reading};
+use crate::domain::{Countable, Dialect, Exchange, Fields, Operation, Outcome, Reading};
 
 mod anthropic;
 mod columns;
@@ -31,6 +31,7 @@ mod side;
 mod skim;
 pub mod span;
 pub mod sse;
+mod standing;
 mod template;
 mod texts;
 mod usage;
@@ -77,12 +78,26 @@ pub fn read_kept(exchange: &Exchange, tap: &Tap) -> Reading {
     if texts::may_stand(exchange) {
         let glance = detect::at_a_glance(exchange, tap);
         if let Glance::Known(dialect, operation) = glance
-            && let Some(figures) = figures::read(exchange, tap, dialect, operation)
+            && let Some(figures) = outlined(exchange, tap, dialect, operation)
         {
             return figures;
         }
     }
     read(exchange, tap)
+}
+
+/// The figures, by outlines of both bodies where they have any: those are kept for the texts.
+fn outlined(
+    exchange: &Exchange,
+    tap: &Tap,
+    dialect: Dialect,
+    operation: Operation,
+) -> Option<Reading> {
+    let Some(outlines) = outlines(exchange, operation, None) else {
+        return figures::read(exchange, tap, dialect, operation);
+    };
+    let figures = figures::read_outlined(exchange, tap, dialect, operation, &outlines)?;
+    Some(Reading { outlines: Some(outlines.into_both()), ..figures })
 }
 
 /// Whether a reading holds the bodies: a copy of each that is not JSON.

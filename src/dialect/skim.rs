@@ -133,17 +133,26 @@ impl<'de> Skim<'de> {
         let is_part =
             |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.' | b'e' | b'E');
         let len = rest.iter().position(|byte| !is_part(byte)).unwrap_or(rest.len());
-        let (digits, text) = (&rest[..len], &self.text[self.at..self.at + len]);
+        let text = &self.text[self.at..self.at + len];
         self.at += len;
-        let is_count = (1..=DIGITS_MAX).contains(&len) && digits.iter().all(u8::is_ascii_digit);
-        if is_count && (digits[0] != b'0' || len == 1) {
-            let count = digits.iter().fold(0, |sum: u64, digit| sum * 10 + u64::from(digit - b'0'));
-            return visitor.visit_u64(count);
-        }
-        let mut number = serde_json::Deserializer::from_str(text);
-        let told = number.deserialize_any(visitor).map_err(|_| Unreadable)?;
-        number.end().map(|()| told).map_err(|_| Unreadable)
+        tell_number(text, visitor)
     }
+}
+
+/// Tells what number `text` is.
+pub(super) fn tell_number<'de, V: Visitor<'de>>(
+    text: &'de str,
+    visitor: V,
+) -> Result<V::Value, Unreadable> {
+    let (digits, len) = (text.as_bytes(), text.len());
+    let is_count = (1..=DIGITS_MAX).contains(&len) && digits.iter().all(u8::is_ascii_digit);
+    if is_count && (digits[0] != b'0' || len == 1) {
+        let count = digits.iter().fold(0, |sum: u64, digit| sum * 10 + u64::from(digit - b'0'));
+        return visitor.visit_u64(count);
+    }
+    let mut number = serde_json::Deserializer::from_str(text);
+    let told = number.deserialize_any(visitor).map_err(|_| Unreadable)?;
+    number.end().map(|()| told).map_err(|_| Unreadable)
 }
 
 impl<'de> Deserializer<'de> for &mut Skim<'de> {

@@ -25,7 +25,7 @@ impl Template {
     /// The event that `fold` took last, if others may repeat it.
     pub(super) fn of(event: &Event<'_>, fold: &mut impl Fold) -> Option<Self> {
         let outline = Outline::of(&event.data, json::DEPTH_MAX, json::NODES_MAX)?;
-        let (content, other) = fold.repeatable(outline.whole())?;
+        let (content, other) = fold.repeatable(outline.whole(&event.data)?)?;
         let is_second = other.as_ref().is_some_and(|other| other.start < content.start);
         let mut texts = vec![content];
         texts.extend(other);

@@ -17,12 +17,18 @@ use crate::domain::{Exchange, Kind, Node, Operation, Outcome, Outline, Said, Tex
 /// Where the values of both bodies stand.
 #[derive(Debug)]
 pub struct Outlines<'a> {
-    request: Outline<'a>,
-    response: Outline<'a>,
+    outlines: [Outline; 2],
+    /// The bodies.
+    asked: &'a str,
+    answered: &'a str,
 }
 
-/// The outlines of both bodies of an exchange that is an `operation`.
-pub fn outlines(exchange: &Exchange, operation: Operation) -> Option<Outlines<'_>> {
+/// The outlines of both bodies of an exchange that is an `operation`; `known`: they have been made before.
+pub fn outlines(
+    exchange: &Exchange,
+    operation: Operation,
+    known: Option<[Outline; 2]>,
+) -> Option<Outlines<'_>> {
     use Operation::{Chat, Messages, Responses, TextCompletion};
     let succeeded = exchange.status.is_some_and(|status| (200..300).contains(&status));
     let is_call = matches!(operation, Chat | TextCompletion | Responses | Messages);
@@ -34,7 +40,9 @@ pub fn outlines(exchange: &Exchange, operation: Operation) -> Option<Outlines<'_
     if side::streams(side::media(&exchange.response_headers), &answered.head) {
         return None;
     }
-    Some(Outlines { request: outline(asked)?, response: outline(answered)? })
+    let (asked, answered) = (text(asked)?, text(answered)?);
+    let made = || Some([outline(asked)?, outline(answered)?]);
+    Some(Outlines { outlines: known.or_else(made)?, asked, answered })
 }
 
 /// False where [`outlines`] surely has none: of streams, and under a content coding.
@@ -45,19 +53,34 @@ pub(super) fn may_stand(exchange: &Exchange) -> bool {
         && !side::streams(media, &exchange.response.head)
 }
 
-/// The outline of a body that is one object, and came without a coding.
-fn outline(body: Decoded<'_>) -> Option<Outline<'_>> {
+/// A body that is a text, and came without a coding.
+fn text(body: Decoded<'_>) -> Option<&str> {
     let Cow::Borrowed(bytes) = body.head else { return None };
-    let text = simdutf8::basic::from_utf8(bytes).ok()?;
-    let outline = Outline::of(text, json::DEPTH_MAX, json::NODES_MAX)?;
-    (outline.whole().kind() == Kind::Object).then_some(outline)
+    simdutf8::basic::from_utf8(bytes).ok()
+}
+
+/// The outline of a body that is one object.
+fn outline(body: &str) -> Option<Outline> {
+    let outline = Outline::of(body, json::DEPTH_MAX, json::NODES_MAX)?;
+    (outline.whole(body)?.kind() == Kind::Object).then_some(outline)
 }
 
 impl<'a> Outlines<'a> {
+    /// Request and response.
+    pub(super) fn bodies(&self) -> Option<(Node<'_, 'a>, Node<'_, 'a>)> {
+        let [asked, answered] = &self.outlines;
+        Some((asked.whole(self.asked)?, answered.whole(self.answered)?))
+    }
+
+    /// What they are without the bodies.
+    pub(super) fn into_both(self) -> [Outline; 2] {
+        self.outlines
+    }
+
     /// The bodies, and the columns by the mapping of `tap` or, where that finds none, by the format of an
     /// `operation`.
     pub fn texts(&self, tap: &Tap, operation: Operation) -> Option<Texts<'_, 'a>> {
-        let (request, response) = (self.request.whole(), self.response.whole());
+        let (request, response) = self.bodies()?;
         let mut texts = mapped(request, response, &tap.columns)?;
         let native = match operation {
             Operation::TextCompletion => completion(request, response),

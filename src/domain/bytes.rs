@@ -53,10 +53,14 @@ fn among_few(bytes: &[u8]) -> Result<Option<usize>, usize> {
     if bytes.len() >= SHORT {
         return Err(from);
     }
+    // The last bytes at once, and some before them once more.
+    if bytes.last_chunk().is_some_and(|word| escaped_in(u64::from_le_bytes(*word)) == 0) {
+        return Ok(None);
+    }
     Ok(bytes[from..].iter().position(|byte| is_escaped(*byte)).map(|at| from + at))
 }
 
-/// The high bit of the first byte that [`is_escaped`] means; bits above it say nothing. By the test for a
+/// The high bit of the first byte that [`is_escaped`] means, 0 without one; bits above it say nothing. By the test for a
 /// byte that is zero of Mycroft, 1987.
 fn escaped_in(word: u64) -> u64 {
     let each = |byte: u8| u64::from_ne_bytes([byte; WORD]);

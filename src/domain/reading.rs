@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::outcome::labelled;
-use super::{Node, Usage};
+use super::{Node, Outline, Usage};
 
 labelled! {
     /// A wire format.
@@ -131,6 +131,8 @@ pub struct Reading {
     pub request_body: Option<Value>,
     /// The response's body likewise; a stream is folded into one object.
     pub response_body: Option<Value>,
+    /// Where the values of the request's body and of the response's stand, in place of the bodies.
+    pub outlines: Option<[Outline; 2]>,
     /// What could not be understood, for the record and a counter: never any content.
     pub fault: Option<&'static str>,
 }
@@ -187,6 +189,7 @@ impl Reading {
             session: None,
             request_body: None,
             response_body: None,
+            outlines: None,
             fault: None,
         }
     }
@@ -200,7 +203,8 @@ impl Reading {
         let bodies = [&self.chat_history, &self.request_body, &self.response_body];
         let values = columns.into_iter().chain(bodies).flatten().map(heap_bytes);
         let counted = self.countable.as_ref().map_or(0, Countable::heap_bytes);
-        (values.sum::<usize>() + counted) as u64
+        let outlines = self.outlines.iter().flatten().map(Outline::heap_bytes);
+        (values.sum::<usize>() + counted + outlines.sum::<usize>()) as u64
     }
 }
 

@@ -248,7 +248,7 @@ impl Pipeline {
     fn record(
         &self,
         exchange: &Exchange,
-        reading: Reading,
+        mut reading: Reading,
         summary: RedactedSummary,
         calls: Vec<Call>,
         sampling: Sampling,
@@ -257,7 +257,8 @@ impl Pipeline {
         let mode = tap.map_or(CaptureMode::Metadata, |tap| tap.capture);
         let (deployment, time) = (Arc::clone(&summary.deployment), summary.time);
         let full = tap.filter(|tap| tap.capture == CaptureMode::Full);
-        let outlines = full.and_then(|_| dialect::outlines(exchange, reading.operation));
+        let outlines = reading.outlines.take();
+        let outlines = full.and_then(|_| dialect::outlines(exchange, reading.operation, outlines));
         let texts = full.map(|tap| self.texts(reading, exchange, outlines.as_ref(), tap));
         let texts = texts.unwrap_or_default();
         let mut record = self.redactor.record(exchange, texts, summary, mode, calls);

@@ -77,8 +77,16 @@ impl Looking<'_> {
         }
     }
 
+    /// What a text is by itself is remembered: most short ones come with every exchange.
     fn is_text_clean(&mut self, text: &str, under: Under) -> bool {
-        matches!(self.walk.string(text, under), Cow::Borrowed(_)) && self.walk.found_nothing()
+        let known = Some(&self.walk.redactor.texts).filter(|_| under == Under::Plain);
+        if known.is_some_and(|known| known.get(text).is_some()) {
+            return true;
+        }
+        let is_clean =
+            matches!(self.walk.string(text, under), Cow::Borrowed(_)) && self.walk.found_nothing();
+        known.filter(|_| is_clean).into_iter().for_each(|known| known.add(text, ()));
+        is_clean
     }
 
     fn is_list_clean(&mut self, list: Node<'_, '_>, under: Under) -> bool {
@@ -130,7 +138,7 @@ mod tests {
     /// What `clean` says of a body whose first list's first `turns` elements are the history.
     fn is_clean(redactor: &Redactor, text: &str, turns: usize) -> Option<bool> {
         let outline = Outline::of(text, 64, 10_000)?;
-        let body = outline.whole();
+        let body = outline.whole(text)?;
         let list = body.members().map(|(_, value)| value).find(|value| value.kind() == Kind::List);
         let texts = Texts {
             request: body,

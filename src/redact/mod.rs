@@ -44,10 +44,12 @@ pub struct Redactor {
     clean: Arc<Known<()>>,
     /// Keys of JSON in which nothing was found, and what they say of their values.
     keys: Arc<Known<json::Meaning>>,
+    /// Short texts of bodies in which nothing was found, JSON in them included.
+    texts: Arc<Known<()>>,
 }
 
-/// What is known of names that come again and again: models, paths, keys of JSON. Only what may be kept
-/// is in it; once full it begins anew, so that no flood of names lasts.
+/// What is known of names that come again and again: models, paths, keys of JSON, roles. Only what may be
+/// kept is in it; once full it begins anew, so that no flood of names lasts.
 #[derive(Debug)]
 struct Known<T>(RwLock<HashMap<Box<str>, T, RandomState>>);
 
@@ -62,6 +64,9 @@ impl<T: Copy> Known<T> {
     const NAME_BYTES_MAX: usize = 128;
 
     fn get(&self, name: &str) -> Option<T> {
+        if name.len() > Self::NAME_BYTES_MAX {
+            return None;
+        }
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).copied()
     }
 
@@ -92,6 +97,7 @@ impl Redactor {
                 .collect(),
             clean: Arc::default(),
             keys: Arc::default(),
+            texts: Arc::default(),
         }
     }
 

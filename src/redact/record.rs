@@ -180,8 +180,9 @@ impl Redactor {
             request: model(summary.model.request),
             response: model(summary.model.response),
         };
-        let mut name = |text: Option<String>| text.map(|text| self.name(&text, counts));
-        let (finish_reason, response_id) = (name(summary.finish_reason), name(summary.response_id));
+        let finish_reason =
+            summary.finish_reason.map(|reason| self.repeated_name(reason, counts));
+        let response_id = summary.response_id.map(|id| self.name(&id, counts));
         let method = self.method(&summary.method, counts);
         let path = summary.path.split(['?', '#']).next().unwrap_or_default();
         let path = cut(self.repeated(path, counts), LINE_BYTES_MAX);
@@ -195,7 +196,7 @@ impl Redactor {
         if hides && credential::is_opaque_word(method) {
             return self.secret(method, counts);
         }
-        self.name(method, counts)
+        cut(self.repeated(method, counts), NAME_BYTES_MAX)
     }
 
     /// What takes the place of `text`, which is a secret as a whole.

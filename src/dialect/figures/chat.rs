@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::de::{MapAccess, SeqAccess};
 
 use super::Told;
-use super::scan::{self, Seen, Take, once, plain, unindexed, unusual, value};
+use super::scan::{self, Seen, Source, Take, once, plain, unindexed, unusual, value};
 use crate::dialect::usage::Report;
 use crate::domain::Operation;
 
@@ -13,9 +13,9 @@ use crate::domain::Operation;
 const CALLS_MAX: u64 = 64;
 
 /// What an answer that came whole tells.
-pub(super) fn answer(text: &str, operation: Operation) -> Option<Told<'_>> {
+pub(super) fn answer<'a>(from: impl Source<'a>, operation: Operation) -> Option<Told<'a>> {
     let mut answer = Answer::default();
-    scan::object(text, &mut answer)?;
+    from.object(&mut answer)?;
     let mut told = Told { model: answer.model, response_id: answer.id, ..Told::default() };
     told.tally.take_openai_report(&answer.usage);
     if operation != Operation::Embeddings {

@@ -7,7 +7,7 @@ use serde::de::{MapAccess, SeqAccess};
 use super::Told;
 use super::chat::{Calls, Function};
 use super::events::Events;
-use super::scan::{self, Seen, Take, once, plain, unindexed, unusual, value};
+use super::scan::{self, Seen, Source, Take, once, plain, unindexed, unusual, value};
 use super::template::Template;
 use crate::dialect::usage::{Report, Tally};
 use crate::domain::Operation;
@@ -29,7 +29,7 @@ pub(super) fn stream(text: &str, operation: Operation) -> Option<Told<'_>> {
             continue;
         }
         let mut chunk = Chunk::new(&mut chunks);
-        scan::object(event.data, &mut chunk)?;
+        event.data.object(&mut chunk)?;
         if chunk.carries {
             template = Template::of(event.data, chunk.content.as_ref(), chunk.padding.as_ref());
             chunks.first_content_offset.get_or_insert(event.start);

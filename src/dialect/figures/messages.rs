@@ -6,7 +6,7 @@ use serde::de::{MapAccess, SeqAccess};
 
 use super::Told;
 use super::events::Events;
-use super::scan::{self, Seen, Take, once, plain, unusual, value};
+use super::scan::{self, Seen, Source, Take, once, plain, unusual, value};
 use super::template::Template;
 use crate::dialect::usage::{Report, Tally};
 
@@ -14,9 +14,9 @@ use crate::dialect::usage::{Report, Tally};
 const BLOCKS_MAX: u64 = 64;
 
 /// Reads a message that came whole.
-pub(super) fn answer(text: &str) -> Option<Told<'_>> {
+pub(super) fn answer<'a>(from: impl Source<'a>) -> Option<Told<'a>> {
     let mut message = Message::default();
-    scan::object(text, &mut message)?;
+    from.object(&mut message)?;
     let content = message.content?;
     let mut told = message.names;
     told.tally.take_anthropic_report(&message.usage);
@@ -38,7 +38,7 @@ pub(super) fn stream(text: &str) -> Option<Told<'_>> {
             continue;
         }
         let mut told = Event::default();
-        scan::object(event.data, &mut told)?;
+        event.data.object(&mut told)?;
         let carried = stream.take(&mut told)?;
         if carried {
             stream.first_content_offset.get_or_insert(event.start);

@@ -18,11 +18,12 @@ use std::borrow::Cow;
 use serde::de::MapAccess;
 
 use super::decode::{self, Decoded};
+use super::texts::Outlines;
 use super::usage::{Report, Tally};
 use super::{Fault, columns, json, metadata, openai, side};
 use crate::config::Tap;
 use crate::domain::{CapturedBody, Dialect, Exchange, Fields, Operation, Outcome, Reading};
-use scan::{Take, once, plain, value};
+use scan::{Source, Take, once, plain, value};
 
 /// What the answer told, in the words of all dialects.
 #[derive(Debug, Default)]
@@ -50,29 +51,64 @@ pub(super) fn read(
     let answered = whole(&exchange.response, &exchange.response_headers)?;
     let media = side::media(&exchange.response_headers);
     let mut request = Asked::default();
-    scan::object(text(&asked)?, &mut request)?;
+    text(&asked)?.object(&mut request)?;
     let stream = side::streams(media, &answered.head);
     let text = if stream { events(&answered)? } else { text(&answered)? };
     let told = match (operation, stream) {
-        (Operation::Messages, false) => messages::answer(text),
         (Operation::Messages, true) => messages::stream(text),
-        (Operation::Responses, false) => responses::answer(text),
         (Operation::Responses, true) => responses::stream(text),
         (Operation::Embeddings, true) => None,
-        (_, false) => chat::answer(text, operation),
         (_, true) => chunks::stream(text, operation),
+        (_, false) => answer(text, operation),
     }?;
-    let mut reading = metadata(Reading::new(dialect, operation), exchange, tap);
-    request.fill(&mut reading);
+    let offset = told.first_content_offset.filter(|_| answered.identity);
+    let reading = metadata(Reading::new(dialect, operation), exchange, tap);
+    let reading = Reading { stream, first_content_offset: offset, ..reading };
+    understood(reading, exchange, tap, request, told)
+}
+
+/// As [`read`], of bodies whose outlines are known, and which are no stream.
+pub(super) fn read_outlined(
+    exchange: &Exchange,
+    tap: &Tap,
+    dialect: Dialect,
+    operation: Operation,
+    outlines: &Outlines<'_>,
+) -> Option<Reading> {
+    let (asked, answered) = outlines.bodies()?;
+    let mut request = Asked::default();
+    asked.object(&mut request)?;
+    let told = answer(answered, operation)?;
+    let reading = metadata(Reading::new(dialect, operation), exchange, tap);
+    understood(Reading { stream: false, ..reading }, exchange, tap, request, told)
+}
+
+/// What an answer that came whole tells.
+fn answer<'a>(from: impl Source<'a>, operation: Operation) -> Option<Told<'a>> {
+    match operation {
+        Operation::Messages => messages::answer(from),
+        Operation::Responses => responses::answer(from),
+        _ => chat::answer(from, operation),
+    }
+}
+
+/// All of it, if it tells the usage.
+fn understood(
+    mut reading: Reading,
+    exchange: &Exchange,
+    tap: &Tap,
+    asked: Asked<'_>,
+    told: Told<'_>,
+) -> Option<Reading> {
+    let operation = reading.operation;
+    asked.fill(&mut reading);
     if operation != Operation::Messages {
         reading.model_deployment = openai::deployment(&super::detect::full_path(exchange, tap));
     }
-    reading.stream = stream;
     reading.model.response = short(told.model);
     reading.response_id = short(told.response_id);
     reading.finish_reason = short(told.finish_reason);
     reading.empty = told.empty;
-    reading.first_content_offset = told.first_content_offset.filter(|_| answered.identity);
     reading.usage = told.tally.usage();
     reading.fault = columns::any_invalid(&tap.columns).then(|| Fault::Column.label());
     // Embeddings generate nothing: there is no output to know.

@@ -6,13 +6,13 @@ use serde::de::{MapAccess, SeqAccess};
 
 use super::Told;
 use super::events::Events;
-use super::scan::{self, Seen, Take, once, plain, value};
+use super::scan::{self, Seen, Source, Take, once, plain, value};
 use crate::dialect::usage::{Report, Tally};
 
 /// Reads a response that came whole.
-pub(super) fn answer(text: &str) -> Option<Told<'_>> {
+pub(super) fn answer<'a>(from: impl Source<'a>) -> Option<Told<'a>> {
     let mut response = Response::default();
-    scan::object(text, &mut response)?;
+    from.object(&mut response)?;
     response.output.as_ref()?;
     let mut tally = Tally::default();
     tally.take_openai_report(&response.usage);
@@ -28,7 +28,7 @@ pub(super) fn stream(text: &str) -> Option<Told<'_>> {
             continue;
         }
         let mut told = Event::default();
-        scan::object(event.data, &mut told)?;
+        event.data.object(&mut told)?;
         tally.take_openai_report(&told.response.usage);
         match told.kind?.as_ref() {
             "response.completed" | "response.incomplete" | "response.failed" => {

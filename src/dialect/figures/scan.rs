@@ -8,7 +8,9 @@ use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 
 use crate::dialect::skim;
+use crate::dialect::standing::Standing;
 use crate::dialect::usage::count_of;
+use crate::domain::Node;
 
 /// Levels that a value of no interest may have. With the levels above it that stays below
 /// [`DEPTH_MAX`](crate::dialect::json::DEPTH_MAX); deeper texts are read as a whole.
@@ -83,10 +85,26 @@ impl<'de> Seen<'de> {
     }
 }
 
-/// Reads a whole JSON text that is one object.
-pub(super) fn object<'de>(text: &'de str, into: &mut impl Take<'de>) -> Option<()> {
-    let seen = skim::brief(text, Value(into))?;
-    matches!(seen, Seen::Object(_)).then_some(())
+/// What an object is read from.
+pub(super) trait Source<'de> {
+    /// Reads all of it, which has to be one object.
+    fn object(self, into: &mut impl Take<'de>) -> Option<()>;
+}
+
+/// A JSON text.
+impl<'de> Source<'de> for &'de str {
+    fn object(self, into: &mut impl Take<'de>) -> Option<()> {
+        let seen = skim::brief(self, Value(into))?;
+        matches!(seen, Seen::Object(_)).then_some(())
+    }
+}
+
+/// A text that has an outline.
+impl<'de, 'a: 'de> Source<'de> for Node<'de, 'a> {
+    fn object(self, into: &mut impl Take<'de>) -> Option<()> {
+        let seen = Value(into).deserialize(Standing(self)).ok()?;
+        matches!(seen, Seen::Object(_)).then_some(())
+    }
 }
 
 /// The next value of an object, whose parts `into` takes.
@@ -109,7 +127,7 @@ pub(super) fn unindexed<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Seen<'de>
 
 /// Passes over the next value of an object.
 pub(super) fn pass<'de, A: MapAccess<'de>>(map: &mut A) -> Result<(), A::Error> {
-    plain(map).map(|_| ())
+    map.next_value_seed(Nothing).map(|_| ())
 }
 
 /// The next value of an object, as a count of something; `None` for what is none.
@@ -173,6 +191,18 @@ impl<'de> Take<'de> for Passed {
 
     fn element<A: SeqAccess<'de>>(&mut self, list: &mut A) -> Result<bool, A::Error> {
         Ok(list.next_element_seed(Value(&mut self.below()?))?.is_some())
+    }
+}
+
+/// Passes over a value.
+struct Nothing;
+
+impl<'de> DeserializeSeed<'de> for Nothing {
+    type Value = Seen<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Seen<'de>, D::Error> {
+        // Whoever knows where the value ends need not look into it.
+        from.deserialize_ignored_any(Value(&mut Passed::any()))
     }
 }
 

@@ -39,7 +39,7 @@ fn columns(texts: &Texts<'_, '_>) -> Vec<Option<Value>> {
 /// What is found is the same; false where the exchange has to be read as a whole.
 fn agree(exchange: &Exchange, tap: &Tap) -> Result<bool, TestCaseError> {
     let whole = read(exchange, tap);
-    let outlines = outlines(exchange, whole.operation);
+    let outlines = outlines(exchange, whole.operation, None);
     let texts = outlines.as_ref().and_then(|found| found.texts(tap, whole.operation));
     let Some(texts) = texts else { return Ok(false) };
     let expected = vec![

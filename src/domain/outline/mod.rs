@@ -18,10 +18,12 @@ const DIGITS_MAX: usize = 18;
 /// Members of an object below which comparing all names is quicker than hashing them.
 const FEW_MEMBERS: usize = 16;
 
-/// Where the values of a JSON text stand, in the order of the text.
-#[derive(Debug)]
-pub struct Outline<'a> {
-    text: &'a str,
+/// Where the values of a JSON text stand, in the order of the text. It does not hold the text, which has to be
+/// given again to look at a value.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    /// Of the text.
+    bytes: usize,
     /// The first one is the whole; a container's parts follow it, a member's name before its value.
     parts: Vec<Part>,
     /// Strings without their escapes.
@@ -62,25 +64,33 @@ pub enum Kind {
 
 /// One value of a text with an outline.
 #[derive(Clone, Copy, Debug)]
-pub struct Node<'o, 'a> {
-    outline: &'o Outline<'a>,
+pub struct Node<'o, 'a: 'o> {
+    outline: &'o Outline,
+    text: &'a str,
     at: usize,
 }
 
-impl<'a> Outline<'a> {
+impl Outline {
     /// The outline of `text`, with at most `depth_max` containers around a value and `parts_max` values and
     /// names; `None` where it is not JSON, or not plain.
-    pub fn of(text: &'a str, depth_max: usize, parts_max: usize) -> Option<Self> {
+    pub fn of(text: &str, depth_max: usize, parts_max: usize) -> Option<Self> {
         u32::try_from(text.len()).ok()?;
-        let outline = Self { text, parts: Vec::with_capacity(64), plain: vec![], is_line: true };
-        let mut reader = Reader { outline, at: 0, depth_max, parts_max, names: Vec::new() };
+        let bytes = text.len();
+        let outline = Self { bytes, parts: Vec::with_capacity(64), plain: vec![], is_line: true };
+        let mut reader = Reader { text, outline, at: 0, depth_max, parts_max, names: Vec::new() };
         reader.value(0)?;
         reader.peek().is_none().then_some(reader.outline)
     }
 
-    /// The whole text.
-    pub fn whole(&self) -> Node<'_, 'a> {
-        Node { outline: self, at: 0 }
+    /// The whole of `text`, which must be the one that this is the outline of; `None` for one of another length.
+    pub fn whole<'a>(&self, text: &'a str) -> Option<Node<'_, 'a>> {
+        (text.len() == self.bytes).then_some(Node { outline: self, text, at: 0 })
+    }
+
+    /// Bytes that it takes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        let plain = self.plain.iter().map(|text| size_of::<String>() + text.capacity());
+        self.parts.capacity() * size_of::<Part>() + plain.sum::<usize>()
     }
 }
 
@@ -96,7 +106,7 @@ impl<'o, 'a> Node<'o, 'a> {
 
     /// Its JSON, as it stands in the text.
     pub fn raw(self) -> &'a str {
-        &self.outline.text[self.range()]
+        &self.text[self.range()]
     }
 
     /// Where it stands in the text; no two values stand at one place.
@@ -160,7 +170,7 @@ impl<'o, 'a> Node<'o, 'a> {
         match (items.clone().next(), items.clone().last()) {
             (Some(first), Some(last)) if self.outline.is_line => {
                 let (start, end) = (first.part().start as usize, last.part().end as usize);
-                line.push_str(&self.outline.text[start..end]);
+                line.push_str(&self.text[start..end]);
             }
             _ => write_all(items, &mut line),
         }
@@ -191,11 +201,11 @@ impl<'o, 'a> Node<'o, 'a> {
     }
 
     fn within(self, kind: Kind) -> impl Iterator<Item = Node<'o, 'a>> + Clone {
-        let (part, outline) = (self.part(), self.outline);
+        let (part, Self { outline, text, .. }) = (self.part(), self);
         let end = if part.kind == kind { part.next as usize } else { 0 };
         let mut at = self.at + 1;
         std::iter::from_fn(move || {
-            let node = (at < end).then_some(Node { outline, at })?;
+            let node = (at < end).then_some(Node { outline, text, at })?;
             at = node.part().next as usize;
             Some(node)
         })
@@ -212,7 +222,8 @@ fn write_all<'o, 'a: 'o>(items: impl Iterator<Item = Node<'o, 'a>>, line: &mut S
 }
 
 struct Reader<'a> {
-    outline: Outline<'a>,
+    text: &'a str,
+    outline: Outline,
     at: usize,
     depth_max: usize,
     parts_max: usize,
@@ -222,7 +233,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn bytes(&self) -> &'a [u8] {
-        self.outline.text.as_bytes()
+        self.text.as_bytes()
     }
 
     /// The next byte that is no blank; it stays where it is.
@@ -277,7 +288,7 @@ impl<'a> Reader<'a> {
         let is_part =
             |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.' | b'e' | b'E');
         let len = rest.iter().position(|byte| !is_part(byte)).unwrap_or(rest.len());
-        let text = &self.outline.text[self.at..self.at + len];
+        let text = &self.text[self.at..self.at + len];
         self.at += len;
         let is_count = len <= DIGITS_MAX && text.bytes().all(|digit| digit.is_ascii_digit());
         if is_count && (!text.starts_with('0') || len == 1) {
@@ -309,7 +320,7 @@ impl<'a> Reader<'a> {
         if !self.quoted()? {
             return self.add(Kind::Text, start, 0);
         }
-        let plain = serde_json::from_str(&self.outline.text[start..self.at]).ok()?;
+        let plain = serde_json::from_str(&self.text[start..self.at]).ok()?;
         self.outline.plain.push(plain);
         self.add(Kind::Escaped, start, self.outline.plain.len() - 1)
     }
@@ -349,7 +360,7 @@ impl<'a> Reader<'a> {
         (self.peek()? == b'"').then_some(())?;
         let start = self.at;
         (!self.quoted()?).then_some(())?;
-        self.names.push(&self.outline.text[start + 1..self.at - 1]);
+        self.names.push(&self.text[start + 1..self.at - 1]);
         self.add(Kind::Text, start, 0)?;
         (self.peek()? == b':').then_some(())?;
         self.at += 1;

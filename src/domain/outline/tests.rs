@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::super::line::tests::values;
 use super::*;
 
-fn outline(text: &str) -> Option<Outline<'_>> {
+fn outline(text: &str) -> Option<Outline> {
     Outline::of(text, 8, 1000)
 }
 
@@ -26,14 +26,15 @@ fn value(node: Node<'_, '_>) -> Value {
 /// What has an outline is what serde_json reads, and what it writes but for blanks and escapes.
 fn holds(text: &str) -> Result<bool, TestCaseError> {
     let Some(outline) = outline(text) else { return Ok(false) };
+    let whole = outline.whole(text).expect("its text");
     let read: Result<Value, _> = serde_json::from_str(text);
     prop_assert!(read.is_ok(), "no JSON: {}", text);
     let read = read?;
-    prop_assert_eq!(&value(outline.whole()), &read);
-    let line = outline.whole().line();
+    prop_assert_eq!(&value(whole), &read);
+    let line = whole.line();
     prop_assert!(!line.contains(['\n', '\r', '\t']), "{}", line);
     let mut short = String::new();
-    outline.whole().write(&mut short);
+    whole.write(&mut short);
     for written in [line.as_ref(), &short] {
         let again: Value = serde_json::from_str(written)?;
         prop_assert_eq!(again.to_string(), read.to_string());
@@ -42,7 +43,7 @@ fn holds(text: &str) -> Result<bool, TestCaseError> {
         prop_assert_eq!(short, read.to_string());
     }
     for count in 0..3 {
-        let first: Value = serde_json::from_str(&outline.whole().first_items(count))?;
+        let first: Value = serde_json::from_str(&whole.first_items(count))?;
         let items = read.as_array().into_iter().flatten().take(count).cloned();
         prop_assert_eq!(first, items.collect::<Value>());
     }
@@ -111,7 +112,8 @@ fn only_what_is_plain_has_one() {
 fn members_and_items_are_found() {
     let text = "{\"a\": [1, {\"b\": \"x\\ny\"}],\n \"c\": \"z\", \"d\": null}";
     let outline = outline(text).expect("plain");
-    let whole = outline.whole();
+    assert!(outline.whole("{}").is_none(), "another text");
+    let whole = outline.whole(text).expect("its text");
     let list = whole.member("a").expect("a list");
     let inner = list.items().nth(1).and_then(|item| item.member("b")).expect("a text");
     assert_eq!((inner.text(), inner.raw()), (Some("x\ny"), "\"x\\ny\""));
