@@ -246,7 +246,7 @@ impl Archive {
         let spool = self.spool.clone();
         let instance = instance.unwrap_or(&self.instance).to_owned();
         let packing = tokio::task::spawn_blocking(move || {
-            spool.read(id).and_then(|rows| pack::pack(&rows, id, &instance))
+            spool.read(id).and_then(|rows| pack::pack(rows, id, &instance))
         });
         packing.await.unwrap_or_else(|_| Err(io::Error::other("packing did not end")))
     }
@@ -445,7 +445,7 @@ fn is_final(error: &io::Error) -> bool {
 
 fn line(row: &LedgerRow) -> Option<bytes::Bytes> {
     let line = serde_json::to_vec(row).ok()?;
-    pack::gzip(&[&line]).ok()
+    pack::gzip(&line).ok()
 }
 
 /// A number in `[0, 1)`, for spreading waits: the standard library's own hash keys are random.

@@ -228,6 +228,12 @@ impl Parser {
     }
 }
 
+/// Text, with whatever is none replaced.
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    simdutf8::basic::from_utf8(bytes)
+        .map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
+}
+
 impl Pending {
     fn take_data(&mut self, value: &[u8], bytes_max: usize) {
         if self.data.len() + value.len() + 1 > bytes_max {
@@ -246,8 +252,8 @@ impl Pending {
 
     fn event<'a>(&'a self, id: &'a str, end: u64) -> Event<'a> {
         Event {
-            name: String::from_utf8_lossy(&self.name),
-            data: String::from_utf8_lossy(&self.data),
+            name: text(&self.name),
+            data: text(&self.data),
             id,
             start: self.start.unwrap_or(end),
             end,

@@ -1,9 +1,11 @@
 //! What is kept: the summary of every exchange, and the record of a sampled one.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use jiff::tz::Offset;
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -70,7 +72,32 @@ pub(super) fn with_microseconds<S: Serializer>(
     time: &Timestamp,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"))
+    let written = written(*time);
+    match written.as_ref().and_then(|text| std::str::from_utf8(text).ok()) {
+        Some(text) => serializer.serialize_str(text),
+        None => serializer.collect_str(&time.strftime(MICROSECONDS)),
+    }
+}
+
+const MICROSECONDS: &str = "%Y-%m-%dT%H:%M:%S%.6fZ";
+
+/// The same without a format that has to be read each time; `None` for years without four digits.
+fn written(time: Timestamp) -> Option<[u8; 27]> {
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    let at = Offset::UTC.to_datetime(time);
+    let mut number = |mut number: u32, places: Range<usize>| {
+        for digit in text[places].iter_mut().rev() {
+            *digit += (number % 10) as u8;
+            number /= 10;
+        }
+    };
+    number(u32::try_from(at.year()).ok()?, 0..4);
+    let parts = [at.month(), at.day(), at.hour(), at.minute(), at.second()];
+    for (nth, part) in parts.into_iter().enumerate() {
+        number(u32::from(part.unsigned_abs()), 5 + 3 * nth..7 + 3 * nth);
+    }
+    number(u32::try_from(at.subsec_nanosecond()).ok()? / 1000, 20..26);
+    Some(text)
 }
 
 /// One call that the flow made to a model.
@@ -248,4 +275,24 @@ pub struct Row {
     pub time: Timestamp,
     /// One JSON object without a line feed.
     pub json: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn times_are_written_as_their_format_has_it(
+            second in -62_200_000_000_i64..253_402_200_000, nanosecond in 0_i32..1_000_000_000,
+        ) {
+            #[derive(Serialize)]
+            struct At(#[serde(serialize_with = "with_microseconds")] Timestamp);
+            let time = Timestamp::new(second, nanosecond)?;
+            let expected = format!("\"{}\"", time.strftime(MICROSECONDS));
+            prop_assert_eq!(serde_json::to_string(&At(time))?, expected);
+        }
+    }
 }

@@ -183,9 +183,13 @@ impl Folder {
     }
 }
 
-/// The whole content of a sealed segment in `dir`.
-pub(super) fn read_segment(dir: &Path, id: SegmentId) -> io::Result<Vec<u8>> {
-    read_all(&open_regular(&dir.join(format!("{id}.{}", State::Sealed.extension())))?)
+/// A sealed segment in `dir`, to be read.
+pub(super) fn open_sealed(dir: &Path, id: SegmentId) -> io::Result<File> {
+    let file = open_regular(&dir.join(format!("{id}.{}", State::Sealed.extension())))?;
+    match file.metadata()?.len() {
+        0..=READ_BYTES_MAX => Ok(file),
+        _ => Err(io::Error::from(io::ErrorKind::FileTooLarge)),
+    }
 }
 
 /// The whole content of `file`, up to a limit far above any segment.
@@ -279,7 +283,7 @@ mod tests {
         let secret = dir.path().join("secret.txt");
         fs::write(&secret, "keep").expect("writes");
         std::os::unix::fs::symlink(&secret, folder.path(id(1), State::Sealed)).expect("links");
-        assert!(read_segment(dir.path(), id(1)).is_err());
+        assert!(open_sealed(dir.path(), id(1)).is_err());
         assert!(folder.create(id(1), State::Sealed).is_err());
         assert_eq!(folder.entries().len(), 1, "the text file is nobody's segment");
         folder.set_aside(id(1), State::Sealed).expect("moves the link itself");

@@ -26,7 +26,8 @@ use crate::ledger::{Checkpoint, Hour};
 pub(super) const MAGIC: &[u8; 8] = b"FTSPOOL\x01";
 const TRAILER: &[u8; 8] = b"FTSPLEND";
 const RECORD_VERSION: u8 = 1;
-const PREFIX_BYTES: usize = 10;
+/// Bytes of a record before its body.
+pub(super) const PREFIX_BYTES: usize = 10;
 /// Bytes that a trailer takes.
 pub(super) const TRAILER_BYTES: usize = 16;
 
@@ -207,13 +208,41 @@ pub(super) enum Item<'a> {
 pub(super) struct Walk<'a> {
     bytes: &'a [u8],
     at: usize,
-    ended: bool,
+    place: Place,
+}
+
+/// Where in a segment a walk is, as far as it matters to what may follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Nothing was read yet.
+    Beginning,
+    /// Before the footer.
+    Within,
+    /// Behind the footer.
+    Ended,
+}
+
+impl Place {
+    /// The place behind a record of this kind; `None` where none of the kind may be.
+    pub(super) fn behind(self, kind: Kind) -> Option<Self> {
+        match (self, kind) {
+            (Self::Ended, _) | (Self::Within, Kind::Head) => None,
+            (_, Kind::Footer) => Some(Self::Ended),
+            _ => Some(Self::Within),
+        }
+    }
 }
 
 impl<'a> Walk<'a> {
     /// A walk over the whole segment `bytes`; `None` where the magic or the version is another.
     pub(super) fn new(bytes: &'a [u8]) -> Option<Self> {
-        bytes.starts_with(MAGIC).then_some(Self { bytes, at: MAGIC.len(), ended: false })
+        let begun = Self { bytes, at: MAGIC.len(), place: Place::Beginning };
+        bytes.starts_with(MAGIC).then_some(begun)
+    }
+
+    /// A walk over the last `bytes` of a segment, from a `place` on.
+    pub(super) fn resumed(bytes: &'a [u8], place: Place) -> Self {
+        Self { bytes, at: 0, place }
     }
 }
 
@@ -233,13 +262,16 @@ impl<'a> Iterator for Walk<'a> {
             return None;
         }
         if let Some((kind, body)) = record(rest) {
-            if self.ended || (kind == Kind::Head && self.at != MAGIC.len()) {
+            let Some(place) = self.place.behind(kind) else {
                 self.at = self.bytes.len();
                 return Some(Item::Damage(rest.len()));
-            }
-            self.ended = kind == Kind::Footer;
+            };
+            self.place = place;
             self.at += PREFIX_BYTES + body.len();
             return Some(Item::Record(kind, body));
+        }
+        if self.place == Place::Beginning {
+            self.place = Place::Within;
         }
         let gap = (1..rest.len())
             .find(|gap| record(&rest[*gap..]).is_some() || is_trailer(&rest[*gap..]));

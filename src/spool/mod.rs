@@ -236,9 +236,9 @@ impl Spool {
         self.shared.grown.notified().await;
     }
 
-    /// Reads a sealed segment: blocking, and as much memory as the segment has bytes.
+    /// Opens a sealed segment to be read: blocking.
     pub fn read(&self, id: SegmentId) -> io::Result<SegmentRows> {
-        SegmentRows::read(&self.shared.settings.dir, id)
+        SegmentRows::open(&self.shared.settings.dir, id)
     }
 
     /// The bucket has confirmed the rows `stored` of a segment, and `lost` could not be read: counts

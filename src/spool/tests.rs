@@ -99,7 +99,7 @@ pub(super) fn sealed(spool: &Spool) -> Vec<(SegmentId, Sealed)> {
 fn stored_rows(spool: &Spool) -> Vec<String> {
     let segments = spool.sealed().into_iter().filter_map(|id| spool.read(id).ok());
     let mut texts = Vec::new();
-    segments.for_each(|rows| _ = rows.each(|row| texts.push(text(row.json))));
+    segments.for_each(|rows| _ = rows.each(|row| texts.push(text(row.json))).expect("read"));
     texts
 }
 
@@ -310,7 +310,8 @@ pub(super) fn finish_all(spool: &Spool) {
         let mut read = Tally::default();
         let mut damaged = sealed.damaged;
         if let Ok(rows) = spool.read(id) {
-            damaged |= rows.each(|row| read.add(row.dataset, Hour::of(row.time)));
+            let found = rows.each(|row| read.add(row.dataset, Hour::of(row.time)));
+            damaged |= found.expect("read");
         }
         let lost = sealed.tally.minus(&read);
         assert!(block_on(spool.finish(id, read, lost, damaged)));

@@ -150,7 +150,19 @@ impl<'o, 'a> Node<'o, 'a> {
 
     /// The member `name` of an object.
     pub fn member(self, name: &str) -> Option<Node<'o, 'a>> {
-        self.members().find(|(key, _)| *key == name).map(|(_, value)| value)
+        let (part, parts) = (self.part(), self.outline.parts.as_slice());
+        let end = if part.kind == Kind::Object { part.next as usize } else { 0 };
+        let mut at = self.at + 1;
+        while at < end {
+            let (key, value) = (parts.get(at)?, parts.get(at + 1)?);
+            // Most are of another length, which is told without a look at the text.
+            let (start, end) = (key.start as usize + 1, key.end as usize - 1);
+            if end - start == name.len() && self.text.get(start..end) == Some(name) {
+                return Some(Node { at: at + 1, ..self });
+            }
+            at = value.next as usize;
+        }
+        None
     }
 
     /// Its JSON on one line: as it stands, where no line feed is in it.
