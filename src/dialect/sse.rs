@@ -230,8 +230,10 @@ impl Parser {
 
 /// Text, with whatever is none replaced.
 fn text(bytes: &[u8]) -> Cow<'_, str> {
-    simdutf8::basic::from_utf8(bytes)
-        .map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
+    if bytes.is_empty() {
+        return Cow::Borrowed("");
+    }
+    simdutf8::basic::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
 impl Pending {

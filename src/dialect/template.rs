@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::fold::Fold;
 use super::json;
 use super::sse::Event;
+use crate::domain::bytes::string_len;
 use crate::domain::{Node, Outline};
 
 /// Where texts stand in an event, quotes included: its content, and one without meaning.
@@ -39,9 +40,7 @@ impl Template {
         let (mut rest, mut from, mut content) = (&*event.data, 0, None);
         for (nth, text) in self.texts.iter().enumerate() {
             rest = rest.strip_prefix(self.data.get(from..text.start)?)?;
-            let end = json::string_end(rest.as_bytes(), 0).filter(|_| rest.starts_with('"'))?;
-            let (quoted, behind) = rest.split_at(end);
-            let said = said(quoted)?;
+            let (said, behind) = said(rest)?;
             if nth == self.content {
                 content = Some(said);
             }
@@ -51,13 +50,15 @@ impl Template {
     }
 }
 
-/// What a string in quotes says.
-fn said(quoted: &str) -> Option<Cow<'_, str>> {
-    let plain = quoted.bytes().all(|byte| byte >= b' ' && byte != b'\\');
-    match plain {
-        true => quoted.get(1..quoted.len() - 1).map(Cow::Borrowed),
-        false => serde_json::from_str(quoted).ok().map(Cow::Owned),
+/// What the string in quotes at the beginning of `rest` says, and what stands behind it.
+fn said(rest: &str) -> Option<(Cow<'_, str>, &str)> {
+    let plain = rest.strip_prefix('"')?;
+    let len = string_len(plain.as_bytes())?;
+    if plain.as_bytes().get(len) == Some(&b'"') {
+        return Some((Cow::Borrowed(&plain[..len]), &plain[len + 1..]));
     }
+    let (quoted, behind) = rest.split_at(json::string_end(rest.as_bytes(), 0)?);
+    Some((Cow::Owned(serde_json::from_str(quoted).ok()?), behind))
 }
 
 /// The place of a text that is not empty.

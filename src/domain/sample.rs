@@ -15,12 +15,11 @@ use super::{
 };
 
 /// What is known of every exchange, sampled or not: no text of it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Summary {
     /// Our own id.
     pub id: ExchangeId,
     /// When the request's head had been read; written with microseconds.
-    #[serde(serialize_with = "with_microseconds")]
     pub time: Timestamp,
     /// The tap's name.
     pub tap: Arc<str>,
@@ -57,13 +56,10 @@ pub struct Summary {
     /// Tokens.
     pub usage: Usage,
     /// The provider, for metrics and spans.
-    #[serde(skip)]
     pub provider: Option<&'static str>,
     /// Why generation ended, for spans.
-    #[serde(skip)]
     pub finish_reason: Option<String>,
     /// The upstream's id of the response, for spans.
-    #[serde(skip)]
     pub response_id: Option<String>,
 }
 
@@ -160,10 +156,9 @@ pub struct Message<'a> {
 
 /// An exchange understood and redacted: the only form that leaves the pipeline.
 /// Fields stand in the order of the contract (docs/RECORD.md).
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Record<'a> {
     /// What is known of every exchange.
-    #[serde(flatten)]
     pub summary: Summary,
     /// The calls that the flow made.
     pub calls: Vec<Call>,
@@ -230,16 +225,46 @@ impl Serialize for Sampling {
 }
 
 /// A record that was kept.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Sample<'a> {
     /// `flowtap.exchange.v1`.
     pub schema: &'static str,
     /// The record.
-    #[serde(flatten)]
     pub record: Record<'a>,
     /// Why it was kept.
     pub sample: Sampling,
 }
+
+/// Adds the fields of these names.
+macro_rules! add {
+    ($of:expr, $to:expr, $($name:ident),* $(,)?) => {
+        $($to.serialize_field(stringify!($name), &$of.$name)?;)*
+    };
+}
+
+/// All fields in one object. Serde's own way to that, `flatten`, hands each of them on through a map.
+impl Serialize for Sample<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (record, summary) = (&self.record, &self.record.summary);
+        let mut fields = serializer.serialize_struct("Sample", FIELDS)?;
+        add!(self, fields, schema);
+        add!(summary, fields, id);
+        fields.serialize_field("time", &Microseconds(summary.time))?;
+        add!(summary, fields, tap, deployment, instance, dialect, operation, method, path, status);
+        add!(summary, fields, outcome, fault, model, stream, latency_ms, first_byte_ms);
+        add!(summary, fields, first_token_ms, overhead_us, usage);
+        add!(record, fields, calls, question, answer, context, ground_truth, chat_history);
+        add!(record, fields, request, response, trace_id, span_id, request_id, redactions);
+        add!(self, fields, sample);
+        fields.end()
+    }
+}
+
+/// Fields of a [`Sample`].
+const FIELDS: usize = 33;
+
+#[derive(Serialize)]
+struct Microseconds(#[serde(serialize_with = "with_microseconds")] Timestamp);
 
 impl Sample<'_> {
     /// The schema that [`Sample`] is written in.
@@ -288,11 +313,9 @@ mod tests {
         fn times_are_written_as_their_format_has_it(
             second in -62_200_000_000_i64..253_402_200_000, nanosecond in 0_i32..1_000_000_000,
         ) {
-            #[derive(Serialize)]
-            struct At(#[serde(serialize_with = "with_microseconds")] Timestamp);
             let time = Timestamp::new(second, nanosecond)?;
             let expected = format!("\"{}\"", time.strftime(MICROSECONDS));
-            prop_assert_eq!(serde_json::to_string(&At(time))?, expected);
+            prop_assert_eq!(serde_json::to_string(&Microseconds(time))?, expected);
         }
     }
 }

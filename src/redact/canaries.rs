@@ -11,7 +11,8 @@ use super::*;
 use crate::config::CaptureMode;
 use crate::domain::{
     Call, CapturedBody, Dialect, Exchange, ExchangeId, Fields, Json, ModelNames, Operation,
-    Outcome, Reading, Record, SpanId, Summary, Timing, TraceContext, TraceId, Usage,
+    Outcome, Reading, Record, Sample, SampleReason, Sampling, SpanId, Summary, Timing,
+    TraceContext, TraceId, Usage,
 };
 
 /// What must not be found again, and a text that holds it. Composed here, so that no scanner of
@@ -194,7 +195,9 @@ fn call(name: &str) -> Call {
 /// The record as it is written, and what serialisation leaves out but spans show.
 fn written(record: &Record<'_>) -> String {
     let hidden = (&record.summary.finish_reason, &record.summary.response_id);
-    format!("{} {hidden:?}", serde_json::to_string(record).expect("a record serialises"))
+    let sampling = Sampling { reason: SampleReason::Rate, probability: 1.0, least: 1.0 };
+    let sample = Sample { schema: Sample::SCHEMA, record: record.clone(), sample: sampling };
+    format!("{} {hidden:?}", serde_json::to_string(&sample).expect("a sample serialises"))
 }
 
 #[test]

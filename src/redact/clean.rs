@@ -77,16 +77,8 @@ impl Looking<'_> {
         }
     }
 
-    /// What a text is by itself is remembered: most short ones come with every exchange.
     fn is_text_clean(&mut self, text: &str, under: Under) -> bool {
-        let known = Some(&self.walk.redactor.texts).filter(|_| under == Under::Plain);
-        if known.is_some_and(|known| known.get(text).is_some()) {
-            return true;
-        }
-        let is_clean =
-            matches!(self.walk.string(text, under), Cow::Borrowed(_)) && self.walk.found_nothing();
-        known.filter(|_| is_clean).into_iter().for_each(|known| known.add(text, ()));
-        is_clean
+        matches!(self.walk.string(text, under), Cow::Borrowed(_)) && self.walk.found_nothing()
     }
 
     fn is_list_clean(&mut self, list: Node<'_, '_>, under: Under) -> bool {

@@ -47,7 +47,9 @@ fn look(kinds: &[RedactKind], text: &str) -> Vec<Finding> {
             RedactKind::Email if seen.at || seen.percent => personal::emails(text, &mut found),
             RedactKind::CreditCard if seen.digits >= 13 => personal::cards(text, &mut found),
             RedactKind::Iban if seen.digits >= 2 => personal::ibans(text, &mut found),
-            RedactKind::Phone if seen.digits >= PHONE_DIGITS_MIN => personal::phones(text, &mut found),
+            RedactKind::Phone if seen.digits >= PHONE_DIGITS_MIN => {
+                personal::phones(text, &mut found)
+            }
             RedactKind::Ip if seen.digits >= 1 => personal::addresses(text, &mut found),
             _ => {}
         }

@@ -247,9 +247,28 @@ impl<'a> Walk<'a> {
     }
 
     pub(super) fn string<'t>(&mut self, text: &'t str, under: Under) -> Cow<'t, str> {
-        if under == Under::Plain && self.clean.is_some_and(|clean| clean.has(text)) {
+        if under != Under::Plain {
+            return self.searched(text, under);
+        }
+        if self.clean.is_some_and(|clean| clean.has(text)) {
             return Cow::Borrowed(text);
         }
+        // Most short texts come with every exchange; deep in others they are searched in another way.
+        let known = Some(&self.redactor.texts).filter(|_| self.nesting == 0);
+        if known.is_some_and(|known| known.get(text).is_some()) {
+            return Cow::Borrowed(text);
+        }
+        let is_first = self.found_nothing();
+        let redacted = self.searched(text, under);
+        if let (Some(known), true, Cow::Borrowed(_)) =
+            (known, is_first && self.found_nothing(), &redacted)
+        {
+            known.add(text, ());
+        }
+        redacted
+    }
+
+    fn searched<'t>(&mut self, text: &'t str, under: Under) -> Cow<'t, str> {
         let credential = match under {
             Under::Plain => false,
             Under::Label => credential::is_opaque_word(text),

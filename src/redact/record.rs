@@ -180,8 +180,7 @@ impl Redactor {
             request: model(summary.model.request),
             response: model(summary.model.response),
         };
-        let finish_reason =
-            summary.finish_reason.map(|reason| self.repeated_name(reason, counts));
+        let finish_reason = summary.finish_reason.map(|reason| self.repeated_name(reason, counts));
         let response_id = summary.response_id.map(|id| self.name(&id, counts));
         let method = self.method(&summary.method, counts);
         let path = summary.path.split(['?', '#']).next().unwrap_or_default();

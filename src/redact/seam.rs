@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::issued::is_token_sign;
+use super::issued::{TOKEN_BYTES_MIN, is_token_sign};
 use super::{Counts, Redactor, credential};
 use crate::config::{RedactKind, RedactMode};
 use crate::domain::Node;
@@ -123,7 +123,12 @@ fn settle(run: &mut String, pieces: &mut Vec<Piece>, secrets: &mut Vec<Vec<Piece
 }
 
 fn is_secret(text: &str) -> bool {
-    !super::find::find(&[RedactKind::Secret], text).is_empty()
+    may_be_secret(text) && !super::find::find(&[RedactKind::Secret], text).is_empty()
+}
+
+/// False for signs of tokens that are too few for one, and assign nothing.
+fn may_be_secret(text: &str) -> bool {
+    text.len() >= TOKEN_BYTES_MIN || text.contains('=')
 }
 
 /// True unless one piece is a secret alone, and what stands beside it are words.
@@ -158,6 +163,7 @@ fn begins_key(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::super::json::Walk;
@@ -165,6 +171,17 @@ mod tests {
     use crate::redact::tests::redactor;
 
     const KEY: &str = "sk-proj-Zx9Qw7Er5Ty3Ui1Op0As8Df6Gh4Jk2Lz";
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn what_is_not_searched_is_no_secret(
+            text in "(sk-|xox[a-z][.-]|AKIA|eyJ|-u|--user|//|basic|api_key|pwd|token|SG[.])?[A-Za-z0-9_.+/~-]{0,14}",
+        ) {
+            let found = super::super::find::find(&[RedactKind::Secret], &text);
+            prop_assert!(may_be_secret(&text) || found.is_empty(), "{} {:?}", text, found);
+        }
+    }
 
     fn redacted(value: Value) -> (Value, u64) {
         let (redactor, mut counts) = (redactor(RedactMode::Mask), Counts::default());

@@ -53,8 +53,8 @@ const QUEUE_BYTES_MAX: u64 = 16 << 20;
 const CROWDED_ROWS: usize = QUEUE_ROWS_MAX / 4 * 3;
 /// And more bytes.
 const CROWDED_BYTES: u64 = QUEUE_BYTES_MAX / 4 * 3;
-/// So many bytes of rows wake the thread from gathering.
-const HURRY_BYTES: u64 = QUEUE_BYTES_MAX / 4;
+/// So many bytes of rows wake the thread from gathering: they are still in the processor's cache then.
+const HURRY_BYTES: u64 = QUEUE_BYTES_MAX / 32;
 /// Commands that may wait besides.
 const QUEUE_COMMANDS_MAX: usize = 64;
 

@@ -19,10 +19,13 @@ pub(in crate::dialect) struct Chunks {
     left_out: bool,
     /// Where the content of the last chunk went: which choice's, and whether it is no message's.
     last: (usize, bool),
+    /// What chunks brought since then, to be added there.
+    more: String,
 }
 
 impl Fold for Chunks {
     fn take(&mut self, _name: &str, data: Value) -> Carried {
+        self.add_more();
         let Value::Object(mut chunk) = data else {
             self.left_out = true;
             return Carried::Nothing;
@@ -67,18 +70,11 @@ impl Fold for Chunks {
     }
 
     fn go_on(&mut self, content: &str) {
-        let (at, is_plain) = self.last;
-        let choice = self.choices.get_mut(at);
-        let text = match is_plain {
-            true => choice.and_then(|choice| choice.get_mut("text")),
-            false => choice.and_then(|choice| choice.get_mut("message")?.get_mut("content")),
-        };
-        if let Some(Value::String(text)) = text {
-            text.push_str(content);
-        }
+        self.more.push_str(content);
     }
 
     fn finish(mut self) -> Folded {
+        self.add_more();
         if self.chunks == 0 {
             return Folded::default();
         }
@@ -101,6 +97,20 @@ impl Fold for Chunks {
 }
 
 impl Chunks {
+    /// Adds what chunks brought to the content before.
+    fn add_more(&mut self) {
+        let (at, is_plain) = self.last;
+        let choice = self.choices.get_mut(at).filter(|_| !self.more.is_empty());
+        let text = match is_plain {
+            true => choice.and_then(|choice| choice.get_mut("text")),
+            false => choice.and_then(|choice| choice.get_mut("message")?.get_mut("content")),
+        };
+        if let Some(Value::String(text)) = text {
+            text.push_str(&self.more);
+        }
+        self.more.clear();
+    }
+
     /// Members beside the choices: the first one that says something, but the last `usage`.
     /// (Azure begins with a chunk whose id, model and time are empty.)
     fn take_head(&mut self, chunk: Map<String, Value>) {
