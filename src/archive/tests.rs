@@ -441,7 +441,7 @@ async fn verify_finds_what_is_missing_doubled_unledgered_or_unreadable() {
 /// The ledger's line with one more seen than there was.
 fn forged(body: &Bytes) -> Bytes {
     let mut text = String::new();
-    let mut decoder = flate2::read::GzDecoder::new(body.as_ref());
+    let mut decoder = flate2::read::MultiGzDecoder::new(body.as_ref());
     std::io::Read::read_to_string(&mut decoder, &mut text).expect("gzip");
     let mut row: LedgerRow = serde_json::from_str(&text).expect("a row");
     row.seen += 1;

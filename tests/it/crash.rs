@@ -246,7 +246,7 @@ fn stored_ids(bucket: &Plain) -> Vec<String> {
     let mut ids = Vec::new();
     for name in bucket.names().iter().filter(|name| name.starts_with("exchanges/")) {
         let body = fs::read(bucket.0.join(name)).expect("reads");
-        let lines = BufReader::new(flate2::read::GzDecoder::new(body.as_slice())).lines();
+        let lines = BufReader::new(flate2::read::MultiGzDecoder::new(body.as_slice())).lines();
         for line in lines {
             let line: serde_json::Value = serde_json::from_str(&line.expect("text")).expect("json");
             ids.push(line["id"].as_str().expect("an id").to_owned());

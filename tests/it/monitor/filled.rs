@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use flowtap::config::{Config, Overrides, load};
 use flowtap::domain::{ExchangeId, MonitorRun};
@@ -105,7 +105,7 @@ fn collect(folder: &Path, found: &mut Vec<(String, MonitorRun)>) {
         } else {
             let mut text = String::new();
             let file = File::open(&path).expect("there");
-            GzDecoder::new(file).read_to_string(&mut text).expect("gzip");
+            MultiGzDecoder::new(file).read_to_string(&mut text).expect("gzip");
             let run = serde_json::from_str(&text).expect("a result");
             found.push((path.display().to_string(), run));
         }
