@@ -29,10 +29,24 @@ pub(super) fn visible(text: &str) -> Option<String> {
     Some(plain)
 }
 
-/// Where the next byte stands that something unseen may begin with.
+/// Where the next byte stands that something unseen may begin with. Pieces in plain ASCII are passed over as a
+/// whole: compilers make a few wide instructions of the look at one.
 fn next_unseen(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().position(|byte| UNSEEN[usize::from(*byte)])
+    let begins = |byte: &u8| UNSEEN[usize::from(*byte)];
+    let may_begin = |byte: u8| u8::from(byte >= 0x80) | u8::from(byte == ESCAPE);
+    let (pieces, rest) = bytes.as_chunks::<PIECE>();
+    for (nth, piece) in pieces.iter().enumerate() {
+        if piece.iter().fold(0, |any, byte| any | may_begin(*byte)) != 0
+            && let Some(at) = piece.iter().position(begins)
+        {
+            return Some(nth * PIECE + at);
+        }
+    }
+    rest.iter().position(begins).map(|at| pieces.len() * PIECE + at)
 }
+
+/// Bytes looked at together.
+const PIECE: usize = 64;
 
 /// The bytes that something unseen begins with.
 const UNSEEN: [bool; 256] = {
@@ -221,6 +235,18 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(unescaped(text).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_sees_is_found_wherever_it_is() {
+        for before in [0, 1, 63, 64, 65, 127, 128, 1000] {
+            let plain = format!("{}{}", "x".repeat(before), "é".repeat(before / 3));
+            for unseen in ["\u{200b}", "\x1b[0m", "\u{ad}", "\u{feff}"] {
+                let text = format!("{plain}{unseen}{plain}");
+                assert_eq!(visible(&text), Some(plain.repeat(2)), "{before} {unseen:?}");
+            }
+            assert_eq!(visible(&plain), None, "{before}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use foldhash::fast::RandomState;
 use serde_json::{Map, Value};
 
-use super::{Counts, Redactor, credential, find, seam};
+use super::{Counts, Redactor, credential, escaped, find, seam};
 use crate::config::{RedactKind, RedactMode};
 
 /// What takes the place of content that cannot be inspected.
@@ -70,7 +70,7 @@ pub(super) enum Meaning {
 }
 
 impl Redactor {
-    /// What a key says, and whether nothing is found in it.
+    /// What a key says, and whether nothing is found in it; what nobody sees is suspicious.
     pub(super) fn key(&self, key: &str) -> (Meaning, bool) {
         if let Some(meaning) = self.keys.get(key) {
             return (meaning, true);
@@ -80,8 +80,9 @@ impl Redactor {
             true if credential::is_label(key) => Meaning::Label,
             _ => Meaning::Plain,
         };
-        let is_clean =
-            find::find(&self.kinds, key).is_empty() && self.behind_escapes(key).is_none();
+        let is_clean = find::find(&self.kinds, key).is_empty()
+            && self.behind_escapes(key).is_none()
+            && escaped::visible(key).is_none();
         if is_clean {
             self.keys.add(key, meaning);
         }
