@@ -330,7 +330,7 @@ pub(super) fn read_footer(bytes: &[u8]) -> Option<Tally> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use super::*;
