@@ -73,8 +73,8 @@ pub(super) fn assigned_ones() -> Vec<Row> {
     ]
 }
 
-/// What is said to be a credential, in a sentence or a command.
-pub(super) fn said_ones() -> Vec<Row> {
+/// Long words that are said to be a credential.
+pub(super) fn said_words() -> Vec<Row> {
     let base64 = r"[A-Za-z0-9+/]{40,}={0,2}";
     vec![
         (
@@ -85,16 +85,22 @@ pub(super) fn said_ones() -> Vec<Row> {
             with_digit,
         ),
         (
-            format!(r#"(?i)(?:{NAMES})[ \t]+{STATES}:?[ \t]+["'`]?({BARE}{{6,}})"#),
-            |sight| has_statement(sight.text),
-            with_digit,
-        ),
-        (
             format!(
                 r#"(?i)(?:{NAMES}|(?-u:\b)(?:token|secret))[ \t,]{{1,3}}(?:{STATES}[: \t]+)?\\*["'`]?([A-Za-z0-9_+/=.~-]{{16,}})"#
             ),
             |sight| sight.token && has_word(sight.text),
             said,
+        ),
+    ]
+}
+
+/// What is said to be a credential, in a sentence or a command.
+pub(super) fn said_ones() -> Vec<Row> {
+    vec![
+        (
+            format!(r#"(?i)(?:{NAMES})[ \t]+{STATES}:?[ \t]+["'`]?({BARE}{{6,}})"#),
+            |sight| has_statement(sight.text),
+            with_digit,
         ),
         (
             format!(r#"(?i)--[a-z-]*(?:{NAMES}|token|secret)(?:[ \t]+|=)\\*["'`]?({BARE}{{4,}})"#),
