@@ -12,7 +12,9 @@ use super::around::{self, Around};
 use super::credential;
 use super::find::{Finding, Glance};
 use super::issued::{FIXED_PARTS, TOKENS, has_fixed_part, web_tokens};
-use super::named::{NAMES, assigned_ones, has_assignment, neighbours, said_ones, said_words};
+use super::named::{
+    NAMES, assigned_ones, has_assignment, has_word, neighbours, said_ones, said_words,
+};
 use crate::config::RedactKind;
 
 /// Adds the secrets in `text`; `words`: those of its words in which a token could lie.
@@ -135,7 +137,7 @@ fn rows() -> impl Iterator<Item = (Option<(Around, Within)>, Row)> {
     let all = [assigned_ones(), said_ones(), neighbours(), placed()].into_iter().flatten();
     near(around::token, ANY, issued_ones())
         .chain(near(around::token, has_fixed_part, fixed_ones()))
-        .chain(near(around::named, ANY, said_words()))
+        .chain(near(around::named, has_word, said_words()))
         .chain(all.map(|row| (None, row)))
 }
 
@@ -308,6 +310,9 @@ mod tests {
         "é",
         "密码",
         "_",
+        "identified by",
+        "password",
+        "  '",
         "the quick brown fox jumps over the lazy dog and runs on through the long grass until the evening, and then sleeps until morning",
     ];
 
@@ -331,6 +336,9 @@ mod tests {
             format!("token {far}wordswordsecretkey wordswordsecretkey {value}"),
             format!("token {far}wordswordsecretkey {value}"),
             format!("token wordswordsecretkey {far}{value}"),
+            // Letters that are others in another case.
+            format!("the api \u{212a}ey {value}"),
+            format!("the pa\u{17f}\u{17f}word is {far}{value}"),
         ] {
             let found = found_where_tried(&text);
             let last = found.last().map(|finding| &text[finding.start..finding.end]);
