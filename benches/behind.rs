@@ -36,8 +36,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Exchanges that are measured of each case where no number is given.
 const EXCHANGES: usize = 20_000;
-/// So many are handed over at once, as a busy proxy does.
+/// So many are handed over at once, as a busy proxy does, and of long ones no more than so many bytes: a
+/// spool that falls behind has samples given up.
 const BATCH: usize = 120;
+const BATCH_BYTES: usize = 2 << 20;
 
 fn main() {
     let given: Vec<String> =
@@ -77,9 +79,10 @@ fn run(case: &str, rate: f64, count: usize) -> f64 {
     let drain = Drain::default();
     Pipeline::new(&config, outlets).start(outtake, None, &drain).expect("threads");
     let (request, response, media) = bodies(case);
+    let batch = (BATCH_BYTES / (request.len() + response.len())).clamp(1, BATCH);
     for at in 0..count {
         intake.offer(exchange(&config, &request, &response, media));
-        if at % BATCH == 0 {
+        if at % batch == 0 {
             std::thread::sleep(Duration::from_millis(7));
         }
     }

@@ -1,10 +1,10 @@
 //! JSON from strangers: bounded in depth and number of values, and still of use when bytes are missing.
 
-use memchr::memchr2;
 use memchr::memmem;
 use serde_json::{Map, Value};
 
 use super::{Fault, skim};
+use crate::domain::bytes::string_end;
 
 /// Nesting of arrays and objects; deeper bodies stay text. Below serde_json's own limit of 128, so
 /// that everything behind us may recurse.
@@ -130,18 +130,6 @@ pub(super) fn within_limits(bytes: &[u8]) -> bool {
         at += 1;
     }
     true
-}
-
-/// The offset past the string that opens at `at`; `None` where it does not end.
-pub(super) fn string_end(bytes: &[u8], at: usize) -> Option<usize> {
-    let mut at = at + 1;
-    loop {
-        let found = at + memchr2(b'"', b'\\', bytes.get(at..)?)?;
-        if bytes[found] == b'"' {
-            return Some(found + 1);
-        }
-        at = found + 2;
-    }
 }
 
 /// The offset past the value that begins at `at`; `None` where it is cut or is none. A number or

@@ -232,8 +232,12 @@ fn stored_text(decoded: &Decoded<'_>, bytes: u64) -> Option<Value> {
     }
     let tail = past_cut_word(decoded.tail);
     let hole = bytes.saturating_sub((whole.len() + tail.len()) as u64);
-    let tail = String::from_utf8_lossy(past_cut_character(tail));
-    Some(Value::String(format!("{head}\n[{hole} bytes not captured]\n{tail}")))
+    let hole = format!("\n[{hole} bytes not captured]\n");
+    let tail = past_cut_character(tail);
+    let tail = simdutf8::basic::from_utf8(tail)
+        .map_or_else(|_| String::from_utf8_lossy(tail), Cow::Borrowed);
+    // Room for all of it at once: what grows is copied as it grows.
+    Some(Value::String([&head, hole.as_str(), &tail].concat()))
 }
 
 /// Half a secret is none that could be found: what was cut in the middle of a word goes without it, up to

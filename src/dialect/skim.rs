@@ -12,8 +12,8 @@ use memchr::memchr;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::json::{NAME_BYTES_MAX, NODES_MAX, string_end};
-use crate::domain::bytes::string_len;
+use super::json::{NAME_BYTES_MAX, NODES_MAX};
+use crate::domain::bytes::{string_end, string_len};
 
 /// Where only figures are wanted, a string with escapes is read to here.
 const STRING_BYTES_MAX: usize = 2048;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::fold::Fold;
 use super::json;
 use super::sse::Event;
-use crate::domain::bytes::string_len;
+use crate::domain::bytes::{string_end, string_len};
 use crate::domain::{Node, Outline};
 
 /// Where texts stand in an event, quotes included: its content, and one without meaning.
@@ -57,7 +57,7 @@ fn said(rest: &str) -> Option<(Cow<'_, str>, &str)> {
     if plain.as_bytes().get(len) == Some(&b'"') {
         return Some((Cow::Borrowed(&plain[..len]), &plain[len + 1..]));
     }
-    let (quoted, behind) = rest.split_at(json::string_end(rest.as_bytes(), 0)?);
+    let (quoted, behind) = rest.split_at(string_end(rest.as_bytes(), 0)?);
     Some((Cow::Owned(serde_json::from_str(quoted).ok()?), behind))
 }
 

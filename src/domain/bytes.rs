@@ -56,6 +56,18 @@ fn long_string_len(bytes: &[u8]) -> Option<usize> {
     })
 }
 
+/// The offset past the JSON string that opens at `at`; `None` where it does not end.
+pub fn string_end(bytes: &[u8], at: usize) -> Option<usize> {
+    let mut at = at + 1;
+    loop {
+        let found = at + memchr2(b'"', b'\\', bytes.get(at..)?)?;
+        if bytes[found] == b'"' {
+            return Some(found + 1);
+        }
+        at = found + 2;
+    }
+}
+
 /// The first among the first few bytes; else where to go on.
 fn among_few(bytes: &[u8]) -> Result<Option<usize>, usize> {
     let (words, _) = bytes[..bytes.len().min(SHORT)].as_chunks::<WORD>();

@@ -43,7 +43,7 @@ fn look(kinds: &[RedactKind], text: &str) -> Vec<Finding> {
     let (seen, words) = (Glance::of(text.as_bytes()), Words::of(text.as_bytes()));
     for kind in kinds {
         match kind {
-            RedactKind::Secret => secret::find(text, seen, words, &mut found),
+            RedactKind::Secret => secret::find(text, seen, &words.tokens, &mut found),
             RedactKind::Email if seen.at || seen.percent => personal::emails(text, &mut found),
             RedactKind::CreditCard if seen.digits >= 13 => personal::cards(text, &mut found),
             RedactKind::Iban if seen.digits >= 2 => personal::ibans(text, &mut found),
@@ -135,12 +135,12 @@ fn may_tell(byte: u8) -> u8 {
     u8::from(among) | u8::from(byte == b'%') | u8::from(byte == b'-') | u8::from(byte == b'|')
 }
 
-/// Whether a text has words as long as no word is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The words of a text that are as long as no word is.
+#[derive(Debug, Default)]
 pub(super) struct Words {
-    /// One in which a token or a key could lie; prose has none.
-    pub(super) token: bool,
-    /// One in which base64 of something could lie.
+    /// Those in which a token or a key could lie, in order; prose has none.
+    pub(super) tokens: Vec<Range<usize>>,
+    /// There is one in which base64 of something could lie.
     pub(super) encoded: bool,
 }
 
@@ -149,7 +149,9 @@ impl Words {
         let mut words = Self::default();
         for run in runs(bytes, issued::TOKEN_BYTES_MIN, issued::is_token_sign) {
             words.encoded |= run.len() >= escaped::BASE64_BYTES_MIN;
-            words.token = words.token || issued::may_be_token(&bytes[run]);
+            if issued::may_be_token(&bytes[run.clone()]) {
+                words.tokens.push(run);
+            }
         }
         words
     }

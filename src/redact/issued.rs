@@ -1,5 +1,6 @@
 //! Credentials as their issuers write them: known by a prefix, or by a fixed part.
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
@@ -104,9 +105,9 @@ pub(super) fn has_fixed_part(text: &[u8]) -> bool {
     FIXED.as_ref().is_some_and(|parts| parts.is_match(text))
 }
 
-/// True where the beginning of a JSON Web Token stands.
-pub(super) fn has_web_token(text: &[u8]) -> bool {
-    WEB_TOKEN.find(text).is_some()
+/// Where JSON Web Tokens may begin.
+pub(super) fn web_tokens(text: &[u8]) -> impl Iterator<Item = Range<usize>> {
+    WEB_TOKEN.find_iter(text).map(|at| at..at + WEB_TOKEN.needle().len())
 }
 
 /// The shortest token of all but JSON's: `xoxb-` and ten characters.
@@ -150,8 +151,10 @@ mod tests {
         use proptest::strategy::{Strategy as _, ValueTree as _};
         use proptest::test_runner::TestRunner;
         let mut runner = TestRunner::deterministic();
-        let has_token =
-            |text: &str| Words::of(text.as_bytes()).token || has_web_token(text.as_bytes());
+        let has_token = |text: &str| {
+            !Words::of(text.as_bytes()).tokens.is_empty()
+                || web_tokens(text.as_bytes()).next().is_some()
+        };
         let hex = "[0-9a-f]{32,64}";
         let base64 = "[A-Za-z0-9+/]{40,}={0,2}";
         for pattern in TOKENS.iter().copied().chain([hex, base64]) {

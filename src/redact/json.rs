@@ -4,10 +4,12 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use foldhash::fast::RandomState;
+use memchr::memchr;
 use serde_json::{Map, Value};
 
 use super::{Counts, Redactor, credential, escaped, find, seam};
 use crate::config::{RedactKind, RedactMode};
+use crate::domain::bytes::string_end;
 
 /// What takes the place of content that cannot be inspected.
 pub(super) const UNREADABLE: &str = "[binary]";
@@ -303,7 +305,7 @@ impl<'a> Walk<'a> {
         let trimmed = text.trim();
         let looks = (trimmed.starts_with('{') && trimmed.ends_with('}'))
             || (trimmed.starts_with('[') && trimmed.ends_with(']') && trimmed.contains('"'));
-        let parsed = (looks && self.nesting < NESTING_MAX)
+        let parsed = (looks && self.nesting < NESTING_MAX && !is_broken(trimmed.as_bytes()))
             .then(|| serde_json::from_str::<Value>(trimmed).ok())
             .flatten();
         let Some(mut inner) = parsed else { return self.redactor.scan(text, self.counts) };
@@ -316,6 +318,24 @@ impl<'a> Walk<'a> {
         }
         Cow::Owned(inner.to_string())
     }
+}
+
+/// Longer texts are looked at before they are read.
+const LONG_BYTES_MIN: usize = 4096;
+
+/// True for a long text that is surely no JSON, since a line ends within one of its strings: so does that of
+/// a body whose middle is missing, which as JSON would be read up to there.
+fn is_broken(bytes: &[u8]) -> bool {
+    let mut at = 0;
+    while let Some(quote) = memchr(b'"', &bytes[at..]).filter(|_| bytes.len() >= LONG_BYTES_MIN) {
+        let start = at + quote;
+        let Some(end) = string_end(bytes, start) else { return true };
+        if memchr(b'\n', &bytes[start..end]).is_some() {
+            return true;
+        }
+        at = end;
+    }
+    false
 }
 
 /// Two addresses may have become one key: both values are kept, the second under `[email] 2`. The
@@ -342,4 +362,35 @@ fn data_url(text: &str) -> Option<&str> {
 pub(super) fn is_media(text: &str) -> bool {
     let sign = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b'-' | b'_');
     text.len() >= BASE64_BYTES_MIN && text.bytes().all(sign)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_broken_is_no_json(
+            parts in prop::collection::vec(select(vec![
+                "{", "}", "[", "]", ",", ":", "\"a\"", "\"b\": ", "\"", "\\", "\\\"", "\n", " ", "1", "\"x\\n\"", "\"x\ny\"",
+            ]), 0..12),
+        ) {
+            let text = format!("{}{}", parts.concat(), " ".repeat(LONG_BYTES_MIN));
+            if is_broken(text.as_bytes()) {
+                prop_assert!(serde_json::from_str::<Value>(&text).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_with_a_hole_in_it_is_broken() {
+        let words = "word ".repeat(LONG_BYTES_MIN / 5);
+        let whole = format!("{{\n  \"a\": \"{words}\\n\",\n  \"b\": \"{words}\"\n}}");
+        assert!(!is_broken(whole.as_bytes()));
+        let holed = whole.replacen("word word", "word\n[12 bytes not captured]\nword", 1);
+        assert!(is_broken(holed.as_bytes()) && !is_broken(b"{\"a\": \"b\nc\"}"));
+    }
 }

@@ -5,6 +5,7 @@
 //! and across neighbouring pieces of a list; not through other encodings or foreign digits. What it cannot read (binary
 //! bodies, embedding vectors, tokens' log probabilities) is not kept at all.
 
+mod around;
 mod checksum;
 mod clean;
 mod credential;

@@ -73,8 +73,8 @@ pub(super) fn assigned_ones() -> Vec<Row> {
     ]
 }
 
-/// What is said to be a credential, in a sentence or a command.
-pub(super) fn said_ones() -> Vec<Row> {
+/// Long words that are said to be a credential.
+pub(super) fn said_words() -> Vec<Row> {
     let base64 = r"[A-Za-z0-9+/]{40,}={0,2}";
     vec![
         (
@@ -85,16 +85,22 @@ pub(super) fn said_ones() -> Vec<Row> {
             with_digit,
         ),
         (
-            format!(r#"(?i)(?:{NAMES})[ \t]+{STATES}:?[ \t]+["'`]?({BARE}{{6,}})"#),
-            |sight| has_statement(sight.text),
-            with_digit,
-        ),
-        (
             format!(
                 r#"(?i)(?:{NAMES}|(?-u:\b)(?:token|secret))[ \t,]{{1,3}}(?:{STATES}[: \t]+)?\\*["'`]?([A-Za-z0-9_+/=.~-]{{16,}})"#
             ),
-            |sight| sight.token && has_word(sight.text),
+            |sight| sight.token,
             said,
+        ),
+    ]
+}
+
+/// What is said to be a credential, in a sentence or a command.
+pub(super) fn said_ones() -> Vec<Row> {
+    vec![
+        (
+            format!(r#"(?i)(?:{NAMES})[ \t]+{STATES}:?[ \t]+["'`]?({BARE}{{6,}})"#),
+            |sight| has_statement(sight.text),
+            with_digit,
         ),
         (
             format!(r#"(?i)--[a-z-]*(?:{NAMES}|token|secret)(?:[ \t]+|=)\\*["'`]?({BARE}{{4,}})"#),
@@ -135,7 +141,7 @@ pub(super) fn neighbours() -> Vec<Row> {
         ),
         (
             r"(?i)(?:identified[ \t]+by|password)[ ]+'([^'\r\n]{3,})'".into(),
-            |sight| sight.has(&QUOTE) && has_word(sight.text),
+            |sight| is_quoted(sight.text),
             always,
         ),
         // A variable of Terraform, by its name or since it says that it is sensitive.
@@ -182,7 +188,7 @@ static ASIA: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("ASIA"));
 static STATEMENT: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(&format!(" {STATES}")).ok());
 static WORD: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new("(?i-u)key|token|secret|pass|pwd|authorization|string|identified|wort|wachtwoord|contrase|senha|\u{43f}\u{430}\u{440}\u{43e}\u{43b}\u{44c}|\u{5bc6}|\u{30d1}\u{30b9}|\u{be44}").ok()
+    Regex::new("(?i)key|token|secret|pass|pwd|authorization|string|identified|wort|wachtwoord|contrase|senha|\u{43f}\u{430}\u{440}\u{43e}\u{43b}\u{44c}|\u{5bc6}|\u{30d1}\u{30b9}|\u{be44}").ok()
 });
 /// Signs of other scripts that stand between a name and its value.
 static SIGN: LazyLock<Option<Regex>> =
@@ -251,9 +257,22 @@ fn has_pair(text: &[u8]) -> bool {
     memchr_iter(b',', text).any(|at| quoted(at) && ends_in_name(&text[..at]))
 }
 
-/// True if a part of a credential's name stands anywhere.
-fn has_word(text: &[u8]) -> bool {
+/// True if a part of a credential's name stands anywhere. Without a literal to search for, this looks at each
+/// byte: it is for short stretches.
+pub(super) fn has_word(text: &[u8]) -> bool {
     WORD.as_ref().is_none_or(|word| word.is_match(text))
+}
+
+/// True if what could be the end of `identified by` or `password` stands before a blank and a quote.
+fn is_quoted(text: &[u8]) -> bool {
+    QUOTE.find_iter(text).any(|at| {
+        let before = text[..at].trim_ascii_end();
+        let ends = |end: &[u8]| {
+            before.len() >= end.len()
+                && before[before.len() - end.len()..].eq_ignore_ascii_case(end)
+        };
+        ends(b"by") || ends(b"word")
+    })
 }
 
 fn ends_in_name(text: &[u8]) -> bool {

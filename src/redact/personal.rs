@@ -2,6 +2,7 @@
 //! ASCII digits only; full-width and other scripts' digits are not looked for.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use memchr::{memchr_iter, memmem};
@@ -119,23 +120,29 @@ fn card_at(text: &str, groups: &[Group]) -> Option<usize> {
     Some(layout.len())
 }
 
-static IBAN_START: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"(?-u:\b)[A-Za-z]{2}[0-9]{2}").ok());
-
 /// Adds IBANs: a country's letters and length (the SWIFT registry) and a remainder of 1 by 97
 /// (ISO 13616), written together or in groups.
 pub(super) fn ibans(text: &str, found: &mut Vec<Finding>) {
-    let Some(starts) = IBAN_START.as_ref() else { return };
-    let mut after = 0;
-    for hit in starts.find_iter(text).map(|hit| hit.start()) {
-        if hit < after {
+    let bytes = text.as_bytes();
+    let (mut after, mut at) = (0, 0);
+    while let Some(digits) = position(bytes, at, |byte| byte.is_ascii_digit()) {
+        at = digits + bytes[digits..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let start = digits.wrapping_sub(2);
+        if at < digits + 2 || start < after || !begins_iban(bytes, start) {
             continue;
         }
-        if let Some(end) = iban_end(text, hit) {
-            found.push(Finding::new(RedactKind::Iban, hit, end));
-            after = end;
+        if let Some(end) = iban_end(text, start) {
+            found.push(Finding::new(RedactKind::Iban, start, end));
+            (after, at) = (end, end.max(at));
         }
     }
+}
+
+/// True where two letters stand at `start`, and no word goes on there.
+fn begins_iban(bytes: &[u8], start: usize) -> bool {
+    let goes_on = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    bytes.get(start..).is_some_and(|bytes| bytes.iter().take(2).all(u8::is_ascii_alphabetic))
+        && !bytes[..start].last().is_some_and(goes_on)
 }
 
 fn iban_end(text: &str, start: usize) -> Option<usize> {
@@ -172,14 +179,47 @@ static PHONES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
 
 /// Adds phone numbers.
 pub(super) fn phones(text: &str, found: &mut Vec<Finding>) {
-    for hit in PHONES.iter().flat_map(|pattern| pattern.find_iter(text)) {
-        let digits = hit.as_str().bytes().filter(u8::is_ascii_digit).count();
-        let plain = hit.as_str().bytes().skip(1).all(|byte| byte.is_ascii_digit());
-        let least = if plain || hit.as_str().starts_with(['0', '(']) { 9 } else { 8 };
-        if (least..=15).contains(&digits) && stands_alone(text, hit.start(), hit.end()) {
-            found.push(Finding::new(RedactKind::Phone, hit.start(), hit.end()));
+    for stretch in dialled(text.as_bytes()) {
+        let from = stretch.start;
+        let hits = PHONES.iter().flat_map(|pattern| pattern.find_iter(&text[stretch.clone()]));
+        for hit in hits {
+            let digits = hit.as_str().bytes().filter(u8::is_ascii_digit).count();
+            let plain = hit.as_str().bytes().skip(1).all(|byte| byte.is_ascii_digit());
+            let least = if plain || hit.as_str().starts_with(['0', '(']) { 9 } else { 8 };
+            let (start, end) = (from + hit.start(), from + hit.end());
+            if (least..=15).contains(&digits) && stands_alone(text, start, end) {
+                found.push(Finding::new(RedactKind::Phone, start, end));
+            }
         }
     }
+}
+
+/// Fewer digits are no phone number.
+const PHONE_DIGITS_MIN: usize = 8;
+
+/// The stretches that have enough digits and nothing in them but what phone numbers have: those are
+/// searched, and not the whole text.
+fn dialled(bytes: &[u8]) -> impl Iterator<Item = Range<usize>> {
+    // What is beyond ASCII may be a part of a wide blank or of a dash.
+    let is_part = |byte: &&u8| {
+        byte.is_ascii_digit()
+            || matches!(byte, b' ' | b'.' | b'-' | b'/' | b'(' | b')' | b'+')
+            || !byte.is_ascii()
+    };
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        loop {
+            let digit = position(bytes, next, |byte| byte.is_ascii_digit())?;
+            let before = bytes[next..digit].iter().rev().take_while(is_part).count();
+            let behind = bytes[digit..].iter().take_while(is_part).count();
+            let stretch = digit - before..digit + behind;
+            next = stretch.end;
+            let digits = bytes[digit..next].iter().filter(|byte| byte.is_ascii_digit()).count();
+            if digits >= PHONE_DIGITS_MIN {
+                return Some(stretch);
+            }
+        }
+    })
 }
 
 /// Neither side goes on as a longer number, an id or a word would.
@@ -280,4 +320,59 @@ fn is_version(before: &str) -> bool {
     let named = ["version", "v", "ver", "release", "build"];
     product.is_some_and(char::is_alphanumeric)
         || named.iter().any(|name| last.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+
+    /// Where the patterns hit, tried on the whole text.
+    fn hits(patterns: &[Regex], text: &str) -> Vec<(usize, usize)> {
+        let mut hits: Vec<_> = patterns
+            .iter()
+            .flat_map(|pattern| pattern.find_iter(text))
+            .filter(|hit| hit.as_str().bytes().filter(u8::is_ascii_digit).count() >= 8)
+            .map(|hit| (hit.start(), hit.end()))
+            .collect();
+        hits.sort_unstable();
+        hits
+    }
+
+    proptest! {
+        #[test]
+        fn no_number_lies_outside_of_what_is_searched(parts in prop::collection::vec(select(vec![
+            "+", "1", "49", "30", "0", "(", ")", "555", "2120", "901820", "-", ".", "/", " ", "  ", "x", "a ", ", ", "\u{a0}", "\u{2009}",
+            "\u{202f}", "\u{2012}", "é", "\n", "555-123-4567", "+14155552671", "(212) 555-0187", "01 23 45 67 89", "+1 (555) 123-4567",
+        ]), 0..16)) {
+            let text = parts.concat();
+            let within = dialled(text.as_bytes()).flat_map(|stretch| {
+                let from = stretch.start;
+                let found = hits(&PHONES, &text[stretch]).into_iter();
+                found.map(move |(start, end)| (from + start, from + end)).collect::<Vec<_>>()
+            });
+            prop_assert_eq!(within.collect::<Vec<_>>(), hits(&PHONES, &text));
+        }
+
+        #[test]
+        fn ibans_begin_where_two_letters_and_two_digits_are_a_word(parts in prop::collection::vec(select(vec![
+            "DE89", "de", "89", "3704 0044 0532 0130 00", "370400440532013000", "GB29 NWBK 6016 1331 9268 19", "gb29nwbk60161331926819",
+            " ", "-", "_", "x", "é", "1", "DE89 3704 0044 0532 0130 00", ".", "NO93 8601 1117 947", "NO9386011117947",
+        ]), 0..10)) {
+            let text = parts.concat();
+            let starts = Regex::new(r"(?-u:\b)[A-Za-z]{2}[0-9]{2}").expect("a pattern");
+            let mut expected: Vec<Finding> = Vec::new();
+            for start in starts.find_iter(&text).map(|hit| hit.start()) {
+                if expected.last().is_none_or(|last| start >= last.end) {
+                    let end = iban_end(&text, start);
+                    expected.extend(end.map(|end| Finding::new(RedactKind::Iban, start, end)));
+                }
+            }
+            let mut found = Vec::new();
+            ibans(&text, &mut found);
+            prop_assert_eq!(found, expected);
+        }
+    }
 }

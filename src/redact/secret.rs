@@ -1,31 +1,34 @@
 //! Shapes of credentials in text: tokens with a known prefix, assignments (`api_key=…`), schemes
 //! (`Bearer …`), private keys, userinfo in URLs.
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 use memchr::{memchr2, memchr2_iter};
 use regex::{Captures, Regex};
 
+use super::around::{self, Around};
 use super::credential;
-use super::find::{Finding, Glance, Words};
-use super::issued::{FIXED_PARTS, TOKENS, has_fixed_part, has_web_token};
-use super::named::{NAMES, assigned_ones, has_assignment, neighbours, said_ones};
+use super::find::{Finding, Glance};
+use super::issued::{FIXED_PARTS, TOKENS, has_fixed_part, web_tokens};
+use super::named::{
+    NAMES, assigned_ones, has_assignment, has_word, neighbours, said_ones, said_words,
+};
 use crate::config::RedactKind;
 
-/// Adds the secrets in `text`.
-pub(super) fn find(text: &str, seen: Glance, words: Words, found: &mut Vec<Finding>) {
-    let sight = Sight::of(text, seen, words);
-    find_shapes(text, |shape| (shape.possible)(&sight), found);
-}
-
-fn find_shapes(text: &str, is_tried: impl Fn(&Shape) -> bool, found: &mut Vec<Finding>) {
-    for shape in SHAPES.iter().filter(|shape| is_tried(shape)) {
-        for captures in shape.pattern.captures_iter(text) {
-            let inner = captures.iter().skip(1).flatten().next();
-            let hit = inner.or_else(|| captures.get(0));
-            let hit = hit.filter(|hit| (shape.accept)(&captures, hit.as_str()));
-            found.extend(hit.map(|hit| Finding::new(RedactKind::Secret, hit.start(), hit.end())));
+/// Adds the secrets in `text`; `words`: those of its words in which a token could lie.
+pub(super) fn find(text: &str, seen: Glance, words: &[Range<usize>], found: &mut Vec<Finding>) {
+    let mut tokens = web_tokens(text.as_bytes()).chain(words.iter().cloned()).collect::<Vec<_>>();
+    tokens.sort_unstable_by_key(|word| word.start);
+    let sight = Sight::of(text, seen, !tokens.is_empty());
+    for shape in SHAPES.iter().filter(|shape| (shape.possible)(&sight)) {
+        match shape.around {
+            None => shape.find(text, 0..text.len(), found),
+            Some(around) => around::stretches(text, &tokens, around)
+                .into_iter()
+                .filter(|stretch| (shape.within)(&text.as_bytes()[stretch.clone()]))
+                .for_each(|stretch| shape.find(text, stretch, found)),
         }
     }
 }
@@ -34,7 +37,34 @@ fn find_shapes(text: &str, is_tried: impl Fn(&Shape) -> bool, found: &mut Vec<Fi
 struct Shape {
     pattern: Regex,
     possible: Possible,
+    around: Option<Around>,
+    within: Within,
     accept: Accept,
+}
+
+/// False for a stretch in which a pattern cannot match.
+type Within = fn(&[u8]) -> bool;
+
+impl Shape {
+    /// Adds the secrets that begin and end in one stretch of the text.
+    ///
+    /// Where only stretches are searched, a name may stand in what another name's value was taken for: what
+    /// one begins depends on where the search began, and so both are looked at.
+    fn find(&self, text: &str, stretch: Range<usize>, found: &mut Vec<Finding>) {
+        let (from, part) = (stretch.start, &text[stretch]);
+        let mut at = 0;
+        while let Some(captures) = self.pattern.captures_at(part, at) {
+            let Some(whole) = captures.get(0).filter(|whole| !whole.is_empty()) else { break };
+            let inner = captures.iter().skip(1).flatten().next();
+            let hit = inner.unwrap_or(whole);
+            let goes_back = self.around.is_some() && inner.is_some();
+            at = if goes_back { hit.start() } else { whole.end() };
+            if (self.accept)(&captures, hit.as_str()) {
+                let (start, end) = (from + hit.start(), from + hit.end());
+                found.push(Finding::new(RedactKind::Secret, start, end));
+            }
+        }
+    }
 }
 
 /// False for a text in which a pattern cannot match: most of them are spared most texts.
@@ -53,11 +83,10 @@ pub(super) struct Sight<'t> {
 }
 
 impl<'t> Sight<'t> {
-    fn of(text: &'t str, seen: Glance, words: Words) -> Self {
+    fn of(text: &'t str, seen: Glance, token: bool) -> Self {
         let signs = seen.colon || seen.equals || seen.bar || !text.is_ascii();
         let assigns = signs && has_assignment(text);
         let text = text.as_bytes();
-        let token = words.token || has_web_token(text);
         Self { text, seen, assigns, token, scheme: has_scheme(text) }
     }
 
@@ -88,33 +117,39 @@ pub(super) type Accept = fn(&Captures<'_>, &str) -> bool;
 /// Word boundaries are ASCII ones throughout: Unicode's send the engine to its slowest matcher, a hundred
 /// times slower, wherever the text has a letter beyond ASCII.
 static SHAPES: LazyLock<Vec<Shape>> = LazyLock::new(|| {
-    let compiled = |(pattern, possible, accept): Row| {
-        Some(Shape { pattern: Regex::new(&pattern).ok()?, possible, accept })
+    let compiled = |(place, (pattern, possible, accept)): (Option<(Around, Within)>, Row)| {
+        let (around, within) = place.map_or((None, ANY), |(around, within)| (Some(around), within));
+        Some(Shape { pattern: Regex::new(&pattern).ok()?, possible, around, within, accept })
     };
     rows().filter_map(compiled).collect()
 });
 
+const ANY: Within = |_| true;
+
 /// A pattern, in which texts it is possible, and which matches of it are secrets.
 pub(super) type Row = (String, Possible, Accept);
 
-fn rows() -> impl Iterator<Item = Row> {
-    let named = [assigned_ones(), said_ones(), neighbours()].into_iter().flatten();
-    issued().into_iter().chain(named).chain(placed())
+/// All of them; those whose matches have a long word in them are tried around such.
+fn rows() -> impl Iterator<Item = (Option<(Around, Within)>, Row)> {
+    let near = |around: Around, within: Within, rows: Vec<Row>| {
+        rows.into_iter().map(move |row| (Some((around, within)), row))
+    };
+    let all = [assigned_ones(), said_ones(), neighbours(), placed()].into_iter().flatten();
+    near(around::token, ANY, issued_ones())
+        .chain(near(around::token, has_fixed_part, fixed_ones()))
+        .chain(near(around::named, has_word, said_words()))
+        .chain(all.map(|row| (None, row)))
 }
 
 /// What is a credential by how its issuer writes it.
-fn issued() -> Vec<Row> {
-    vec![
-        (format!("(?-u:{})", TOKENS.join("|")), |sight| sight.token, always),
-        (
-            format!(
-                r"[A-Za-z0-9+/_-]{{30,90}}(?:{})[A-Za-z0-9+/_-]{{4,}}={{0,2}}",
-                FIXED_PARTS.join("|")
-            ),
-            |sight| sight.token && has_fixed_part(sight.text),
-            always,
-        ),
-    ]
+fn issued_ones() -> Vec<Row> {
+    vec![(format!("(?-u:{})", TOKENS.join("|")), |sight| sight.token, always)]
+}
+
+fn fixed_ones() -> Vec<Row> {
+    let parts = FIXED_PARTS.join("|");
+    let pattern = format!(r"[A-Za-z0-9+/_-]{{30,90}}(?:{parts})[A-Za-z0-9+/_-]{{4,}}={{0,2}}");
+    vec![(pattern, |sight| sight.token, always)]
 }
 
 /// What is a credential by where it stands: behind a scheme, in a key's file, a form, an address.
@@ -199,57 +234,116 @@ fn userinfo(_: &Captures<'_>, part: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::find::Words;
     use super::*;
 
     #[test]
     fn a_word_is_seen_in_any_case() {
-        let sight = |text| Sight::of(text, Glance::default(), Words::default());
+        let sight = |text| Sight::of(text, Glance::default(), false);
         assert!(sight("say BeArer now").has_word("bearer") && !sight("bear er").has_word("bearer"));
     }
+
+    /// What is found where every pattern is tried on the whole text.
+    fn found_in_all(text: &str) -> Vec<Finding> {
+        let mut found = Vec::new();
+        SHAPES.iter().for_each(|shape| shape.find(text, 0..text.len(), &mut found));
+        found
+    }
+
+    fn found_where_tried(text: &str) -> Vec<Finding> {
+        let (bytes, mut found) = (text.as_bytes(), Vec::new());
+        find(text, Glance::of(bytes), &Words::of(bytes).tokens, &mut found);
+        found
+    }
+
+    const PIECES: &[&str] = &[
+        "cookie",
+        "Cookie:",
+        "=",
+        ":",
+        "://",
+        "@",
+        "?",
+        "&",
+        "code=",
+        "sig=abcdefg",
+        " ",
+        "\"",
+        "api_key",
+        "token",
+        "Bearer ",
+        "basic ",
+        "abc12345",
+        "sid=1; b",
+        "https",
+        "user:pass",
+        "-----BEGIN RSA PRIVATE KEY",
+        "AbCdEf0123456789AbCdEf0123456789",
+        "JQQJ9",
+        "is ",
+        "\n",
+        "--password",
+        "\",",
+        "value",
+        "name",
+    ];
+
+    /// What stands in and around long words.
+    const WORDS: &[&str] = &[
+        "sk-proj-Zx9Qw7Er5Ty3Ui1Op0As8Df6Gh4Jk2Lz",
+        "AKIAIOSFODNN7EXAMPLE",
+        "eyJhbGciOi.eyJzdWIi.c2ln",
+        "ghp_0123456789abcdefghij0123456789abcdef",
+        "xoxb-0123456789",
+        "123456789:AAabcdefghijklmnopqrstuvwxyz012345",
+        "2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy",
+        "0123456789abcdef0123456789abcdef",
+        "0123456789abcdefghijklmnopqrstuvwxyzABCDJQQJ99ABCD",
+        "understandable",
+        "incomprehensibilities",
+        "secretwordsecretkey",
+        "subscription access key",
+        "lautet",
+        "provided",
+        "\\\\\\\\",
+        "\t",
+        "é",
+        "密码",
+        "_",
+        "identified by",
+        "password",
+        "  '",
+        "the quick brown fox jumps over the lazy dog and runs on through the long grass until the evening, and then sleeps until morning",
+    ];
 
     #[test]
     fn nothing_is_found_where_no_pattern_is_tried() {
         use proptest::prelude::*;
-        const PIECES: &[&str] = &[
-            "cookie",
-            "Cookie:",
-            "=",
-            ":",
-            "://",
-            "@",
-            "?",
-            "&",
-            "code=",
-            "sig=abcdefg",
-            " ",
-            "\"",
-            "api_key",
-            "token",
-            "Bearer ",
-            "basic ",
-            "abc12345",
-            "sid=1; b",
-            "https",
-            "user:pass",
-            "-----BEGIN RSA PRIVATE KEY",
-            "AbCdEf0123456789AbCdEf0123456789",
-            "JQQJ9",
-            "is ",
-            "\n",
-            "--password",
-            "\",",
-            "value",
-            "name",
-        ];
-        let texts = proptest::collection::vec(proptest::sample::select(PIECES), 1..12);
-        proptest!(|(pieces in texts)| {
+        let any = proptest::sample::select([PIECES, WORDS].concat());
+        let texts = proptest::collection::vec(any, 1..16);
+        proptest!(ProptestConfig::with_cases(4000), |(pieces in texts)| {
             let text = pieces.concat();
-            let (mut spared, mut all) = (Vec::new(), Vec::new());
-            let bytes = text.as_bytes();
-            find(&text, Glance::of(bytes), Words::of(bytes), &mut spared);
-            find_shapes(&text, |_| true, &mut all);
-            prop_assert_eq!(spared, all);
+            prop_assert_eq!(found_where_tried(&text), found_in_all(&text), "{}", text);
         });
+    }
+
+    /// Where a search begins decides what is taken for a name and what for its value.
+    #[test]
+    fn a_name_in_what_was_taken_for_a_value_is_a_name() {
+        let (far, value) = ("\\".repeat(500), "abcdefgh12345678");
+        for text in [
+            format!("token w0rdwordsecretkey {value}"),
+            format!("token {far}wordswordsecretkey wordswordsecretkey {value}"),
+            format!("token {far}wordswordsecretkey {value}"),
+            format!("token wordswordsecretkey {far}{value}"),
+            // Letters that are others in another case.
+            format!("the api \u{212a}ey {value}"),
+            format!("the pa\u{17f}\u{17f}word is {far}{value}"),
+        ] {
+            let found = found_where_tried(&text);
+            let last = found.last().map(|finding| &text[finding.start..finding.end]);
+            assert_eq!(last, Some(value), "{text}");
+        }
     }
 
     #[test]
