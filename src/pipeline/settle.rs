@@ -214,7 +214,8 @@ impl Pipeline {
         }
         self.rollup().record(summary, metrics.model_label(summary));
         if let Some(tracer) = &self.outlets.tracer {
-            tracer.exchange(summary, &exchange.trace, exchange.request_id.as_deref());
+            let request_id = self.redactor.request_id(exchange);
+            tracer.exchange(summary, &exchange.trace, request_id.as_deref());
         }
     }
 

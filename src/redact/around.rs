@@ -30,7 +30,10 @@ pub(super) fn token(text: &str, word: Range<usize>) -> Range<usize> {
     let bytes = text.as_bytes();
     let is_part = |byte: &&u8| {
         byte.is_ascii_alphanumeric()
-            || matches!(byte, b'_' | b'-' | b'.' | b'+' | b'/' | b'=' | b'~' | b'$' | b':')
+            || matches!(
+                byte,
+                b'_' | b'-' | b'.' | b'+' | b'/' | b'=' | b'~' | b'$' | b':' | b',' | b'@'
+            )
     };
     let before = bytes[..word.start].iter().rev().take_while(is_part).count();
     let behind = bytes[word.end..].iter().take_while(is_part).count();

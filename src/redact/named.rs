@@ -12,7 +12,7 @@ use super::secret::{Row, always, opaque_part};
 
 /// Names of what is assigned, where the name alone says that the value is a credential; passwords in some
 /// other languages, too.
-pub(super) const NAMES: &str = r"api[_ -]?key|private[_ -]?key[_ -]?id|(?:account|access|shared|secret|private|master|subscription|functions|signing|encryption|auth)[ _-]?(?:access[ _-]?)?key|(?:access|auth|refresh|id|session|security|api|bearer|sas)[ _-]?token|(?:client|app)[ _-]?secret|pass(?:word|wd|phrase|code)|(?:(?-u:\b)|_)pwd|authorization|connection[_-]?string|passwort|kennwort|wachtwoord|contrase(?:ñ|n)a|senha|mot de passe|пароль|密码|密碼|パスワード|비밀번호";
+pub(super) const NAMES: &str = r"api[_ -]?key|private[_ -]?key[_ -]?id|secret[_ -]?key[_ -]?base|bind[_-]?pw|(?:account|access|shared|secret|private|master|subscription|functions|signing|encryption|auth)[ _-]?(?:access[ _-]?)?key|(?:access|auth|refresh|id|session|security|api|bearer|sas)[ _-]?token|(?:client|app)[ _-]?secret|pass(?:word|wd|phrase|code)|(?:(?-u:\b)|_)pwd|authorization|connection[_-]?string|passwort|kennwort|wachtwoord|contrase(?:ñ|n)a|senha|hasło|heslo|lösenord|passord|mot de passe|пароль|密码|密碼|パスワード|비밀번호";
 
 /// Names that often label something harmless: the value must look like a credential.
 const LABELS: &str =
@@ -22,13 +22,13 @@ const LABELS: &str =
 const SEPARATOR: &str = r#"(?:\\*["'`]\]?)?[ \t]*(?:=>|:=|[:=])[ \t]*"#;
 
 /// The same, in tables, XML, Markdown and YAML's blocks, too, and with signs of other scripts.
-const SEPARATORS: &str = r#"(?:\\*["'`]\]?|\*+)?[ \t]*(?:=>|:=|[:=|>：＝是])\**[ \t]*(?:[|>][+-]?[ \t]*\r?\n[ \t]*)?\\*["'`]?"#;
+const SEPARATORS: &str = r#"(?:\\*["'`]\]?|\*+)?[ \t]*(?:=>|:=|->|→|[:=|>：＝是])\**[ \t]*(?:[|>][+-]?[ \t]*\r?\n[ \t]*)?\\*["'`]?"#;
 
 /// A scheme that may stand before a credential.
 const SCHEME: &str = r"(?:(?:bearer|basic|token|apikey|api-key|key|digest|negotiate)[ \t]+)?";
 
 /// Between a name and its value in a sentence.
-const STATES: &str = "(?:is|was|ist|lautet|est|es|provided)";
+const STATES: &str = "(?:is|was|ist|lautet|est|es|é|è|provided)";
 
 /// What stands in quotes, the other kind of quotes and escapes included; inside JSON in a string,
 /// where the quotes themselves are escaped, an escaped quote is the end.
@@ -57,7 +57,7 @@ pub(super) fn assigned_ones() -> Vec<Row> {
         ),
         (
             format!(
-                r#"(?i)(?:(?-u:\b)|_)(?:{LABELS}){SEPARATOR}\\*["'`]?{SCHEME}([A-Za-z0-9_\-+/=.%~]{{16,}})"#
+                r#"(?i)(?:(?-u:\b)|_)(?:{LABELS}){SEPARATOR}\\*["'`]?{SCHEME}(?:base64:)?([A-Za-z0-9_\-+/=.%~]{{16,}})"#
             ),
             |sight| sight.assigns,
             with_digit,
@@ -76,6 +76,8 @@ pub(super) fn assigned_ones() -> Vec<Row> {
 /// Long words that are said to be a credential.
 pub(super) fn said_words() -> Vec<Row> {
     let base64 = r"[A-Za-z0-9+/]{40,}={0,2}";
+    let between = r#"[ \t]*:?[ \t]*\r?\n[ \t]*|[ \t]+[–—-][ \t]+|[ \t]*[(“„«][ \t]*"#;
+    let of = r"[ \t]+(?:for|of|to|on|at)(?:[ \t]+[A-Za-z0-9_./-]{1,30}){1,3}[ \t]+";
     vec![
         (
             format!(
@@ -87,6 +89,21 @@ pub(super) fn said_words() -> Vec<Row> {
         (
             format!(
                 r#"(?i)(?:{NAMES}|(?-u:\b)(?:token|secret))[ \t,]{{1,3}}(?:{STATES}[: \t]+)?\\*["'`]?([A-Za-z0-9_+/=.~-]{{16,}})"#
+            ),
+            |sight| sight.token,
+            said,
+        ),
+        (
+            format!(
+                r#"(?i)(?:{NAMES})(?:{between}|{of}{STATES}:?[ \t]+)\\*["'`]?([A-Za-z0-9_+/=.~-]{{16,}})"#
+            ),
+            |sight| sight.token,
+            said,
+        ),
+        // The only argument of what takes a credential.
+        (
+            format!(
+                r#"(?i)(?:{NAMES}|secret|token|credential|securestring)[a-z]{{0,12}}(?:\(|[ \t]+(?:-string[ \t]+)?)\\*["'`]([A-Za-z0-9_+/=.~-]{{16,}})"#
             ),
             |sight| sight.token,
             said,
@@ -115,39 +132,44 @@ pub(super) fn said_ones() -> Vec<Row> {
     ]
 }
 
-/// What stands beside the name of a credential: in a call, a list of names and values, a form, a query.
-pub(super) fn neighbours() -> Vec<Row> {
-    let name = format!(r"[A-Za-z0-9_.-]*(?:{NAMES}|secret|token)");
+/// What a sentence says in other ways, and what programs are given behind an option of theirs.
+pub(super) fn told_ones() -> Vec<Row> {
     vec![
+        // What is said before its name.
         (
             format!(
-                r#"(?i)["'`]{name}\\*["'`],[ \t]*\\*["'`]{SCHEME}([^"'`\r\n\\]{{6,}})\\*["'`]"#
+                r#"(?i)([A-Za-z0-9_+/=~-]{{16,80}})["'`]?[ \t]+as[ \t]+(?:(?:the|my|a|your|our)[ \t]+)?(?:{NAMES})"#
             ),
-            |sight| has_pair(sight.text),
-            opaque_part,
+            |sight| sight.token && sight.has(&AS) && has_word(sight.text),
+            said,
         ),
+        // Passwords of programs, behind the option that each has for them.
         (
-            format!(
-                r#"(?i)(?:name|key)\\*["']?[ \t]*[:=][ \t]*\\*["']?{name}\\*["']?[\s,]*\\*["']?(?-i:value)\\*["']?[ \t]*[:=][ \t]*\\*["']?{SCHEME}([^\s"'\\,<>]{{4,}})"#
-            ),
-            |sight| (sight.seen.colon || sight.seen.equals) && sight.has(&VALUE),
-            always,
-        ),
-        (
-            r#"(?i)(?:type|name)=\\*["']pass[a-z]*\\*["'][^<>]*[ \t](?-i:value)=\\*["']([^"'\\]+)"#
+            r#"(?:sshpass|docker[ \t]+login|podman[ \t]+login|az[ \t]+login|helm[ \t]+registry[ \t]+login)(?:[ \t]+[^\s]+){0,8}?[ \t]+-p[ \t]*["']?([^\s"'`\\]{4,})"#
                 .into(),
-            |sight| sight.seen.equals && sight.has(&VALUE),
-            always,
+            |sight| sight.seen.dash && sight.has(&PASS_FLAG),
+            opaque_no_code,
         ),
         (
-            r"(?i)(?:identified[ \t]+by|password)[ ]+'([^'\r\n]{3,})'".into(),
-            |sight| is_quoted(sight.text),
-            always,
+            r#"mysql(?:dump|admin)?(?:[ \t]+[^\s]+){0,8}?[ \t]+-p["']?([^\s"'`\\]{4,})"#.into(),
+            |sight| sight.seen.dash && sight.has(&PASS_FLAG),
+            opaque_no_code,
         ),
-        // A variable of Terraform, by its name or since it says that it is sensitive.
+        (
+            r"login[ \t]+\S+[ \t\r\n]+password[ \t]+(\S{4,})".into(),
+            |sight| sight.has(&LOGIN),
+            opaque_no_code,
+        ),
+    ]
+}
+
+/// What a variable of Terraform is by default.
+pub(super) fn variables() -> Vec<Row> {
+    vec![
+        // By its name, or since it says that it is sensitive.
         (
             format!(
-                r#"(?i)variable[ \t]+\\*"[^"\\\r\n]*(?:{NAMES}|secret|token|credential)[^"\\\r\n]*\\*"\s*\{{[^{{}}]*?(?-u:\b)default\s*=\s*{QUOTED}"#
+                r#"(?i)variable[ \t]+\\*"[^"\\\r\n]*(?:{NAMES}|secret|token|credential)[^"\\\r\n]*\\*"\s*\{{[^{{}}]*?(?-u:\b)default\s*=\s*(?:{QUOTED}|(\[[^\[\]]*"[^\[\]]*\]|\{{[^{{}}]*"[^{{}}]*\}})|<<[-~]?[A-Za-z_]+\r?\n([^{{}}]*?)\r?\n[ \t]*[A-Za-z_]+\s)"#
             ),
             |sight| sight.seen.equals && sight.has(&VARIABLE),
             in_quotes,
@@ -166,6 +188,44 @@ pub(super) fn neighbours() -> Vec<Row> {
             |sight| sight.seen.equals && sight.has(&VARIABLE),
             in_quotes,
         ),
+    ]
+}
+
+/// What stands beside the name of a credential: in a call, a list of names and values, a form, a query.
+pub(super) fn neighbours() -> Vec<Row> {
+    let name = format!(r"[A-Za-z0-9_.-]*(?:{NAMES}|secret|token)");
+    vec![
+        (
+            format!(
+                r#"(?i)["'`]{name}\\*["'`],[ \t]*\\*["'`]{SCHEME}([^"'`\r\n\\]{{6,}})\\*["'`]"#
+            ),
+            |sight| has_pair(sight.text),
+            opaque_part,
+        ),
+        (
+            format!(
+                r#"(?i)(?:name|key)\\*["']?[ \t]*[:=][ \t]*\\*["']?{name}\\*["']?[\s,]*\\*["']?(?-i:value)\\*["']?[ \t]*[:=][ \t]*\\*["']?{SCHEME}([^\s"'\\,<>]{{4,}})"#
+            ),
+            |sight| (sight.seen.colon || sight.seen.equals) && sight.has(&VALUE),
+            always,
+        ),
+        // An element of XML with attributes.
+        (
+            format!(r"(?i)<[a-z0-9_:.-]*(?:{NAMES}|secret|token)[ \t][^<>]*>([^<>\s]{{4,}})</"),
+            |sight| sight.seen.bar && sight.has(&CLOSING),
+            opaque_part,
+        ),
+        (
+            r#"(?i)(?:type|name)=\\*["']pass[a-z]*\\*["'][^<>]*[ \t](?-i:value)=\\*["']([^"'\\]+)"#
+                .into(),
+            |sight| sight.seen.equals && sight.has(&VALUE),
+            always,
+        ),
+        (
+            r"(?i)(?:identified[ \t]+by|password)[ ]+'([^'\r\n]{3,})'".into(),
+            |sight| is_quoted(sight.text),
+            always,
+        ),
         // A secret of AWS beside its id.
         (
             r#"(?:AKIA|ASIA)[A-Z0-9]{16}["'\s,:;|/]{1,8}([A-Za-z0-9+/]{40})(?:[^A-Za-z0-9+/]|\z)"#
@@ -180,6 +240,10 @@ pub(super) fn neighbours() -> Vec<Row> {
 static FLAG: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("--"));
 static SHORT_FLAG: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("-u"));
 static VALUE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("value"));
+static AS: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(" as "));
+static LOGIN: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("login"));
+static PASS_FLAG: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(" -p"));
+static CLOSING: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("</"));
 static VARIABLE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("variable"));
 static QUOTE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(" '"));
 static AKIA: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("AKIA"));
@@ -200,6 +264,13 @@ const NAME_ENDS: &[&str] = &[
     "key_id",
     "keyid",
     "key-id",
+    "key_base",
+    "key-base",
+    "keybase",
+    "hasło",
+    "heslo",
+    "senord",
+    "passord",
     "token",
     "secret",
     "password",
@@ -276,8 +347,9 @@ fn is_quoted(text: &[u8]) -> bool {
 }
 
 fn ends_in_name(text: &[u8]) -> bool {
-    let between =
-        |byte: &&u8| matches!(byte, b' ' | b'\t' | b'"' | b'\'' | b'`' | b'\\' | b'*' | b']');
+    let between = |byte: &&u8| {
+        matches!(byte, b' ' | b'\t' | b'"' | b'\'' | b'`' | b'\\' | b'*' | b']' | b'-')
+    };
     let name = &text[..text.len() - text.iter().rev().take_while(between).count()];
     NAME_ENDS.iter().any(|end| {
         name.len() >= end.len()

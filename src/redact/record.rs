@@ -92,12 +92,7 @@ impl Redactor {
         };
         let request = side(&exchange.request_headers, &exchange.request, texts.request);
         let response = side(&exchange.response_headers, &exchange.response, texts.response);
-        // One that we made says nothing of anybody.
-        let own = exchange.id.as_uuid();
-        let request_id = exchange.request_id.as_deref().map(|id| match id == own {
-            true => own.clone(),
-            false => self.name(id, &mut names),
-        });
+        let request_id = self.counted_request_id(exchange, &mut names);
         names.add_all(&texts.counts);
         Record {
             summary,
@@ -167,6 +162,20 @@ impl Redactor {
     /// What a judge or a user gave as the reason of a score, redacted and cut.
     pub fn reason(&self, text: &str) -> String {
         cut(self.text(text), REASON_BYTES_MAX)
+    }
+
+    /// The name that the request of `exchange` goes by, redacted and cut.
+    pub fn request_id(&self, exchange: &Exchange) -> Option<String> {
+        self.counted_request_id(exchange, &mut Counts::default())
+    }
+
+    fn counted_request_id(&self, exchange: &Exchange, counts: &mut Counts) -> Option<String> {
+        // One that we made says nothing of anybody.
+        let own = exchange.id.as_uuid();
+        exchange.request_id.as_deref().map(|id| match id == own {
+            true => own,
+            false => self.name(id, counts),
+        })
     }
 
     /// A deployment's name as it may stand in a folder's; see [`Redactor::summary`].

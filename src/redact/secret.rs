@@ -13,7 +13,8 @@ use super::credential;
 use super::find::{Finding, Glance};
 use super::issued::{FIXED_PARTS, TOKENS, has_fixed_part, web_tokens};
 use super::named::{
-    NAMES, assigned_ones, has_assignment, has_word, neighbours, said_ones, said_words,
+    NAMES, assigned_ones, has_assignment, has_word, neighbours, said_ones, said_words, told_ones,
+    variables,
 };
 use crate::config::RedactKind;
 
@@ -105,8 +106,8 @@ impl<'t> Sight<'t> {
 }
 
 /// Literals that patterns have in them. Made once: making one takes longer than looking through a line.
-static PRIVATE_KEY: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("-----BEGIN "));
-static KEY_END: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("-----END "));
+static PRIVATE_KEY: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("BEGIN "));
+static KEY_END: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("END "));
 static PUTTY: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("PuTTY-User-Key-File-"));
 static FORM: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("form-data"));
 static AUTHORITY: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("://"));
@@ -134,7 +135,8 @@ fn rows() -> impl Iterator<Item = (Option<(Around, Within)>, Row)> {
     let near = |around: Around, within: Within, rows: Vec<Row>| {
         rows.into_iter().map(move |row| (Some((around, within)), row))
     };
-    let all = [assigned_ones(), said_ones(), neighbours(), placed()].into_iter().flatten();
+    let all = [assigned_ones(), said_ones(), told_ones(), neighbours(), variables(), placed()];
+    let all = all.into_iter().flatten();
     near(around::token, ANY, issued_ones())
         .chain(near(around::token, has_fixed_part, fixed_ones()))
         .chain(near(around::named, has_word, said_words()))
@@ -154,7 +156,8 @@ fn fixed_ones() -> Vec<Row> {
 
 /// What is a credential by where it stands: behind a scheme, in a key's file, a form, an address.
 fn placed() -> Vec<Row> {
-    let (begin, end) = (r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY", r"-----END [A-Z0-9 ]*PRIVATE KEY");
+    let (begin, end) =
+        (r"----[- ]BEGIN [A-Z0-9 ]*PRIVATE KEY", r"----[- ]END [A-Z0-9 ]*PRIVATE KEY");
     vec![
         (
             r"(?i)(?-u:\b)bearer[ \t]+([A-Za-z0-9._~+/=-]{8,})".into(),
@@ -172,13 +175,13 @@ fn placed() -> Vec<Row> {
             always,
         ),
         (
-            format!(r"(?s){begin}.*?(?:{end}(?: BLOCK)?-----|\z)"),
+            format!(r"(?s){begin}.*?(?:{end}(?: BLOCK)?[- ]----|\z)"),
             |sight| sight.seen.dash && sight.has(&PRIVATE_KEY),
             always,
         ),
         // The end of a key whose beginning was cut off, and PuTTY's form.
         (
-            format!(r"(?:[A-Za-z0-9+/=\s]|\\+[nr])+{end}(?: BLOCK)?-----"),
+            format!(r"(?:[A-Za-z0-9+/=\s]|\\+[nr])+{end}(?: BLOCK)?[- ]----"),
             |sight| sight.seen.dash && sight.has(&KEY_END),
             always,
         ),

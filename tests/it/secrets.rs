@@ -188,7 +188,7 @@ fn secrets_are_in_no_question_to_a_judge_no_span_and_no_answer_to_the_page() {
     let question = format!("my key is {PROMPT}, my token {PLAIN_TOKEN}");
     let body = serde_json::json!({"question": question, "api_key": JSON_KEY}).to_string();
     client.send(format!(
-        "POST /score?sig={QUERY} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {BEARER}\r\nCookie: s={COOKIE}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST /score?sig={QUERY} HTTP/1.1\r\nHost: a\r\nx-request-id: {PLAIN_TOKEN}\r\nAuthorization: Bearer {BEARER}\r\nCookie: s={COOKIE}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     ));
     assert_eq!(client.read_response().status(), 200);
