@@ -126,9 +126,9 @@ fn is_secret(text: &str) -> bool {
     may_be_secret(text) && !super::find::find(&[RedactKind::Secret], text).is_empty()
 }
 
-/// False for signs of tokens that are too few for one, and assign nothing.
+/// False for signs of tokens that are too few for one, and assign nothing. Of a web token the beginning is one.
 fn may_be_secret(text: &str) -> bool {
-    text.len() >= TOKEN_BYTES_MIN || text.contains('=')
+    text.len() >= TOKEN_BYTES_MIN || text.contains('=') || text.contains("eyJ")
 }
 
 /// True unless one piece is a secret alone, and what stands beside it are words.
