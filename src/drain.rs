@@ -1,8 +1,11 @@
 //! The only place that starts threads, so that shutdown can wait for each and name who was late.
 
+use std::io;
 use std::sync::{Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, Runtime};
 
 /// How much nicer than traffic a thread is that steps back: it has a tenth of the weight.
 const NICER: i32 = 10;
@@ -13,6 +16,27 @@ pub fn step_back() {
     let _niceness = rustix::process::nice(NICER);
 }
 
+/// How long a thread of what blocks stays without work; and how often one gets some, so that one stays.
+const KEPT_FOR: Duration = Duration::from_mins(30);
+const USED_EVERY: Duration = Duration::from_mins(20);
+
+/// A runtime of `builder` in which what blocks (files, names that are looked up) has a thread from now on.
+/// Where a limit of processes allows no more of them, that work waits for this one; without any, tokio
+/// panics in whoever asks for it.
+pub fn runtime(mut builder: Builder) -> io::Result<Runtime> {
+    let runtime = builder.enable_all().thread_keep_alive(KEPT_FOR).build()?;
+    // This can fail, and what follows cannot but panic.
+    drop(thread::Builder::new().spawn(|| {})?.join());
+    runtime.spawn_blocking(|| {});
+    runtime.spawn(async {
+        loop {
+            tokio::time::sleep(USED_EVERY).await;
+            let _ended = tokio::task::spawn_blocking(|| {}).await;
+        }
+    });
+    Ok(runtime)
+}
+
 /// The threads of the process.
 #[derive(Default)]
 pub struct Drain {
@@ -21,8 +45,8 @@ pub struct Drain {
 
 impl Drain {
     /// Starts a thread called `name`; it ends by itself when its input closes.
-    pub fn thread(&self, name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-        let handle = std::thread::Builder::new().name(name.to_owned()).spawn(work)?;
+    pub fn thread(&self, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let handle = thread::Builder::new().name(name.to_owned()).spawn(work)?;
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).push((name.to_owned(), handle));
         Ok(())
     }
@@ -34,7 +58,7 @@ impl Drain {
             if late.is_empty() || Instant::now() >= deadline {
                 return late;
             }
-            std::thread::sleep(Duration::from_millis(2));
+            thread::sleep(Duration::from_millis(2));
         }
     }
 
@@ -50,6 +74,13 @@ impl Drain {
     }
 }
 
+/// Nanoseconds that this thread was at work so far: what else the machine does is not in it.
+#[cfg(test)]
+pub(crate) fn worked_ns() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
+    text.split(' ').next().and_then(|first| first.parse().ok()).expect("a number")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,7 +89,7 @@ mod tests {
     fn only_the_thread_that_steps_back_is_nicer() {
         let niceness = || rustix::process::getpriority_process(None).expect("a niceness");
         let before = niceness();
-        let stepped = std::thread::spawn(move || {
+        let stepped = thread::spawn(move || {
             step_back();
             niceness()
         });

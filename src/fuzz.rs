@@ -213,6 +213,7 @@ mod tests {
     use proptest::test_runner::{Config, RngSeed, TestRunner};
 
     use super::*;
+    use crate::drain::worked_ns;
 
     fn corpus(target: &str) -> Vec<Vec<u8>> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
@@ -273,12 +274,6 @@ mod tests {
             });
             outcome.unwrap_or_else(|error| panic!("{name}: {error}"));
         }
-    }
-
-    /// Nanoseconds that this thread was at work so far: what else the machine does is not in it.
-    fn worked_ns() -> u64 {
-        let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
-        text.split(' ').next().and_then(|first| first.parse().ok()).expect("a number")
     }
 
     fn cost_ns(target: fn(&[u8]), bytes: &[u8]) -> u64 {

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Ground, StartError};
 use crate::config::Role;
+use crate::drain;
 use crate::evaluate;
 use crate::queue::{self, Announcer};
 use crate::sample::judge_marker;
@@ -33,7 +34,7 @@ pub(super) fn start(
         }
     };
     if here {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let runtime = drain::runtime(Builder::new_current_thread())?;
         let (bucket, stored) = (Arc::clone(bucket), Arc::clone(uploaded));
         let tracer = ground.tracer.cloned();
         let outlets = evaluate::Outlets { bucket, inbox, stored, tracer, metrics };

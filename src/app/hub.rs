@@ -22,7 +22,8 @@ use crate::trace::Tracer;
 pub fn serve_hub(config: &Config, reindex: bool) -> Result<(), StartError> {
     let waiting = Waiting::begin()?;
     let hub = Hub::start(config, reindex)?;
-    waiting.until_told(|| hub.stop())
+    waiting.until_told(|| hub.stop());
+    Ok(())
 }
 
 /// Judges samples as one of several until SIGTERM or SIGINT; a second signal ends at once.
@@ -32,7 +33,8 @@ pub fn serve_evaluator(config: &Config) -> Result<(), StartError> {
     }
     let waiting = Waiting::begin()?;
     let hub = Hub::start_part(config, None)?;
-    waiting.until_told(|| hub.stop())
+    waiting.until_told(|| hub.stop());
+    Ok(())
 }
 
 /// A hub that serves, or its evaluator.

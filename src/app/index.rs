@@ -43,7 +43,7 @@ impl Index {
         let ingest =
             Ingest::new(Arc::clone(bucket), store.clone(), metrics.clone(), settings, uploaded);
         let (progress, stopping) = (ingest.progress(), CancellationToken::new());
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let runtime = drain::runtime(Builder::new_current_thread())?;
         let until = stopping.clone();
         drain.thread("ingest", move || {
             drain::step_back();

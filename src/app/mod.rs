@@ -118,7 +118,8 @@ pub enum StartError {
 pub fn serve(config: &Config, role: Role) -> Result<(), StartError> {
     let waiting = Waiting::begin()?;
     let app = App::start(config, role)?;
-    waiting.until_told(|| app.stop())
+    waiting.until_told(|| app.stop());
+    Ok(())
 }
 
 /// What the workers beside the traffic stand on.
@@ -282,7 +283,7 @@ fn start_archive(
     until: watch::Receiver<Option<tokio::time::Instant>>,
     drain: &Drain,
 ) -> std::io::Result<()> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let runtime = drain::runtime(Builder::new_current_thread())?;
     drain.thread("archive", move || runtime.block_on(archive.run(until)))
 }
 
@@ -291,7 +292,7 @@ fn keeping_runtime() -> std::io::Result<Runtime> {
     let mut runtime = Builder::new_multi_thread();
     // Whoever asks the page for much may take what traffic leaves, and no more.
     runtime.worker_threads(1).thread_name("keeping").on_thread_start(drain::step_back);
-    runtime.enable_all().build()
+    drain::runtime(runtime)
 }
 
 /// Checks the ledger of the bucket `settings` against what lies there.

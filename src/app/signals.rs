@@ -5,7 +5,6 @@
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::StartError;
 use crate::drain::Drain;
 
 /// Signals from the moment on at which it was made.
@@ -56,14 +55,16 @@ impl Waiting {
     }
 
     /// Waits for SIGTERM or SIGINT, then does `stop`; a second signal ends at once.
-    pub(super) fn until_told(mut self, stop: impl FnOnce()) -> Result<(), StartError> {
+    pub(super) fn until_told(mut self, stop: impl FnOnce()) {
         self.runtime.block_on(self.signals.told());
         tracing::info!("draining");
-        Drain::default().thread("impatience", move || {
+        let listening = Drain::default().thread("impatience", move || {
             self.runtime.block_on(self.signals.told());
             std::process::exit(1);
-        })?;
+        });
+        if let Err(error) = listening {
+            tracing::warn!(%error, "no thread for a second signal: the drain takes the time it takes");
+        }
         stop();
-        Ok(())
     }
 }

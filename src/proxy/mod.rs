@@ -32,11 +32,12 @@ mod timer;
 mod tls;
 mod upgrade;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::runtime::{Builder, Runtime};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -44,7 +45,7 @@ use tokio_util::task::TaskTracker;
 use crate::capture::{BodyLimits, HeaderSelection};
 use crate::config::{self, Config};
 use crate::domain::MemoryBudget;
-use crate::drain::Drain;
+use crate::drain::{self, Drain};
 use crate::metrics::Metrics;
 use crate::pipeline::Intake;
 
@@ -146,12 +147,22 @@ impl Proxy {
         for number in 0..self.threads {
             let listeners = self.listeners(stopping)?;
             let (stopping, deadline) = (stopping.clone(), self.deadline);
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = self.runtime()?;
             drain.thread(&format!("traffic-{number}"), move || {
                 runtime.block_on(work(listeners, stopping, deadline));
             })?;
         }
         Ok(())
+    }
+
+    /// Names are looked up by threads of their own; addresses need none.
+    fn runtime(&self) -> std::io::Result<Runtime> {
+        let mut builder = Builder::new_current_thread();
+        let is_name = |tap: &BoundTap| tap.shared.settings.upstream.host.parse::<IpAddr>().is_err();
+        match self.taps.iter().any(is_name) {
+            true => drain::runtime(builder),
+            false => builder.enable_all().build(),
+        }
     }
 
     fn listeners(

@@ -9,7 +9,7 @@ use super::*;
 use crate::domain::Dataset;
 use crate::ledger::{LedgerRow, metrics_for_tests};
 
-const WAIT: Duration = Duration::from_secs(20);
+const WAIT: Duration = Duration::from_secs(60);
 
 pub(super) fn settings(dir: &Path) -> config::Spool {
     config::Spool {

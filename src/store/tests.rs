@@ -474,7 +474,7 @@ async fn a_read_ends_at_its_deadline() {
     let late =
         bench.store.read(limit, |db| Ok(db.query_row(endless, [], |row| row.get::<_, i64>(0))?));
     assert!(matches!(late, Err(StoreError::Late)), "{late:?}");
-    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(started.elapsed() < Duration::from_secs(30));
     let refused = bench.store.read(limit, |db| Ok(db.execute("DELETE FROM notes", [])?));
     assert!(matches!(refused, Err(StoreError::Database(_))), "readers cannot write");
 }

@@ -1,11 +1,12 @@
 //! Slow, many and hungry peers: traffic that behaves is served all the same. Cases 30, 37, 39, 69, 72
 //! and 73 of the catalogue.
-#![allow(clippy::expect_used, clippy::panic)]
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::disk::{AS_NOBODY, has_nobody, is_root, set_mode};
 use crate::support::books::Books;
 use crate::support::tap::{Flowtap, Setup};
 use crate::support::wire::{Peer, Upstream, json_post, json_response};
@@ -232,4 +233,31 @@ fn a_broken_configuration_changes_nothing_of_what_runs() {
         .expect("flowtap runs");
     assert_eq!(refused.status.code(), Some(78));
     all_is_kept(flowtap, 20);
+}
+
+/// Promise (operations): where no more threads can be started (a limit of processes, the pod's or the user's),
+/// traffic passes, names are looked up, and nothing is lost. Figure: none more than at the start; 200 of 200
+/// stored.
+#[test]
+fn where_no_more_threads_can_be_started_nothing_is_lost() {
+    // Each request needs a connection of its own there, and a look at the name.
+    let upstream = Upstream::start(|peer| {
+        let answer = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
+        let _sent = peer.read_request().is_some_and(|_| peer.send(answer));
+    });
+    let setup = Setup::url(&format!("http://localhost:{}", upstream.port));
+    set_mode(setup.folder(), 0o777);
+    if is_root() && !has_nobody(setup.folder()) {
+        return eprintln!("left out: the limit is none for root, and nobody else can start it");
+    }
+    let setup = setup.top("sample: {rate: 1}\ndrain_timeout: 25s");
+    let flowtap = if is_root() { setup.by(&AS_NOBODY).start() } else { setup.start() };
+    let id = flowtap.id().to_string();
+    let user = if is_root() { &AS_NOBODY[..] } else { &["env"] };
+    let mut limit = Command::new(user[0]);
+    limit.args(&user[1..]).args(["prlimit", "--pid", &id, "--nproc=1:1"]);
+    assert!(limit.status().expect("util-linux").success());
+    median(&flowtap, 200);
+    assert!(!flowtap.printed().contains("panic"), "{}", flowtap.printed());
+    all_is_kept(flowtap, 200);
 }
