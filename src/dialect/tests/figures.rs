@@ -20,6 +20,7 @@ fn is_light(exchange: &Exchange) -> bool {
 fn agree(exchange: &Exchange) -> Result<(), TestCaseError> {
     let (whole, light) = (read(exchange, &tap()), read_figures(exchange, &tap()));
     prop_assert_eq!(figures(&light), figures(&whole));
+    prop_assert_eq!(figures(&read_kept(exchange, &tap())), figures(&whole));
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method};
 use jiff::Timestamp;
 
-use super::{read, read_figures};
+use super::{read, read_figures, read_kept};
 use crate::config::{
     CaptureMode, Columns, DialectChoice, HostSent, IncludeUsage, Limits, Tap, Timeouts, Upstream,
     UpstreamHttp2,
@@ -133,6 +133,7 @@ fn streamed(path: &str, request: impl Into<Vec<u8>>, response: impl Into<Vec<u8>
 fn read_one(exchange: &Exchange) -> Reading {
     let whole = read(exchange, &tap());
     assert_eq!(figures(&read_figures(exchange, &tap())), figures(&whole), "without texts");
+    assert_eq!(figures(&read_kept(exchange, &tap())), figures(&whole), "texts where they stand");
     whole
 }
 
