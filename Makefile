@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak fuzz twice deny bench instructions peers fmt clean-cache spark-check
+.PHONY: help demo test soak fuzz twice deny bench instructions order peers fmt clean-cache spark-check
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 20
@@ -33,6 +33,11 @@ bench: ## flowtap beside nginx, haproxy and Envoy, into docs/PERFORMANCE.md; PEE
 
 instructions: ## instructions an exchange, by callgrind, beside benches/baseline; ARGS=--bless keeps them
 	@benches/instructions.sh $(ARGS)
+
+order: ## which functions the linker lays together, by what runs under callgrind, into link/start.ld; after large changes
+	@cargo build --locked --release --bin flowtap && cp target/release/flowtap target/flowtap-released
+	@cargo build --locked --profile bench --bin flowtap
+	@python3 benches/order.py --flowtap target/flowtap-released --flowtap target/release/flowtap
 
 spark-check: ## a monitor's run by flowtap and by Spark over 100,000 records: the same, and how long; ARGS="100000 1000000" for more
 	@tests/peers/spark.sh
