@@ -250,7 +250,7 @@ static AKIA: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("AKIA"));
 static ASIA: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("ASIA"));
 
 static STATEMENT: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(&format!("[ \t]{STATES}")).ok());
+    LazyLock::new(|| Regex::new(&format!("(?i)[ \t]{STATES}")).ok());
 static WORD: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new("(?i)key|token|secret|pass|pwd|authorization|string|identified|wort|wachtwoord|contrase|senha|\u{43f}\u{430}\u{440}\u{43e}\u{43b}\u{44c}|\u{5bc6}|\u{30d1}\u{30b9}|\u{be44}").ok()
 });

@@ -284,6 +284,7 @@ mod tests {
         "AbCdEf0123456789AbCdEf0123456789",
         "JQQJ9",
         "is ",
+        "IS ",
         "\n",
         "--password",
         "\",",
