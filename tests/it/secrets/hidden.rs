@@ -233,6 +233,23 @@ fn encodings(cases: &mut Cases) {
     });
 }
 
+/// What nobody sees, and what settings say.
+fn unseen(cases: &mut Cases) {
+    cases.prompt("a character without width", |secret| {
+        format!("{}\u{200b}{}", &secret[..27], &secret[27..])
+    });
+    cases.prompt("a terminal's codes", |secret| {
+        format!("API_KEY\u{1b}[0m=\u{1b}[1;32m{}\u{1b}[0m", &secret[8..])
+    });
+    cases.prompt("a variable of Terraform", |secret| {
+        format!(
+            "variable \"db_password\" {{\n  type = string\n  default = \"{}\"\n}}",
+            &secret[8..]
+        )
+    });
+    cases.prompt("the id of a private key", |secret| format!("private_key_id: {}", &secret[8..]));
+}
+
 fn protocol(cases: &mut Cases) {
     let chunked = |line: &str, end: &str| {
         format!(
@@ -368,11 +385,11 @@ fn assert_clean(cases: &[Case], places: &[(String, String)]) {
 }
 
 /// Promise (security): nor where it stands behind an escape or an encoding, comes in the pieces of a stream,
-/// or was cut, or is told by a name beside it alone. Figure: 78 places, 0 found, nor half of one.
+/// or was cut, or is told by a name beside it alone. Figure: 82 places, 0 found, nor half of one.
 #[test]
 fn secrets_behind_encodings_in_pieces_and_at_edges_leave_no_trace() {
     let mut cases = Cases::default();
-    [streams, encodings, protocol, told, edges].iter().for_each(|add| add(&mut cases));
+    [streams, encodings, unseen, protocol, told, edges].iter().for_each(|add| add(&mut cases));
     let Cases(cases) = cases;
     let answers: Vec<_> = cases.iter().map(|case| case.answer.clone()).collect();
     let turn = Arc::new(AtomicUsize::new(0));
