@@ -317,6 +317,12 @@ impl<'a> Tormentor<'a> {
             self.disk.is_mounted(),
             memory >> 20
         );
+        if books.lost("spool", "corrupt") > 0 {
+            let lines = rows(&objects.join("bucket").join("ledger"));
+            let torn = |row: &&Value| row["dropped"].to_string().contains("corrupt");
+            lines.iter().filter(torn).for_each(|row| println!("{row}"));
+            println!("{}", stage.deeds.lock().expect("not poisoned").join("\n"));
+        }
         is_all_there(objects, &books);
         assert!((booked..=sent).contains(&books.seen), "{booked} <= {} <= {sent}", books.seen);
         let [(memory, files), (memory_after, files_after)] = halves;
