@@ -24,6 +24,8 @@ pub(super) fn stream(text: &str, operation: Operation) -> Option<Told<'_>> {
         if template.is_repeated_by(event.data) {
             continue;
         }
+        // What came in between may have said something else.
+        template = Template::default();
         if event.data.trim() == "[DONE]" {
             done = true;
             continue;

@@ -33,6 +33,7 @@ pub(super) fn stream(text: &str) -> Option<Told<'_>> {
         if template.is_repeated_by(event.data) {
             continue;
         }
+        template = Template::default();
         if event.data.trim() == "[DONE]" {
             done = true;
             continue;

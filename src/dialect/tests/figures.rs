@@ -302,6 +302,19 @@ proptest! {
 }
 
 #[test]
+fn an_event_is_no_repetition_where_another_came_in_between() {
+    let chunk = |text: &str, end: &str| {
+        format!(
+            "data: {{\"choices\":[{{\"text\":\"{text}\",\"index\":0,\"finish_reason\":\"{end}\"}}]}}\n\n"
+        )
+    };
+    let events = [chunk("a", "stop"), chunk("", "length"), chunk("b", "stop")].concat();
+    let exchange = streamed(COMPLETIONS, ASKED.to_owned(), format!("{events}{REPORTED}"));
+    agree(&exchange).expect("alike");
+    assert_eq!(read_figures(&exchange, &tap()).finish_reason.as_deref(), Some("stop"));
+}
+
+#[test]
 fn many_of_those_shapes_are_read_without_building_them() {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
