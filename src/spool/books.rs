@@ -127,9 +127,10 @@ impl Note {
     }
 }
 
-/// What an earlier run wrote last; `None` where there is nothing whole.
-pub(super) fn find(folder: &Folder) -> Option<Note> {
-    folder.read_books().ok().as_ref().and_then(read)
+/// What an earlier run wrote last; `None` where there is nothing whole. An error: the folder cannot be read now.
+pub(super) fn find(folder: &Folder) -> io::Result<Option<Note>> {
+    let file = folder.of_file(|| folder.read_books())?;
+    Ok(file.ok().as_ref().and_then(read))
 }
 
 fn read(file: &File) -> Option<Note> {

@@ -6,16 +6,27 @@ use std::io;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Point {
     Create,
+    Open,
     Write,
     Sync,
     Rename,
+}
+
+/// Calls of one kind that fail, so many of them, once so many have not.
+#[cfg(test)]
+#[derive(Clone, Debug)]
+struct Armed {
+    point: Point,
+    kind: io::ErrorKind,
+    after: u32,
+    times: u32,
 }
 
 /// The failures that a test has asked for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Faults {
     #[cfg(test)]
-    armed: std::sync::Arc<std::sync::Mutex<Vec<(Point, io::ErrorKind, u32)>>>,
+    armed: std::sync::Arc<std::sync::Mutex<Vec<Armed>>>,
 }
 
 impl Faults {
@@ -28,10 +39,14 @@ impl Faults {
     #[cfg(test)]
     pub(super) fn at(&self, point: Point) -> io::Result<()> {
         let mut armed = self.armed.lock().expect("no test panics here");
-        match armed.iter_mut().find(|(at, _, times)| *at == point && *times > 0) {
-            Some((_, kind, times)) => {
-                *times -= 1;
-                Err(io::Error::from(*kind))
+        match armed.iter_mut().find(|armed| armed.point == point && armed.times > 0) {
+            Some(armed) if armed.after == 0 => {
+                armed.times -= 1;
+                Err(io::Error::from(armed.kind))
+            }
+            Some(armed) => {
+                armed.after -= 1;
+                Ok(())
             }
             None => Ok(()),
         }
@@ -44,7 +59,13 @@ impl Faults {
 
     #[cfg(test)]
     pub(super) fn arm_times(&self, point: Point, kind: io::ErrorKind, times: u32) {
-        self.armed.lock().expect("no test panics here").push((point, kind, times));
+        self.arm_after(point, kind, 0, times);
+    }
+
+    #[cfg(test)]
+    pub(super) fn arm_after(&self, point: Point, kind: io::ErrorKind, after: u32, times: u32) {
+        let armed = Armed { point, kind, after, times };
+        self.armed.lock().expect("no test panics here").push(armed);
     }
 
     #[cfg(test)]

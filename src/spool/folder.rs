@@ -110,12 +110,39 @@ impl Folder {
         self.dir.join("lock").symlink_metadata().is_ok_and(|meta| meta.is_file())
     }
 
+    /// True while its files can be listed and opened.
+    fn is_well(&self) -> bool {
+        self.faults.at(Point::Open).is_ok()
+            && fs::read_dir(&self.dir).is_ok()
+            && open_regular(&self.dir.join("lock")).is_ok()
+    }
+
+    /// What `read` makes of one file. Where it cannot, and that is not the file's own fault, the folder is
+    /// not to be judged by it: the outer error, for whoever comes back later.
+    pub(super) fn of_file<T>(&self, read: impl Fn() -> io::Result<T>) -> io::Result<io::Result<T>> {
+        let mut result = read();
+        if result.is_err() {
+            result = self.unless_ill(result)?;
+        }
+        // It may have been forbidden until a moment ago.
+        if result.is_err() { self.unless_ill(read()) } else { Ok(result) }
+    }
+
+    fn unless_ill<T>(&self, result: io::Result<T>) -> io::Result<io::Result<T>> {
+        match result {
+            Err(error) if !self.is_well() => Err(error),
+            result => Ok(result),
+        }
+    }
+
     /// All segments, oldest first; of two files of one segment the sealed one comes last.
-    pub(super) fn entries(&self) -> Vec<Entry> {
-        let listed = fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        let mut entries: Vec<_> = listed.filter_map(|e| entry(e.file_name().to_str()?)).collect();
+    pub(super) fn entries(&self) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for listed in fs::read_dir(&self.dir)? {
+            entries.extend(listed?.file_name().to_str().and_then(entry));
+        }
         entries.sort_by_key(|entry| (entry.id, entry.state == State::Sealed));
-        entries
+        Ok(entries)
     }
 
     /// A fresh segment, empty, for writing and reading back.
@@ -126,6 +153,7 @@ impl Folder {
 
     /// Opens a segment for reading: regular files only, so that a pipe cannot block us.
     pub(super) fn open_segment(&self, id: SegmentId, state: State) -> io::Result<File> {
+        self.faults.at(Point::Open)?;
         open_regular(&self.path(id, state))
     }
 
@@ -139,6 +167,7 @@ impl Folder {
 
     /// The same, for reading.
     pub(super) fn read_books(&self) -> io::Result<File> {
+        self.faults.at(Point::Open)?;
         open_regular(&self.dir.join("books"))
     }
 
@@ -285,7 +314,7 @@ mod tests {
         std::os::unix::fs::symlink(&secret, folder.path(id(1), State::Sealed)).expect("links");
         assert!(open_sealed(dir.path(), id(1)).is_err());
         assert!(folder.create(id(1), State::Sealed).is_err());
-        assert_eq!(folder.entries().len(), 1, "the text file is nobody's segment");
+        assert_eq!(folder.entries().expect("lists").len(), 1, "the text file is nobody's segment");
         folder.set_aside(id(1), State::Sealed).expect("moves the link itself");
         assert_eq!(fs::read_to_string(&secret).expect("there"), "keep");
     }

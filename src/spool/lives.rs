@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::books::Note;
@@ -20,17 +21,18 @@ const HEAD_BYTES_MAX: u64 = 4096;
 pub(super) struct Lives(BTreeMap<Incarnation, u64>);
 
 impl Lives {
-    /// By the heads of segments, one a run, and by the figures beside them.
-    pub(super) fn of(folder: &Folder, entries: &[Entry], note: Option<&Note>) -> Self {
+    /// By the heads of segments, one a run, and by the figures beside them. An error: the folder cannot be
+    /// read now.
+    pub(super) fn of(folder: &Folder, entries: &[Entry], note: Option<&Note>) -> io::Result<Self> {
         let mut lives: BTreeMap<_, _> = note.map(Note::life).into_iter().collect();
         for entry in entries {
             if !lives.contains_key(&entry.id.incarnation)
-                && let Some(life) = life(folder, entry)
+                && let Some(life) = life(folder, entry)?
             {
                 lives.insert(entry.id.incarnation, life);
             }
         }
-        Self(lives)
+        Ok(Self(lives))
     }
 
     /// Sorts runs as they held the spool; one whose number cannot be read behind the one named before it.
@@ -50,10 +52,12 @@ impl Lives {
     }
 }
 
-fn life(folder: &Folder, entry: &Entry) -> Option<u64> {
-    let head = read_head(&folder.open_segment(entry.id, entry.state).ok()?)?;
+fn life(folder: &Folder, entry: &Entry) -> io::Result<Option<u64>> {
+    let file = folder.of_file(|| folder.open_segment(entry.id, entry.state))?;
+    let head = file.ok().as_ref().and_then(read_head);
     // A copy under another name says nothing of the run that it is named by.
-    head.id.as_ref().is_none_or(|id| *id == entry.id.to_string()).then_some(head.life)
+    let own = |head: &Head| head.id.as_ref().is_none_or(|id| *id == entry.id.to_string());
+    Ok(head.filter(own).map(|head| head.life))
 }
 
 /// The head of a segment.

@@ -182,19 +182,19 @@ impl Spool {
         now: Timestamp,
         faults: faults::Faults,
     ) -> Result<(Self, Recovery), SpoolError> {
-        let folder = match keeper::open_folder(settings, faults.clone()) {
+        let found = match keeper::open_folder(settings, faults.clone()) {
             Err(SpoolError::Disk(error)) => Err(error),
             Err(locked) => return Err(locked),
-            Ok(folder) => Ok(folder),
+            Ok(folder) => recovery::recover(&folder).map(|found| (folder, found)),
         };
-        let found = folder.as_ref().map(recovery::recover).unwrap_or_default();
-        let incarnation = Incarnation::new(now, found.greatest);
+        let greatest = found.as_ref().ok().and_then(|(_, found)| found.greatest);
+        let incarnation = Incarnation::new(now, greatest);
         let ledger = Ledger::new(instance, incarnation, metrics.clone());
         let shared = Arc::new(Shared::new(settings.clone(), ledger, metrics));
         let (sender, receiver) = mpsc::sync_channel(QUEUE_ROWS_MAX + QUEUE_COMMANDS_MAX);
         let mut keeper = Keeper::new(Arc::clone(&shared), receiver, faults);
-        let recovery = match folder {
-            Ok(folder) => keeper.take_over(folder, found, now),
+        let recovery = match found {
+            Ok((folder, found)) => keeper.take_over(folder, found, now),
             Err(error) => keeper.do_without(&error),
         };
         std::thread::Builder::new().name("flowtap-spool".to_owned()).spawn(|| keeper.run())?;

@@ -48,10 +48,11 @@ pub(super) struct Recovered {
     behind: BTreeMap<BookKey, u64>,
 }
 
-/// Reads `folder`, seals what was left open, and sets aside what is not ours.
-pub(super) fn recover(folder: &Folder) -> Recovered {
-    let (note, mut entries) = (books::find(folder), folder.entries());
-    let lives = Lives::of(folder, &entries, note.as_ref());
+/// Reads `folder`, seals what was left open, and sets aside what is not ours. An error: it cannot be read now,
+/// and nothing was judged by that.
+pub(super) fn recover(folder: &Folder) -> io::Result<Recovered> {
+    let (note, mut entries) = (books::find(folder)?, folder.entries()?);
+    let lives = Lives::of(folder, &entries, note.as_ref())?;
     entries.sort_by_key(|entry| (lives.rank(entry.id), entry.state == State::Sealed));
     let mut recovered = Recovered { note, lives, ..Recovered::default() };
     let mut removing = BTreeSet::new();
@@ -60,14 +61,14 @@ pub(super) fn recover(folder: &Folder) -> Recovered {
     for entry in entries.into_iter().rev() {
         // A second file of one segment, open and sealed: the sealed one counts, it comes first.
         let again = before.replace(entry.id) == Some(entry.id);
-        let seen = inspect(folder, &entry, &recovered).ok().filter(|_| !again);
-        match seen {
+        let seen = folder.of_file(|| inspect(folder, &entry, &recovered))?;
+        match seen.ok().filter(|_| !again) {
             Some(seen) => recovered.take(folder, &entry, seen, &mut removing),
             None => recovered.reject(folder, &entry),
         }
     }
     recovered.read_note();
-    recovered
+    Ok(recovered)
 }
 
 /// One segment's content in figures.
@@ -326,5 +327,44 @@ impl Inspection {
         self.mark = Some(Mark { removing: mark.removing, ledger });
         self.mark_end = end;
         self.after = Tally::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::faults::{Faults, Point};
+    use super::super::tests::*;
+    use super::*;
+    use crate::config;
+    use crate::ledger::LedgerRow;
+
+    /// Promise (operations): a spool that is forbidden while it is read at the start, or cannot be opened for want
+    /// of file descriptors, is read once it can be: nothing in it is told as lost, or set aside. Figure: at 14 of
+    /// its first 40 openings, for 1 to 5 of them, 200 samples pending, 0 lost.
+    #[test]
+    fn a_folder_that_cannot_be_read_now_is_not_judged() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (first, _) = open(&config::Spool { segment_bytes: 4 << 10, ..settings(dir.path()) });
+        offer(&first, 0..200);
+        until("kept", || ledger_row(&first).kept == 200 && first.sealed().len() > 3);
+        let mut came_back = 0;
+        for (after, times) in (0..40).step_by(3).map(|after| (after, 1 + after % 5)) {
+            let (copy, faults) = (killed_copy(&first), Faults::default());
+            faults.arm_after(Point::Open, io::ErrorKind::PermissionDenied, after, times);
+            let (again, recovery) = open_with(&settings(copy.path()), faults.clone());
+            came_back += u32::from(recovery.unusable.is_some());
+            faults.disarm();
+            until("taken over", || total(&again, |row| row.pending) == 200);
+            let rows = again.ledger().rows(at());
+            assert!(rows.iter().all(LedgerRow::balances), "{rows:?}");
+            assert_eq!(
+                rows.iter().map(LedgerRow::dropped_total).sum::<u64>(),
+                0,
+                "{after}: {rows:?}"
+            );
+            assert_eq!(recovery.set_aside, 0, "{after}");
+            assert!(!copy.path().join("corrupt").exists(), "{after}");
+        }
+        assert!(came_back > 3, "{came_back} came back later");
     }
 }

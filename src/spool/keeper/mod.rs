@@ -385,10 +385,10 @@ impl Keeper {
         }
         (self.folder, self.books) = (None, None);
         match open_folder(&self.shared.settings, self.faults.clone()) {
-            Ok(folder) if !self.taken_over => {
-                let found = recovery::recover(&folder);
-                self.take_over(folder, found, Timestamp::now());
-            }
+            Ok(folder) if !self.taken_over => match recovery::recover(&folder) {
+                Ok(found) => drop(self.take_over(folder, found, Timestamp::now())),
+                Err(error) => self.health.failed(&error, Instant::now()),
+            },
             Ok(folder) => self.folder = Some(folder),
             Err(SpoolError::Disk(error)) => self.health.failed(&error, Instant::now()),
             Err(error) => tracing::error!(%error, "the spool is lost to another process"),
