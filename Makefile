@@ -19,7 +19,7 @@ soak: ## everything fails at once for half an hour, a store away for ten minutes
 	    --nocapture --test-threads 1 after_kills_at_every_step outage:: soak::
 
 SECONDS_OF_FUZZ ?= 60
-fuzz: ## each target of fuzz/ for a minute, by coverage; needs a nightly compiler and cargo-fuzz
+fuzz: ## each target of fuzz/ for a minute, by coverage (libFuzzer, which needs a C++ compiler); SECONDS_OF_FUZZ=600 for longer
 	@fuzz/run.sh $(SECONDS_OF_FUZZ)
 
 twice: ## the program built twice, and compared; PROFILE=dev is quicker
