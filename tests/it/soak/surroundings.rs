@@ -123,9 +123,9 @@ impl Disk {
         }
     }
 
-    /// They are again.
+    /// They are again, once the disk can be written.
     pub fn allow(&mut self) {
-        if self.forbidden {
+        if self.forbidden && !self.read_only {
             ["spool", "data"].iter().for_each(|name| set_usable(&self.folder.join(name), true));
             self.forbidden = false;
         }
