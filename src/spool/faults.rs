@@ -10,6 +10,7 @@ pub(super) enum Point {
     Write,
     Sync,
     Rename,
+    Remove,
 }
 
 /// Calls of one kind that fail, so many of them, once so many have not.

@@ -186,6 +186,7 @@ impl Folder {
 
     /// Unlinks a segment; one that is gone already is no error.
     pub(super) fn remove(&self, id: SegmentId, state: State) -> io::Result<()> {
+        self.faults.at(Point::Remove)?;
         match fs::remove_file(self.path(id, state)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => self.sync(),

@@ -38,6 +38,8 @@ pub(super) struct Recovered {
     pub(super) stranded: Vec<(SegmentId, Sealed)>,
     /// Files to remove once a new checkpoint is safe: no rows in them, or stored already.
     pub(super) leftovers: Vec<Entry>,
+    /// Names of those whose rows are stored: until they are gone, each checkpoint has to say so.
+    pub(super) removing: Vec<String>,
     /// Files moved to `corrupt/`.
     pub(super) set_aside: u64,
     /// Places in segments that could not be read, each at least one record.
@@ -156,7 +158,7 @@ impl Recovered {
         }
         if seen.tally.is_empty() || removing.contains(&name) {
             self.leftovers.push(entry.clone());
-            return;
+            return self.removing.extend((!seen.tally.is_empty()).then_some(name));
         }
         add(&mut self.found.present, entry.id, &seen.tally);
         let instance = seen.head.map(|head| head.instance);

@@ -122,6 +122,7 @@ impl Keeper {
         now: Timestamp,
     ) -> Recovery {
         self.leftovers = mem::take(&mut found.leftovers);
+        self.removing.append(&mut found.removing);
         self.stranded.extend_from_slice(&found.stranded);
         self.folder = Some(folder);
         self.life = found.lives.next();
@@ -398,7 +399,12 @@ impl Keeper {
     /// Removes files that hold nothing, now that a newer checkpoint is safe.
     fn clear_leftovers(&mut self) {
         let Some(folder) = &self.folder else { return };
-        self.leftovers.retain(|entry| folder.remove(entry.id, entry.state).is_err());
+        let (leftovers, removing) = (&mut self.leftovers, &mut self.removing);
+        leftovers.retain(|entry| {
+            let is_there = folder.remove(entry.id, entry.state).is_err();
+            removing.retain(|name| is_there || *name != entry.id.to_string());
+            is_there
+        });
     }
 
     /// Books the rows of a segment as stored or lost, makes that safe, then removes the segment.
