@@ -12,16 +12,21 @@ use crate::config;
 use crate::domain::{DropReason, DropStage};
 use crate::ledger::LedgerRow;
 
-/// Finishes one of several segments while so many writes fail, is killed, and is opened again: how many
-/// samples are stored, and how many are lost.
-fn finished_on_a_full_disk(failing: u32) -> (u64, u64, u64) {
-    let dir = tempfile::tempdir().expect("a folder");
-    let faults = Faults::default();
+/// A spool with 200 samples in several segments.
+fn several_sealed() -> (tempfile::TempDir, Faults, Spool) {
+    let (dir, faults) = (tempfile::tempdir().expect("a folder"), Faults::default());
     let settings = config::Spool { segment_bytes: 4 << 10, ..settings(dir.path()) };
     let (spool, _) = open_with(&settings, faults.clone());
     offer(&spool, 0..200);
     until("sealed", || spool.sealed().len() > 2);
     until("kept", || ledger_row(&spool).kept == 200);
+    (dir, faults, spool)
+}
+
+/// Finishes one of several segments while so many writes fail, is killed, and is opened again: how many
+/// samples are stored, and how many are lost.
+fn finished_on_a_full_disk(failing: u32) -> (u64, u64, u64) {
+    let (_dir, faults, spool) = several_sealed();
     let (id, sealed) = sealed(&spool).remove(0);
     let n = sealed.tally.rows();
     faults.arm_times(Point::Write, io::ErrorKind::StorageFull, failing);
@@ -46,13 +51,7 @@ fn books_that_the_open_segment_cannot_take_go_to_a_new_one() {
 /// often the process is killed before it can be. Figure: 3 kills, 200 samples, one segment of them stored.
 #[test]
 fn what_is_stored_and_cannot_be_removed_is_booked_once() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let faults = Faults::default();
-    let settings = config::Spool { segment_bytes: 4 << 10, ..settings(dir.path()) };
-    let (spool, _) = open_with(&settings, faults.clone());
-    offer(&spool, 0..200);
-    until("sealed", || spool.sealed().len() > 2);
-    until("kept", || ledger_row(&spool).kept == 200);
+    let (_dir, faults, spool) = several_sealed();
     faults.arm(Point::Remove, io::ErrorKind::PermissionDenied);
     let (id, sealed) = sealed(&spool).remove(0);
     let n = sealed.tally.rows();
